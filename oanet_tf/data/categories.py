@@ -1,0 +1,179 @@
+"""Categories of a panoptic dataset, and their contiguous labels.
+
+Label 0 is void, 1…T are the T thing categories and T+1…T+S the S stuff categories, each group in
+the order of the dataset's ids. A thing's label is also its detection class (0 is background).
+"""
+
+import colorsys
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from oanet_tf.errors import InputError
+
+VOID_LABEL = 0
+# The largest category id that fits the 16-bit maps of the records.
+MAX_CATEGORY_ID = 2**16 - 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Category:
+  """One category: `id` is the dataset's own, `color` is RGB in [0, 255]."""
+
+  id: int
+  name: str
+  is_thing: bool
+  color: tuple[int, int, int]
+
+
+class PanopticCategories:
+  """Dataset ids <-> contiguous labels, things first."""
+
+  def __init__(self, categories: Sequence[Category]):
+    """Orders the categories.
+
+    Raises:
+      InputError: if there is none, or two share an id.
+    """
+    if not categories:
+      raise InputError('there is no category')
+    things = sorted((c for c in categories if c.is_thing), key=lambda c: c.id)
+    stuff = sorted((c for c in categories if not c.is_thing), key=lambda c: c.id)
+    self._ordered = tuple(things + stuff)
+    self._num_things = len(things)
+    self._label_of = {c.id: label for label, c in enumerate(self._ordered, start=1)}
+    if len(self._label_of) != len(self._ordered):
+      ids = [c.id for c in self._ordered]
+      raise InputError(f'category id {next(i for i in ids if ids.count(i) > 1)} is given twice')
+
+  @classmethod
+  def from_coco(
+    cls, entries: Sequence[Mapping], source: str = 'categories'
+  ) -> 'PanopticCategories':
+    """Reads COCO's `categories` list: `id`, `name`, `isthing` and, optionally, `color`.
+
+    Args:
+      entries: the list, as `json.load` gives it.
+      source: what to call it in an error, usually the file's name.
+
+    Raises:
+      InputError: if an entry lacks a field, has one of the wrong kind, or an id is out of
+        [1, 65535] or given twice.
+    """
+    if not isinstance(entries, list) or not entries:
+      raise InputError(f'{source}: `categories` is not a list of categories')
+    parsed = [
+      _parse_entry(entry, index, len(entries), source) for index, entry in enumerate(entries)
+    ]
+    try:
+      return cls(parsed)
+    except InputError as error:
+      raise InputError(f'{source}: {error}') from None
+
+  @classmethod
+  def from_json(cls, path: str | pathlib.Path) -> 'PanopticCategories':
+    """Reads what `to_json` wrote, or any JSON file with COCO's `categories`."""
+    path = pathlib.Path(path)
+    try:
+      content = json.loads(path.read_text())
+    except FileNotFoundError:
+      raise InputError(f'{path}: there is no such file') from None
+    except (OSError, ValueError) as error:
+      raise InputError(f'{path}: cannot be read as JSON ({error})') from None
+    if not isinstance(content, dict) or 'categories' not in content:
+      raise InputError(f'{path}: has no `categories`')
+    return cls.from_coco(content['categories'], source=str(path))
+
+  def to_coco(self) -> list[dict]:
+    """COCO's `categories` list, in the order of the labels."""
+    return [
+      {'id': c.id, 'name': c.name, 'isthing': int(c.is_thing), 'color': list(c.color)}
+      for c in self._ordered
+    ]
+
+  def to_json(self, path: str | pathlib.Path) -> None:
+    """Writes `{"categories": [...]}`."""
+    pathlib.Path(path).write_text(json.dumps({'categories': self.to_coco()}, indent=1) + '\n')
+
+  @property
+  def num_things(self) -> int:
+    return self._num_things
+
+  @property
+  def num_stuff(self) -> int:
+    return len(self._ordered) - self._num_things
+
+  @property
+  def num_labels(self) -> int:
+    """1 + T + S: void counts."""
+    return len(self._ordered) + 1
+
+  def __len__(self) -> int:
+    return len(self._ordered)
+
+  def __iter__(self):
+    """Categories in the order of their labels, 1 first."""
+    return iter(self._ordered)
+
+  def __contains__(self, category_id: int) -> bool:
+    return category_id in self._label_of
+
+  def __eq__(self, other) -> bool:
+    return isinstance(other, PanopticCategories) and self._ordered == other._ordered
+
+  def __hash__(self) -> int:
+    return hash(self._ordered)
+
+  def label(self, category_id: int) -> int:
+    """The label of a dataset's id; `KeyError` if there is no such category."""
+    return self._label_of[category_id]
+
+  def category(self, label: int) -> Category:
+    """The category of a label in [1, T+S]."""
+    if not 1 <= label <= len(self._ordered):
+      raise IndexError(f'label {label} is not in [1, {len(self._ordered)}]')
+    return self._ordered[label - 1]
+
+  def is_thing(self, label: int) -> bool:
+    return 1 <= label <= self._num_things
+
+  def label_of_id_table(self) -> np.ndarray:
+    """[largest id + 1] int32: the label of each dataset id, 0 where there is none."""
+    table = np.zeros(max(self._label_of) + 1, np.int32)
+    for category_id, label in self._label_of.items():
+      table[category_id] = label
+    return table
+
+  def id_of_label_table(self) -> np.ndarray:
+    """[1 + T + S] int32: the dataset id of each label, 0 for void."""
+    return np.array([0] + [c.id for c in self._ordered], np.int32)
+
+
+def _parse_entry(entry: Mapping, index: int, count: int, source: str) -> Category:
+  where = f'{source}: category {index}'
+  if not isinstance(entry, dict):
+    raise InputError(f'{where} is not an object')
+  for key in ('id', 'name', 'isthing'):
+    if key not in entry:
+      raise InputError(f'{where} has no `{key}`: is this a COCO panoptic file?')
+  if not _is_int(entry['id']) or not 1 <= entry['id'] <= MAX_CATEGORY_ID:
+    raise InputError(f'{where}: id {entry["id"]!r} is not an integer in [1, {MAX_CATEGORY_ID}]')
+  if entry['isthing'] not in (0, 1):
+    raise InputError(f'{where}: isthing {entry["isthing"]!r} is neither 0 nor 1')
+  color = entry.get('color') or _default_color(index, count)
+  if len(color) != 3 or not all(_is_int(v) and 0 <= v <= 255 for v in color):
+    raise InputError(f'{where}: color {color!r} is not three integers in [0, 255]')
+  return Category(entry['id'], str(entry['name']), bool(entry['isthing']), tuple(color))
+
+
+def _is_int(value) -> bool:
+  return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _default_color(index: int, count: int) -> tuple[int, int, int]:
+  """A hue of its own for each category of a dataset that gives no colours."""
+  rgb = colorsys.hsv_to_rgb(index / count, 0.55 + 0.35 * (index % 2), 0.9 - 0.3 * (index % 3 == 1))
+  return tuple(round(255 * value) for value in rgb)

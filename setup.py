@@ -1,0 +1,36 @@
+"""Installs oanet_tf. `pip install .` for use, `pip install -e .[test]` for work on it."""
+
+import pathlib
+
+from setuptools import find_packages, setup
+
+setup(
+  name='oanet_tf',
+  version='0.1.0',
+  description='OANet panoptic segmentation (Liu et al., CVPR 2019) for TensorFlow 2',
+  long_description=pathlib.Path(__file__).with_name('README.md').read_text(),
+  long_description_content_type='text/markdown',
+  license='Apache-2.0',
+  packages=find_packages(include=['oanet_tf', 'oanet_tf.*']),
+  python_requires='>=3.10,<3.13',
+  install_requires=[
+    'tensorflow>=2.20,<2.21',
+    'tf_keras>=2.20,<2.21',
+    'tf-models-official>=2.20,<2.21',
+    # The reference scorer under its PyPI name; it needs numpy 1.
+    'panopticapi-lite>=0.2.0,<0.3',
+    'pycocotools>=2.0.7,<3',
+    'numpy>=1.26,<2',
+    'pillow>=10.4',
+    'pyyaml>=6,<7',
+    'scipy>=1.11,<2',
+    'tqdm>=4.66,<5',
+  ],
+  extras_require={
+    'test': [
+      'hypothesis>=6.100,<7',
+      'pytest>=8,<10',
+      'ruff>=0.15,<1',
+    ],
+  },
+)
