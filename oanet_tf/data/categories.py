@@ -121,7 +121,7 @@ class PanopticCategories:
   def __contains__(self, category_id: int) -> bool:
     return category_id in self._label_of
 
-  def __eq__(self, other) -> bool:
+  def __eq__(self, other: object) -> bool:
     return isinstance(other, PanopticCategories) and self._ordered == other._ordered
 
   def __hash__(self) -> int:
@@ -164,12 +164,13 @@ def _parse_entry(entry: Mapping, index: int, count: int, source: str) -> Categor
   if entry['isthing'] not in (0, 1):
     raise InputError(f'{where}: isthing {entry["isthing"]!r} is neither 0 nor 1')
   color = entry.get('color') or _default_color(index, count)
-  if len(color) != 3 or not all(_is_int(v) and 0 <= v <= 255 for v in color):
+  is_rgb = isinstance(color, list | tuple) and len(color) == 3
+  if not is_rgb or not all(_is_int(value) and 0 <= value <= 255 for value in color):
     raise InputError(f'{where}: color {color!r} is not three integers in [0, 255]')
   return Category(entry['id'], str(entry['name']), bool(entry['isthing']), tuple(color))
 
 
-def _is_int(value) -> bool:
+def _is_int(value: object) -> bool:
   return isinstance(value, int) and not isinstance(value, bool)
 
 

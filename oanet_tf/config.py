@@ -1,0 +1,430 @@
+"""Configuration of an experiment, and the registered experiments.
+
+Dataclasses in the Model Garden's manner: a YAML file or an override string changes single fields,
+and an unknown key is an error. Parts that come from the Model Garden keep its config classes.
+"""
+
+import contextlib
+import dataclasses
+import difflib
+import pathlib
+from collections.abc import Sequence
+
+import yaml
+from official.core import config_definitions, exp_factory
+from official.modeling import hyperparams, optimization
+from official.modeling.hyperparams import params_dict
+from official.vision.configs import backbones, common, decoders, maskrcnn
+
+from oanet_tf.errors import InputError
+
+SHARING_MODES = ('none', 'backbone', 'backbone_and_fpn')
+BATCH_NORM_MODES = ('frozen', 'sync', 'plain')
+FUSION_METHODS = ('srm', 'heuristic')
+# Levels up to this one halve the input each time; what is coarser is rounded up.
+COARSEST_BACKBONE_LEVEL = 5
+
+
+@dataclasses.dataclass
+class StuffHead(hyperparams.Config):
+  """The stuff branch (Figure 3).
+
+  Attributes:
+    num_convs: 3×3 convolutions on each FPN level.
+    num_filters: their channels.
+    group_norm: normalise after each of them; the paper does not.
+    object_context: supervise all T+S categories, as in Table 2's second row, or the S stuff
+      categories alone.
+  """
+
+  num_convs: int = 2
+  num_filters: int = 128
+  group_norm: bool = False
+  object_context: bool = True
+
+
+@dataclasses.dataclass
+class SpatialRanking(hyperparams.Config):
+  """The spatial ranking module (section 3.2).
+
+  Attributes:
+    convolution: '1x1', '3x3' or '1x7+7x1' (Table 5).
+    stride: of the instance tensor, relative to the network input.
+  """
+
+  convolution: str = '1x7+7x1'
+  stride: int = 4
+
+
+@dataclasses.dataclass
+class Fusion(hyperparams.Config):
+  """From detections and stuff logits to one panoptic map.
+
+  Attributes:
+    method: 'srm' puts instances in the order of their ranking scores, 'heuristic' in that of their
+      detection scores.
+    score_threshold: detections below it are dropped.
+    mask_threshold: a pixel belongs to an instance from this probability on.
+    overlap_threshold: an instance of which more than this share is taken already is dropped.
+    stuff_area_limit: a stuff category that keeps fewer pixels, at the image's own size, becomes
+      void.
+  """
+
+  method: str = 'srm'
+  score_threshold: float = 0.5
+  mask_threshold: float = 0.5
+  overlap_threshold: float = 0.5
+  stuff_area_limit: int = 4900
+
+
+@dataclasses.dataclass
+class OANet(hyperparams.Config):
+  """The network.
+
+  Attributes:
+    sharing: what the stuff branch shares with the instance branch (Table 4): 'none', 'backbone'
+      (res1–res5) or 'backbone_and_fpn'.
+    batch_norm: 'frozen' keeps the statistics and scales of a pretrained backbone and leaves the
+      heads without normalisation, as in the paper; 'sync' and 'plain' train it, over all replicas
+      or in each.
+  """
+
+  min_level: int = 2
+  max_level: int = 6
+  sharing: str = 'backbone_and_fpn'
+  batch_norm: str = 'frozen'
+  backbone: backbones.Backbone = dataclasses.field(
+    default_factory=lambda: backbones.Backbone(type='resnet', resnet=backbones.ResNet(model_id=50))
+  )
+  decoder: decoders.Decoder = dataclasses.field(
+    default_factory=lambda: decoders.Decoder(type='fpn', fpn=decoders.FPN(use_keras_layer=True))
+  )
+  norm_activation: common.NormActivation = dataclasses.field(
+    default_factory=lambda: common.NormActivation(norm_momentum=0.997, norm_epsilon=1e-4)
+  )
+  anchor: maskrcnn.Anchor = dataclasses.field(default_factory=maskrcnn.Anchor)
+  rpn_head: maskrcnn.RPNHead = dataclasses.field(default_factory=maskrcnn.RPNHead)
+  roi_generator: maskrcnn.ROIGenerator = dataclasses.field(
+    default_factory=lambda: maskrcnn.ROIGenerator(use_batched_nms=True)
+  )
+  roi_sampler: maskrcnn.ROISampler = dataclasses.field(default_factory=maskrcnn.ROISampler)
+  roi_aligner: maskrcnn.ROIAligner = dataclasses.field(default_factory=maskrcnn.ROIAligner)
+  detection_head: maskrcnn.DetectionHead = dataclasses.field(
+    default_factory=lambda: maskrcnn.DetectionHead(num_convs=0, num_fcs=2)
+  )
+  detection_generator: maskrcnn.DetectionGenerator = dataclasses.field(
+    default_factory=lambda: maskrcnn.DetectionGenerator(nms_version='batched')
+  )
+  mask_sampler: maskrcnn.MaskSampler = dataclasses.field(default_factory=maskrcnn.MaskSampler)
+  mask_roi_aligner: maskrcnn.MaskROIAligner = dataclasses.field(
+    default_factory=maskrcnn.MaskROIAligner
+  )
+  mask_head: maskrcnn.MaskHead = dataclasses.field(default_factory=maskrcnn.MaskHead)
+  stuff_head: StuffHead = dataclasses.field(default_factory=StuffHead)
+  spatial_ranking: SpatialRanking = dataclasses.field(default_factory=SpatialRanking)
+  fusion: Fusion = dataclasses.field(default_factory=Fusion)
+
+
+@dataclasses.dataclass
+class Losses(hyperparams.Config):
+  """Eq. 1: the instance branch's five losses + λ · stuff + SRM.
+
+  Attributes:
+    stuff_weight: λ.
+    l2_weight_decay: as the Model Garden's: half of it times the sum of squares of all kernels.
+  """
+
+  stuff_weight: float = 0.25
+  l2_weight_decay: float = 1e-4
+  rpn_huber_loss_delta: float = 1.0 / 9.0
+  frcnn_huber_loss_delta: float = 1.0
+
+
+@dataclasses.dataclass
+class Data(hyperparams.Config):
+  """One split.
+
+  Attributes:
+    input_path: glob of TFRecord shards, or several with commas between.
+    global_batch_size: over all replicas.
+    output_size: [height, width] of the network input, multiples of 32. An image is scaled, its
+      shape kept, to the largest that fits, then padded below and on the right.
+    random_flip: mirror half of the images.
+    min_scale, max_scale: range of a random scale upon the fitting one; what sticks out is cropped
+      at a random place.
+    max_num_instances: of one image; further ones are left out of the instance losses.
+    mask_size: side to which an instance's mask is resampled within its box.
+    label_stride: of the panoptic labels that the stuff and SRM losses see.
+    shuffle_buffer_size: in records.
+    rpn_match_threshold, rpn_unmatched_threshold: an anchor's IoU from which it is an object, and
+      under which it is background.
+    rpn_batch_size_per_im, rpn_fg_fraction: anchors sampled in an image, at most this share objects.
+  """
+
+  input_path: str = ''
+  global_batch_size: int = 16
+  output_size: list[int] = dataclasses.field(default_factory=lambda: [800, 1344])
+  random_flip: bool = True
+  min_scale: float = 1.0
+  max_scale: float = 1.0
+  max_num_instances: int = 100
+  mask_size: int = 112
+  label_stride: int = 4
+  shuffle_buffer_size: int = 1000
+  rpn_match_threshold: float = 0.7
+  rpn_unmatched_threshold: float = 0.3
+  rpn_batch_size_per_im: int = 256
+  rpn_fg_fraction: float = 0.5
+
+
+@dataclasses.dataclass
+class OANetTask(config_definitions.TaskConfig):
+  """Network, data and losses.
+
+  Attributes:
+    categories: the `categories.json` that the converter wrote; '' looks beside the shards.
+    init_checkpoint: a Model Garden checkpoint whose backbone is loaded, or ''.
+    seed: of initial weights, shuffling and augmentation.
+  """
+
+  model: OANet = dataclasses.field(default_factory=OANet)
+  train_data: Data = dataclasses.field(default_factory=Data)
+  validation_data: Data = dataclasses.field(
+    default_factory=lambda: Data(global_batch_size=8, random_flip=False)
+  )
+  losses: Losses = dataclasses.field(default_factory=Losses)
+  categories: str = ''
+  seed: int = 0
+
+
+def _stepwise(
+  values: list[float], boundaries: list[int], warmup_steps: int, warmup_rate: float
+) -> optimization.OptimizationConfig:
+  return optimization.OptimizationConfig(
+    {
+      'optimizer': {'type': 'sgd', 'sgd': {'momentum': 0.9}},
+      'learning_rate': {
+        'type': 'stepwise',
+        'stepwise': {'boundaries': boundaries, 'values': values},
+      },
+      'warmup': {
+        'type': 'linear',
+        'linear': {'warmup_steps': warmup_steps, 'warmup_learning_rate': warmup_rate},
+      },
+    }
+  )
+
+
+@exp_factory.register_config_factory('oanet_r50fpn_coco')
+def oanet_r50fpn_coco() -> config_definitions.ExperimentConfig:
+  """The paper's recipe on COCO (section 4.2), ResNet-50."""
+  return config_definitions.ExperimentConfig(
+    task=OANetTask(
+      train_data=Data(input_path='tfrecords/coco/train2017-*.tfrecord'),
+      validation_data=Data(
+        input_path='tfrecords/coco/val2017-*.tfrecord', global_batch_size=8, random_flip=False
+      ),
+    ),
+    trainer=config_definitions.TrainerConfig(
+      train_steps=100_000,
+      checkpoint_interval=2_000,
+      validation_interval=10_000,
+      summary_interval=100,
+      max_to_keep=3,
+      optimizer_config=_stepwise([0.02, 0.002, 0.0002], [60_000, 80_000], 2_000, 0.002),
+    ),
+  )
+
+
+@exp_factory.register_config_factory('oanet_r101fpn_coco')
+def oanet_r101fpn_coco() -> config_definitions.ExperimentConfig:
+  """The paper's recipe on COCO (section 4.2), ResNet-101."""
+  config = oanet_r50fpn_coco()
+  config.task.model.backbone.resnet.model_id = 101
+  return config
+
+
+@exp_factory.register_config_factory('oanet_synthetic')
+def oanet_synthetic() -> config_definitions.ExperimentConfig:
+  """A small network from scratch on OccludedScenes at 128 pixels, for two CPU cores."""
+  data = {
+    'output_size': [128, 128],
+    'mask_size': 56,
+    'label_stride': 2,
+    'max_num_instances': 16,
+    'rpn_batch_size_per_im': 64,
+    'shuffle_buffer_size': 2000,
+  }
+  model = OANet(
+    max_level=5,
+    batch_norm='plain',
+    backbone=backbones.Backbone(
+      type='resnet', resnet=backbones.ResNet(model_id=18, depth_multiplier=0.5)
+    ),
+    decoder=decoders.Decoder(type='fpn', fpn=decoders.FPN(num_filters=64, use_keras_layer=True)),
+    norm_activation=common.NormActivation(norm_momentum=0.97, norm_epsilon=1e-3, use_sync_bn=False),
+    anchor=maskrcnn.Anchor(anchor_size=4.0),
+    rpn_head=maskrcnn.RPNHead(num_filters=64),
+    roi_generator=maskrcnn.ROIGenerator(
+      use_batched_nms=True,
+      pre_nms_top_k=200,
+      num_proposals=100,
+      test_pre_nms_top_k=200,
+      test_num_proposals=60,
+    ),
+    roi_sampler=maskrcnn.ROISampler(num_sampled_rois=48, foreground_fraction=0.33),
+    detection_head=maskrcnn.DetectionHead(num_convs=0, num_fcs=2, fc_dims=256),
+    detection_generator=maskrcnn.DetectionGenerator(
+      nms_version='batched', max_num_detections=20, pre_nms_score_threshold=0.05
+    ),
+    mask_sampler=maskrcnn.MaskSampler(num_sampled_masks=16),
+    mask_head=maskrcnn.MaskHead(num_convs=2, num_filters=64),
+    stuff_head=StuffHead(num_filters=64, group_norm=True),
+    spatial_ranking=SpatialRanking(stride=2),
+    fusion=Fusion(stuff_area_limit=200),
+  )
+  return config_definitions.ExperimentConfig(
+    task=OANetTask(
+      model=model,
+      train_data=Data(
+        input_path='tfrecords/synthetic/train-*.tfrecord', global_batch_size=8, **data
+      ),
+      validation_data=Data(
+        input_path='tfrecords/synthetic/val-*.tfrecord',
+        global_batch_size=8,
+        **{**data, 'random_flip': False},
+      ),
+    ),
+    trainer=config_definitions.TrainerConfig(
+      train_steps=1_500,
+      checkpoint_interval=500,
+      validation_interval=1_500,
+      summary_interval=20,
+      max_to_keep=2,
+      optimizer_config=_stepwise([0.04, 0.004], [1_200], 100, 0.004),
+    ),
+  )
+
+
+def load_experiment(
+  experiment: str,
+  config_files: Sequence[str] = (),
+  params_override: str = '',
+) -> config_definitions.ExperimentConfig:
+  """A registered experiment with the changes of YAML files, then of an override string.
+
+  Args:
+    experiment: a registered name.
+    config_files: YAML files, each over the one before.
+    params_override: `a.b=1,c.d=[2,3]`, or YAML or JSON text.
+
+  Raises:
+    InputError: for an unknown experiment, an unreadable file, an unknown key (the nearest known one
+      is named) or a value of the wrong kind.
+  """
+  config = _registered(experiment)
+  for path in config_files:
+    _override(config, _read_yaml(path), where=str(path))
+  if params_override:
+    _override(config, _parse_override(params_override), where='--params_override')
+  _check_choices(config.task)
+  return config
+
+
+def _registered(experiment: str) -> config_definitions.ExperimentConfig:
+  try:
+    return exp_factory.get_exp_config(experiment)
+  except LookupError:
+    known = ['oanet_r50fpn_coco', 'oanet_r101fpn_coco', 'oanet_synthetic']
+    raise InputError(
+      f'there is no experiment {experiment!r}; known are {", ".join(known)}'
+    ) from None
+
+
+def _read_yaml(path: str) -> dict:
+  try:
+    text = pathlib.Path(path).read_text()
+  except OSError as error:
+    raise InputError(f'{path}: cannot be read ({error.strerror})') from None
+  return _parse_yaml(text, path)
+
+
+def _parse_override(text: str) -> dict:
+  with contextlib.suppress(ValueError):  # Not `a.b=1,c=2`: YAML then.
+    text = params_dict.nested_csv_str_to_json_str(text)
+  return _parse_yaml(text, '--params_override')
+
+
+def _parse_yaml(text: str, where: str) -> dict:
+  try:
+    # The Model Garden taught this loader that 1e-4 is a number.
+    content = yaml.load(text, Loader=yaml.FullLoader)
+  except yaml.YAMLError as error:
+    raise InputError(f'{where}: is not YAML ({" ".join(str(error).split())})') from None
+  if content is None:
+    return {}
+  if not isinstance(content, dict):
+    raise InputError(f'{where}: {text.strip()[:60]!r} is not a mapping of keys to values')
+  return content
+
+
+def _override(config: hyperparams.Config, changes: dict, where: str) -> None:
+  _check_keys(config, changes, where, path='')
+  config.override(changes, is_strict=True)
+
+
+def _check_keys(config: hyperparams.Config, changes: dict, where: str, path: str) -> None:
+  known = config.as_dict()
+  for key, value in changes.items():
+    full = f'{path}{key}'
+    if key not in known:
+      nearest = difflib.get_close_matches(str(key), known, n=1, cutoff=0)
+      hint = f'; did you mean {path}{nearest[0]}?' if nearest else ''
+      raise InputError(f'{where}: there is no key {full}{hint}')
+    current = getattr(config, key)
+    if isinstance(current, hyperparams.Config):
+      if not isinstance(value, dict):
+        raise InputError(f'{where}: {full} is a group of keys, not {value!r}')
+      _check_keys(current, value, where, path=f'{full}.')
+    elif not _same_kind(current, value):
+      raise InputError(f'{where}: {full} is {value!r}, but takes a {type(current).__name__}')
+
+
+def _same_kind(current: object, value: object) -> bool:
+  if current is None or value is None:
+    return True
+  if isinstance(current, bool) or isinstance(value, bool):
+    return isinstance(current, bool) and isinstance(value, bool)
+  if isinstance(current, float):
+    return isinstance(value, int | float)
+  if isinstance(current, list | tuple):
+    return isinstance(value, list | tuple)
+  return isinstance(value, type(current))
+
+
+def _check_choices(task: OANetTask) -> None:
+  model = task.model
+  for key, value, choices in (
+    ('model.sharing', model.sharing, SHARING_MODES),
+    ('model.batch_norm', model.batch_norm, BATCH_NORM_MODES),
+    ('model.fusion.method', model.fusion.method, FUSION_METHODS),
+    ('model.spatial_ranking.convolution', model.spatial_ranking.convolution,
+     ('1x1', '3x3', '1x7+7x1')),
+  ):  # fmt: skip
+    if value not in choices:
+      raise InputError(f'task.{key} is {value!r}; it is one of {", ".join(choices)}')
+  if model.roi_sampler.cascade_iou_thresholds:
+    raise InputError('task.model.roi_sampler.cascade_iou_thresholds: OANet has no cascade')
+  ranking_stride, label_stride = model.spatial_ranking.stride, task.train_data.label_stride
+  if label_stride < 1 or ranking_stride % label_stride:
+    raise InputError(
+      f'task.train_data.label_stride is {label_stride}; it divides '
+      f'task.model.spatial_ranking.stride, {ranking_stride}'
+    )
+  stride = 2 ** min(model.max_level, COARSEST_BACKBONE_LEVEL)
+  for split in ('train_data', 'validation_data'):
+    size = getattr(task, split).output_size
+    if len(size) != 2 or any(side <= 0 or side % stride for side in size):
+      raise InputError(
+        f'task.{split}.output_size is {size}; it is [height, width], multiples of {stride}'
+      )

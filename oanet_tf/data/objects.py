@@ -1,0 +1,190 @@
+"""Objects of an image: instances of things, whose masks may overlap.
+
+H, W height and width of an image, S segments, M objects, h, w height and width of an object's box.
+"""
+
+import reprlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from pycocotools import mask as coco_mask
+from scipy import ndimage
+
+from oanet_tf.data.categories import PanopticCategories
+from oanet_tf.data.panoptic_map import PanopticSegmentation
+
+# pycocotools allocates memory in proportion to a polygon's length.
+_MAX_COORDINATE = 2**16
+
+
+class Objects(NamedTuple):
+  """Instances of things; their masks may overlap.
+
+  Attributes:
+    boxes: [M, 4] float32, [y1, x1, y2, x2] in pixels: whole numbers, tight around the masks.
+    category_ids: [M] int32, ids of the dataset.
+    is_crowd: [M] bool.
+    masks: M arrays [h, w] bool, each the size of its box.
+  """
+
+  boxes: np.ndarray
+  category_ids: np.ndarray
+  is_crowd: np.ndarray
+  masks: list[np.ndarray]
+
+
+class Instance(NamedTuple):
+  """One annotation of an instances JSON; `segmentation` is COCO's: polygons or RLE, unchecked."""
+
+  annotation_id: int
+  category_id: int
+  is_crowd: bool
+  segmentation: Any
+
+
+def segment_index(segmentation: PanopticSegmentation) -> np.ndarray:
+  """[H, W] int32: 0 where void, k where the k-th segment is (1 is the first).
+
+  Raises:
+    ValueError: if the map has an id that is not in `segment_ids`.
+  """
+  ids = np.concatenate([[0], segmentation.segment_ids])
+  order = np.argsort(ids)
+  position = np.searchsorted(ids[order], segmentation.segment_map)
+  index = order[np.minimum(position, len(ids) - 1)]
+  unknown = segmentation.segment_map[ids[index] != segmentation.segment_map]
+  if unknown.size:
+    found = reprlib.repr(np.unique(unknown).tolist())
+    raise ValueError(f'ids {found} are in the map, but no segment has them')
+  return index.astype(np.int32)
+
+
+def objects_of_segments(
+  segmentation: PanopticSegmentation, categories: PanopticCategories
+) -> Objects:
+  """The segments of thing categories as objects, holes filled with `fill_holes`.
+
+  A crowd is no single object that others could lie on: its holes stay.
+  """
+  index = segment_index(segmentation)
+  is_thing = [categories.is_thing(categories.label(i)) for i in segmentation.category_ids.tolist()]
+  things = np.array([False, *is_thing])[index]
+  found = []
+  for k, (rows, columns) in enumerate(ndimage.find_objects(index), start=1):
+    if not is_thing[k - 1]:
+      continue
+    category_id, is_crowd = segmentation.category_ids[k - 1], segmentation.is_crowd[k - 1]
+    mask = index[rows, columns] == k
+    if not is_crowd:
+      mask = fill_holes(mask, things[rows, columns])
+    found.append(
+      ((rows.start, columns.start, rows.stop, columns.stop), category_id, is_crowd, mask)
+    )
+  return _objects(found)
+
+
+def fill_holes(mask: np.ndarray, things: np.ndarray) -> np.ndarray:
+  """Adds to a mask those pixels of its holes that things occupy.
+
+  Panoptic masks do not overlap, so a tie is a hole in the person who wears it. A hole is not
+  4-connected to the outside of the array; what is stuff or void in it stays out.
+
+  Args:
+    mask: [h, w] bool.
+    things: [h, w] bool, pixels of any thing.
+  Returns:
+    [h, w] bool.
+  """
+  return mask | (ndimage.binary_fill_holes(mask) & things)
+
+
+def objects_of_instances(instances: Sequence[Instance], height: int, width: int) -> Objects:
+  """Annotations as objects, without those whose mask has no pixel in the image.
+
+  Raises:
+    ValueError: if an annotation's `segmentation` is malformed.
+  """
+  found = []
+  for instance in instances:
+    try:
+      mask = instance_mask(instance.segmentation, height, width)
+    except ValueError as error:
+      raise ValueError(f'annotation {instance.annotation_id}: {error}') from None
+    if mask.any():
+      y1, x1, y2, x2 = box = _tight_box(mask)
+      crop = np.ascontiguousarray(mask[y1:y2, x1:x2])
+      found.append((box, instance.category_id, instance.is_crowd, crop))
+  return _objects(found)
+
+
+def _objects(found: Sequence[tuple]) -> Objects:
+  boxes, category_ids, is_crowd, masks = zip(*found, strict=True) if found else ((), (), (), ())
+  return Objects(
+    np.array(boxes, np.float32).reshape(-1, 4),
+    np.array(category_ids, np.int32),
+    np.array(is_crowd, bool),
+    list(masks),
+  )
+
+
+def _tight_box(mask: np.ndarray) -> tuple[int, int, int, int]:
+  rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+  return rows[0], columns[0], rows[-1] + 1, columns[-1] + 1
+
+
+def instance_mask(segmentation: list | dict, height: int, width: int) -> np.ndarray:
+  """COCO's `segmentation` (polygons, or RLE, compressed or not) -> [height, width] bool.
+
+  Raises:
+    ValueError: if it is malformed, or an RLE of another size.
+  """
+  if isinstance(segmentation, list):
+    return _polygons_mask(segmentation, height, width)
+  counts, size = segmentation.get('counts'), segmentation.get('size')
+  if size != [height, width]:
+    raise ValueError(f'RLE of size {reprlib.repr(size)}, not {[height, width]}')
+  runs = _runs_of_string(counts) if isinstance(counts, str) else counts
+  # pycocotools reads beyond its memory if runs do not add up, hence not its decoder.
+  if not isinstance(runs, list) or not all(type(run) is int and run >= 0 for run in runs):
+    raise ValueError(f'RLE with counts {reprlib.repr(counts)}')
+  if sum(runs) != height * width:
+    raise ValueError(f'RLE of {sum(runs)} pixels, not {height * width}')
+  return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T
+
+
+def _polygons_mask(polygons: list, height: int, width: int) -> np.ndarray:
+  valid = []
+  for polygon in polygons:
+    try:
+      points = np.array(polygon, np.float64)
+    except (TypeError, ValueError):
+      raise ValueError(f'polygon {reprlib.repr(polygon)}') from None
+    if points.ndim != 1 or points.size % 2 or not (np.abs(points) <= _MAX_COORDINATE).all():
+      raise ValueError(f'polygon {reprlib.repr(polygon)}')
+    # Fewer than three points have no area, and pycocotools takes two for a box.
+    if points.size >= 6:
+      valid.append(points.tolist())
+  if not valid:
+    return np.zeros([height, width], bool)
+  return coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(valid, height, width))) > 0
+
+
+def _runs_of_string(text: str) -> list[int]:
+  """Runs of COCO's compressed RLE: the inverse of rleToString in cocoapi's maskApi.c.
+
+  Six bits a character, 5 of them data, lowest first; from the fourth run on, differences to the
+  run before the last.
+  """
+  runs, value, shift = [], 0, 0
+  for character in text:
+    bits = ord(character) - 48
+    if not 0 <= bits < 64:
+      raise ValueError(f'RLE with character {character!r}')
+    value |= (bits & 31) << shift
+    shift += 5
+    if not bits & 32:
+      signed = value - (1 << shift) if bits & 16 else value
+      runs.append(signed + (runs[-2] if len(runs) > 2 else 0))
+      value = shift = 0
+  return runs

@@ -1,0 +1,59 @@
+"""Users' own pictures, whatever they are, as RGB."""
+
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from oanet_tf.errors import InputError
+
+SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff')
+
+
+def find_pictures(paths: Sequence[str]) -> list[pathlib.Path]:
+  """The given files, and the pictures (by suffix) in the given folders, in order of name.
+
+  Raises:
+    InputError: if a path does not exist, or a folder holds no picture.
+  """
+  found = []
+  for path in map(pathlib.Path, paths):
+    if path.is_dir():
+      inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
+      if not inside:
+        raise InputError(f'{path}: holds no picture ({", ".join(SUFFIXES)})')
+      found.extend(inside)
+    elif path.exists():
+      found.append(path)
+    else:
+      raise InputError(f'{path}: there is no such file or folder')
+  return found
+
+
+def read_picture(path: str | pathlib.Path) -> np.ndarray:
+  """[H, W, 3] uint8 RGB, upright.
+
+  EXIF rotation is applied; gray, palette and CMYK pictures are converted, 16-bit ones scaled to 8
+  bits; what is transparent becomes white; of an animation the first frame is taken.
+
+  Raises:
+    InputError: if the file is no picture, or is truncated.
+  """
+  try:
+    with Image.open(path) as picture:
+      picture.load()
+      return np.asarray(_to_rgb(ImageOps.exif_transpose(picture)))
+  except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+    raise InputError(f'{path}: cannot be read as a picture ({error})') from None
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
+  if picture.mode.startswith('I'):
+    scaled = np.asarray(picture).astype(np.int64) // 257
+    picture = Image.fromarray(np.clip(scaled, 0, 255).astype(np.uint8))
+  if picture.has_transparency_data:
+    picture = picture.convert('RGBA')
+    white = Image.new('RGBA', picture.size, 'white')
+    picture = Image.alpha_composite(white, picture)
+  return picture.convert('RGB')

@@ -1,0 +1,344 @@
+"""From one decoded record to what the network takes: a visible list of dict -> dict steps.
+
+All in TensorFlow ops. Random choices are stateless: they depend on `example['seed']` alone, so the
+order in which records are worked on does not matter.
+"""
+
+# H, W original size; A, B network input; M instances; S mask side; T thing categories.
+
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+from official.vision.ops import anchor, preprocess_ops
+
+from oanet_tf.config import Data, OANet
+from oanet_tf.data.categories import VOID_LABEL, PanopticCategories
+
+Example = dict[str, tf.Tensor]
+Step = Callable[[Example], Example]
+
+# Padding of boxes and classes; the Model Garden's samplers know it as "no instance".
+NO_INSTANCE = -1
+# Crowd regions of one image that training can ignore; COCO's images have three or four at most.
+MAX_CROWDS = 20
+# An anchor or proposal that lies in a crowd by this share of its area is neither object nor
+# background.
+CROWD_OVERLAP = 0.5
+
+
+def training_steps(data: Data, model: OANet, categories: PanopticCategories) -> list[Step]:
+  """Steps for training: `tf_example.decode`'s dict and a `seed` -> network input and targets.
+
+  The result has
+    image: [A, B, 3] float32, normalised by ImageNet's mean and deviation, 0 in the padding.
+    image_info: [4, 2] float32: original size, size of the picture within the input, scale, offset
+      of the crop (the Model Garden's layout).
+    source_id: [] string.
+    gt_boxes, gt_classes, gt_masks: [M, 4], [M] int32, [M, S, S] float32 in {0, 1} within the box;
+      padded with -1.
+    crowd_boxes: [20, 4], padded with -1.
+    category_labels: [A / label_stride, B / label_stride] int32, 0 for void.
+    rpn_score_targets, rpn_box_targets: by level, as `official.vision.ops.anchor` makes them.
+  """
+  return [
+    _assign_labels(categories),
+    _choose_geometry(data.output_size, data.random_flip, data.min_scale, data.max_scale),
+    _warp_image(data.output_size),
+    _warp_category_labels(data.output_size, data.label_stride),
+    _warp_boxes(),
+    _sample_masks(data.mask_size),
+    _separate_crowds(),
+    _assign_anchors(data, model),
+    _pad_instances(data.max_num_instances),
+    _keep(
+      'image', 'image_info', 'source_id', 'gt_boxes', 'gt_classes', 'gt_masks', 'crowd_boxes',
+      'category_labels', 'rpn_score_targets', 'rpn_box_targets',
+    ),
+  ]  # fmt: skip
+
+
+def evaluation_steps(data: Data) -> list[Step]:
+  """Steps for evaluation: the network input as above, and the truth at the image's own size.
+
+  The result has `image`, `image_info`, `source_id`, `filename` where decoded, and
+    segment_index: [H, W] int32, 0 void, k the k-th entry of
+    segment_ids, segment_category_ids: [K] int32, segment_is_crowd: [K] bool.
+  """
+  return [
+    _choose_geometry(data.output_size, random_flip=False, min_scale=1.0, max_scale=1.0),
+    _warp_image(data.output_size),
+    _keep(
+      'image', 'image_info', 'source_id', 'segment_index', 'segment_ids', 'segment_category_ids',
+      'segment_is_crowd',
+    ),
+  ]  # fmt: skip
+
+
+def network_input(image: tf.Tensor, output_size: list[int]) -> Example:
+  """One [H, W, 3] uint8 picture -> `image` [A, B, 3] and `image_info` [4, 2], as in evaluation."""
+  example = {'image': image, 'height': tf.shape(image)[0], 'width': tf.shape(image)[1]}
+  for step in (
+    _choose_geometry(output_size, random_flip=False, min_scale=1.0, max_scale=1.0),
+    _warp_image(output_size),
+    _keep('image', 'image_info'),
+  ):
+    example = step(example)
+  return example
+
+
+def apply(steps: list[Step], example: Example) -> Example:
+  """Runs the steps one after the other."""
+  for step in steps:
+    example = step(example)
+  return example
+
+
+def _keep(*keys: str) -> Step:
+  return lambda example: {key: example[key] for key in keys}
+
+
+def _assign_labels(categories: PanopticCategories) -> Step:
+  table = tf.constant(categories.label_of_id_table())
+
+  def step(example: Example) -> Example:
+    labels = tf.gather(table, example['segment_category_ids'])
+    label_of_index = tf.concat([[VOID_LABEL], labels], axis=0)
+    return {
+      **example,
+      'category_map': tf.gather(label_of_index, example['segment_index']),
+      'object_labels': tf.gather(table, example['object_category_ids']),
+    }
+
+  return step
+
+
+def _choose_geometry(
+  output_size: list[int], random_flip: bool, min_scale: float, max_scale: float
+) -> Step:
+  """Adds `flip` [] bool and `image_info`: where the picture goes in the network input."""
+  output = np.array(output_size, np.float32)
+
+  def step(example: Example) -> Example:
+    size = tf.cast(tf.stack([example['height'], example['width']]), tf.float32)
+    scale = tf.reduce_min(output / size)
+    flip = tf.constant(False)
+    crop = tf.zeros([2])
+    if random_flip or min_scale != 1.0 or max_scale != 1.0:
+      draws = tf.random.stateless_uniform([4], example['seed'])
+      flip = tf.logical_and(random_flip, draws[0] < 0.5)
+      scale *= min_scale + draws[1] * (max_scale - min_scale)
+      crop = draws[2:]
+    scaled = tf.maximum(tf.round(size * scale), 1.0)
+    offset = tf.floor(crop * (tf.maximum(scaled - output, 0.0) + 1.0))
+    offset = tf.minimum(offset, tf.maximum(scaled - output, 0.0))
+    valid = tf.minimum(scaled - offset, output)
+    return {**example, 'flip': flip, 'image_info': tf.stack([size, valid, scaled / size, offset])}
+
+  return step
+
+
+def _warp_image(output_size: list[int]) -> Step:
+  def step(example: Example) -> Example:
+    size, valid, scale, offset = tf.unstack(example['image_info'])
+    image = tf.cast(example['image'], tf.float32)
+    image = tf.cond(example['flip'], lambda: tf.reverse(image, [1]), lambda: image)
+    image = tf.image.resize(image, tf.cast(tf.round(size * scale), tf.int32))
+    start, length = tf.cast(offset, tf.int32), tf.cast(valid, tf.int32)
+    image = tf.slice(image, [start[0], start[1], 0], [length[0], length[1], 3])
+    image = preprocess_ops.normalize_scaled_float_image(
+      image / 255.0, preprocess_ops.MEAN_NORM, preprocess_ops.STDDEV_NORM
+    )
+    image = tf.image.pad_to_bounding_box(image, 0, 0, *output_size)
+    return {**example, 'image': tf.ensure_shape(image, [*output_size, 3])}
+
+  return step
+
+
+def _warp_category_labels(output_size: list[int], stride: int) -> Step:
+  """Samples `category_map` at the middle of each stride × stride cell of the network input."""
+
+  def step(example: Example) -> Example:
+    info = example['image_info']
+    rows, row_valid = _source_indices(info[:, 0], output_size[0], stride)
+    columns, column_valid = _source_indices(info[:, 1], output_size[1], stride)
+    columns = tf.where(example['flip'], tf.cast(info[0, 1], tf.int32) - 1 - columns, columns)
+    labels = tf.gather(tf.gather(example['category_map'], rows), columns, axis=1)
+    inside = tf.logical_and(row_valid[:, None], column_valid[None, :])
+    return {**example, 'category_labels': tf.where(inside, labels, VOID_LABEL)}
+
+  return step
+
+
+def _source_indices(info: tf.Tensor, length: int, stride: int) -> tuple[tf.Tensor, tf.Tensor]:
+  """Along one axis ([4] of `image_info`): each cell's index in the original, and if it has one."""
+  size, valid, scale, offset = tf.unstack(info)
+  centres = tf.range(length // stride, dtype=tf.float32) * stride + stride / 2
+  indices = tf.clip_by_value(tf.floor((centres + offset) / scale), 0.0, size - 1.0)
+  return tf.cast(indices, tf.int32), centres < valid
+
+
+def _warp_boxes() -> Step:
+  """Adds `boxes` [M, 4] in the network input; objects that the crop leaves under 1 px go."""
+
+  def step(example: Example) -> Example:
+    size, valid, scale, offset = tf.unstack(example['image_info'])
+    boxes = _mirror(example['object_boxes'], size[1], example['flip'])
+    boxes = boxes * tf.tile(scale, [2]) - tf.tile(offset, [2])
+    boxes = tf.clip_by_value(boxes, 0.0, tf.tile(valid, [2]))
+    kept = tf.where(tf.reduce_min(boxes[:, 2:] - boxes[:, :2], axis=1) >= 1.0)[:, 0]
+    per_object = {key: tf.gather(value, kept) for key, value in example.items() if 'object_' in key}
+    return {**example, **per_object, 'boxes': tf.gather(boxes, kept)}
+
+  return step
+
+
+def _mirror(boxes: tf.Tensor, width: tf.Tensor, flip: tf.Tensor) -> tf.Tensor:
+  y1, x1, y2, x2 = tf.unstack(boxes, axis=1)
+  mirrored = tf.stack([y1, width - x2, y2, width - x1], axis=1)
+  return tf.where(flip, mirrored, boxes)
+
+
+def _sample_masks(mask_size: int) -> Step:
+  """Adds `masks` [M, S, S]: each object's mask, sampled at the cells of its (cropped) box."""
+
+  def step(example: Example) -> Example:
+    size, _, scale, offset = tf.unstack(example['image_info'])
+    # The box as it is after cropping, back in the original's pixels.
+    targets = (example['boxes'] + tf.tile(offset, [2])) / tf.tile(scale, [2])
+    targets = _mirror(targets, size[1], example['flip'])
+    masks = tf.map_fn(
+      lambda parts: _sample_mask(*parts, mask_size),
+      (example['object_masks'], example['object_boxes'], targets),
+      fn_output_signature=tf.TensorSpec([mask_size, mask_size], tf.float32),
+    )
+    masks = tf.where(example['flip'], tf.reverse(masks, [2]), masks)
+    return {**example, 'masks': masks}
+
+  return step
+
+
+def _sample_mask(png: tf.Tensor, box: tf.Tensor, target: tf.Tensor, mask_size: int) -> tf.Tensor:
+  """Samples a mask that is stored cropped to `box` at the S × S cells of `target`."""
+  mask = tf.cast(tf.io.decode_png(png, channels=1) > 0, tf.float32)
+  # A border of zeros: outside of its box an object has no pixel.
+  mask = tf.pad(mask, [[1, 1], [1, 1], [0, 0]])
+  extent = tf.cast(tf.shape(mask)[:2], tf.float32) - 1.0
+  cell = (target[2:] - target[:2]) / mask_size
+  # Middle of a cell, in pixels of the padded mask: pixel i covers [i - 1, i) of the box.
+  first = target[:2] - box[:2] + 0.5 * cell + 0.5
+  last = first + (mask_size - 1) * cell
+  corners = tf.concat([first / extent, last / extent], axis=0)
+  sampled = tf.image.crop_and_resize(mask[None], corners[None], [0], [mask_size, mask_size])
+  return tf.cast(sampled[0, :, :, 0] >= 0.5, tf.float32)
+
+
+def _separate_crowds() -> Step:
+  """Instances become `gt_…`; crowds keep only their boxes, which training ignores."""
+
+  def step(example: Example) -> Example:
+    crowd = example['object_is_crowd']
+    single = tf.logical_not(crowd)
+    return {
+      **example,
+      'gt_boxes': tf.boolean_mask(example['boxes'], single),
+      'gt_classes': tf.boolean_mask(example['object_labels'], single),
+      'gt_masks': tf.boolean_mask(example['masks'], single),
+      'crowd_boxes': tf.boolean_mask(example['boxes'], crowd),
+    }
+
+  return step
+
+
+def _pad_instances(max_num_instances: int) -> Step:
+  sizes = {
+    'gt_boxes': max_num_instances,
+    'gt_classes': max_num_instances,
+    'gt_masks': max_num_instances,
+    'crowd_boxes': MAX_CROWDS,
+  }
+
+  def step(example: Example) -> Example:
+    padded = {
+      key: preprocess_ops.clip_or_pad_to_fixed_size(example[key], size, NO_INSTANCE)
+      for key, size in sizes.items()
+    }
+    return {**example, **padded}
+
+  return step
+
+
+def _assign_anchors(data: Data, model: OANet) -> Step:
+  boxes_by_level = anchor.build_anchor_generator(
+    min_level=model.min_level,
+    max_level=model.max_level,
+    num_scales=model.anchor.num_scales,
+    aspect_ratios=model.anchor.aspect_ratios,
+    anchor_size=model.anchor.anchor_size,
+  )(data.output_size)
+  boxes_by_level = {level: boxes.numpy() for level, boxes in boxes_by_level.items()}
+
+  def step(example: Example) -> Example:
+    anchors = {level: tf.constant(boxes) for level, boxes in boxes_by_level.items()}
+    labeler = _AnchorLabeler(data, anchors, example['crowd_boxes'], example['seed'])
+    scores, boxes = labeler.label_anchors(
+      anchors, example['gt_boxes'], tf.cast(example['gt_classes'], tf.float32)[:, None]
+    )
+    return {**example, 'rpn_score_targets': dict(scores), 'rpn_box_targets': dict(boxes)}
+
+  return step
+
+
+class _AnchorLabeler(anchor.RpnAnchorLabeler):
+  """The Model Garden's labels of anchors, sampled with a seed and blind in crowds."""
+
+  def __init__(self, data: Data, anchors: Example, crowd_boxes: tf.Tensor, seed: tf.Tensor):
+    super().__init__(
+      match_threshold=data.rpn_match_threshold,
+      unmatched_threshold=data.rpn_unmatched_threshold,
+      rpn_batch_size_per_im=data.rpn_batch_size_per_im,
+      rpn_fg_fraction=data.rpn_fg_fraction,
+    )
+    self._boxes = tf.concat([tf.reshape(boxes, [-1, 4]) for boxes in anchors.values()], axis=0)
+    self._crowd_boxes = crowd_boxes
+    self._seed = seed
+
+  def _get_rpn_samples(self, match_results: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """[N] int32: 1 object, 0 background, -1 neither; and the indicators of the first two."""
+    noise = tf.random.stateless_uniform([self._boxes.shape[0]], self._seed + 1)
+    batch = self._rpn_batch_size_per_im
+    object_limit = int(batch * self._rpn_fg_fraction)
+    objects = _sample(match_results >= 0, noise, object_limit, object_limit)
+    background = match_results == -1
+    background &= ~within_crowd(self._boxes, self._crowd_boxes)
+    rest = batch - tf.reduce_sum(objects)
+    background = _sample(background, noise, batch, rest)
+    return 2 * objects + background - 1, objects, background
+
+
+def _sample(
+  candidates: tf.Tensor, noise: tf.Tensor, most: int, limit: int | tf.Tensor
+) -> tf.Tensor:
+  """[N] int32: 1 for min(limit, count) of the candidates, those of the largest noise."""
+  most = min(most, candidates.shape[0])
+  count = tf.reduce_sum(tf.cast(candidates, tf.int32))
+  indices = tf.math.top_k(tf.where(candidates, noise, -1.0), most).indices
+  chosen = indices[: tf.minimum(tf.minimum(count, limit), most)]
+  return tf.scatter_nd(chosen[:, None], tf.ones_like(chosen), [candidates.shape[0]])
+
+
+def within_crowd(boxes: tf.Tensor, crowd_boxes: tf.Tensor) -> tf.Tensor:
+  """Which boxes lie in a crowd region by `CROWD_OVERLAP` of their area.
+
+  Args:
+    boxes: [..., N, 4].
+    crowd_boxes: [..., K, 4]; padding of -1 is no region.
+
+  Returns:
+    [..., N] bool; all False where K is 0.
+  """
+  top_left = tf.maximum(boxes[..., :, None, :2], crowd_boxes[..., None, :, :2])
+  bottom_right = tf.minimum(boxes[..., :, None, 2:], crowd_boxes[..., None, :, 2:])
+  inside = tf.reduce_prod(tf.maximum(bottom_right - top_left, 0.0), axis=-1)
+  area = tf.reduce_prod(boxes[..., 2:] - boxes[..., :2], axis=-1)[..., None]
+  return tf.reduce_any((inside >= CROWD_OVERLAP * area) & (inside > 0.0), axis=-1)

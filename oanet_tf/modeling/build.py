@@ -1,0 +1,143 @@
+"""From the config to the network: the only file of `modeling` that reads it."""
+
+import tensorflow as tf
+import tf_keras
+from official.vision.modeling import backbones, decoders
+from official.vision.modeling.heads import dense_prediction_heads, instance_heads
+from official.vision.modeling.layers import (
+  detection_generator,
+  mask_sampler,
+  roi_aligner,
+  roi_generator,
+  roi_sampler,
+)
+from official.vision.ops import anchor
+
+from oanet_tf import config as config_lib
+from oanet_tf.data.categories import PanopticCategories
+from oanet_tf.errors import InputError
+from oanet_tf.modeling.oanet import OANet
+from oanet_tf.modeling.spatial_ranking import SpatialRankingModule
+from oanet_tf.modeling.stuff_head import StuffHead
+
+# The stuff branch uses P2–P5 (Figure 3); coarser levels serve the RPN alone.
+COARSEST_STUFF_LEVEL = 5
+
+
+def build_oanet(
+  config: config_lib.OANet, categories: PanopticCategories, l2_weight_decay: float = 0.0
+) -> OANet:
+  """The whole network, with its variables made.
+
+  Args:
+    config: of the model.
+    categories: of the dataset; give the numbers of classes.
+    l2_weight_decay: half of it times the sum of squares of all kernels becomes a loss of the model.
+
+  Raises:
+    InputError: if the dataset has no thing category.
+  """
+  if not categories.num_things:
+    raise InputError('the dataset has no thing category, which OANet needs')
+  regularizer = tf_keras.regularizers.l2(l2_weight_decay / 2.0) if l2_weight_decay else None
+  norm = _norm_activation(config)
+  norm_options = {
+    'activation': norm.activation,
+    'use_sync_bn': norm.use_sync_bn,
+    'norm_momentum': norm.norm_momentum,
+    'norm_epsilon': norm.norm_epsilon,
+    'kernel_regularizer': regularizer,
+  }
+  num_classes = categories.num_things + 1
+
+  def backbone() -> tf_keras.Model:
+    return backbones.factory.build_backbone(
+      tf_keras.layers.InputSpec(shape=[None, None, None, 3]), config.backbone, norm, regularizer
+    )
+
+  def decoder(backbone: tf_keras.Model) -> tf_keras.Model:
+    return decoders.factory.build_decoder(backbone.output_specs, config, regularizer)
+
+  shared = backbone()
+  own = backbone() if config.sharing == 'none' else None
+  model = OANet(
+    backbone=shared,
+    decoder=decoder(shared),
+    stuff_backbone=own,
+    stuff_decoder=None if config.sharing == 'backbone_and_fpn' else decoder(own or shared),
+    anchors=anchor.build_anchor_generator(
+      min_level=config.min_level, max_level=config.max_level, **config.anchor.as_dict()
+    ),
+    rpn_head=dense_prediction_heads.RPNHead(
+      min_level=config.min_level,
+      max_level=config.max_level,
+      num_anchors_per_location=config.anchor.num_scales * len(config.anchor.aspect_ratios),
+      **config.rpn_head.as_dict(),
+      **norm_options,
+    ),
+    roi_generator=roi_generator.MultilevelROIGenerator(**config.roi_generator.as_dict()),
+    roi_sampler=roi_sampler.ROISampler(
+      **_without(config.roi_sampler.as_dict(), 'cascade_iou_thresholds')
+    ),
+    roi_aligner=roi_aligner.MultilevelROIAligner(**config.roi_aligner.as_dict()),
+    detection_head=instance_heads.DetectionHead(
+      num_classes=num_classes,
+      **_without(config.detection_head.as_dict(), 'cascade_class_ensemble'),
+      **norm_options,
+    ),
+    detection_generator=detection_generator.DetectionGenerator(
+      **config.detection_generator.as_dict()
+    ),
+    mask_sampler=mask_sampler.MaskSampler(
+      mask_target_size=config.mask_roi_aligner.crop_size * config.mask_head.upsample_factor,
+      **config.mask_sampler.as_dict(),
+    ),
+    mask_roi_aligner=roi_aligner.MultilevelROIAligner(**config.mask_roi_aligner.as_dict()),
+    mask_head=instance_heads.MaskHead(
+      num_classes=num_classes, **config.mask_head.as_dict(), **norm_options
+    ),
+    stuff_head=StuffHead(
+      levels=list(range(config.min_level, min(config.max_level, COARSEST_STUFF_LEVEL) + 1)),
+      num_labels=len(categories) if config.stuff_head.object_context else categories.num_stuff,
+      num_convs=config.stuff_head.num_convs,
+      num_filters=config.stuff_head.num_filters,
+      group_norm=config.stuff_head.group_norm,
+      kernel_regularizer=regularizer,
+    ),
+    spatial_ranking=SpatialRankingModule(
+      num_things=categories.num_things,
+      convolution=config.spatial_ranking.convolution,
+      kernel_regularizer=regularizer,
+    ),
+    num_things=categories.num_things,
+    num_stuff=categories.num_stuff,
+    ranking_stride=config.spatial_ranking.stride,
+    score_threshold=config.fusion.score_threshold,
+    mask_threshold=config.fusion.mask_threshold,
+  )
+  _make_variables(model, size=2 ** (config.max_level + 1))
+  if config.batch_norm == 'frozen':
+    # Only now: the Model Garden's heads make their layers when they are first called.
+    _freeze_batch_norm(model)
+  return model
+
+
+def _norm_activation(config: config_lib.OANet) -> config_lib.common.NormActivation:
+  return config.norm_activation.replace(use_sync_bn=config.batch_norm == 'sync')
+
+
+def _without(options: dict, *keys: str) -> dict:
+  return {key: value for key, value in options.items() if key not in keys}
+
+
+def _freeze_batch_norm(model: OANet) -> None:
+  """Fixes statistics and scales: a pretrained backbone's own, and in the heads the identity."""
+  for part in model.layers:
+    for layer in part.submodules:
+      if 'BatchNormalization' in type(layer).__name__:
+        layer.trainable = False
+
+
+def _make_variables(model: OANet, size: int) -> None:
+  info = tf.constant([[[size, size], [size, size], [1, 1], [0, 0]]], tf.float32)
+  model(tf.zeros([1, size, size, 3]), info, training=False)

@@ -1,0 +1,224 @@
+"""The network, from pictures to what the losses or the fusion need."""
+
+# B images, H, W network input, N proposals, ROIs or detections, K sampled masks, C detection
+# classes (background and T things), M mask side, S stuff categories.
+
+import tensorflow as tf
+import tf_keras
+from official.vision.ops import anchor, box_ops
+
+from oanet_tf.data.preprocess import NO_INSTANCE, within_crowd
+from oanet_tf.modeling.mask_paste import paste_masks
+from oanet_tf.modeling.spatial_ranking import instance_tensor, ranking_scores
+
+Features = dict[str, tf.Tensor]
+
+# Scales of a box's encoded offsets in the second stage, as the Model Garden's MaskRCNNModel.
+BOX_WEIGHTS = [10.0, 10.0, 5.0, 5.0]
+
+
+class OANet(tf_keras.Model):
+  """Backbone and FPN, instance branch, stuff branch and spatial ranking module (Figure 2).
+
+  The instance branch follows `official.vision.modeling.maskrcnn_model`; its parts are the Model
+  Garden's.
+  """
+
+  def __init__(
+    self,
+    *,
+    backbone: tf_keras.Model,
+    decoder: tf_keras.Model,
+    stuff_backbone: tf_keras.Model | None,
+    stuff_decoder: tf_keras.Model | None,
+    anchors: anchor.AnchorGeneratorv2,
+    rpn_head: tf_keras.layers.Layer,
+    roi_generator: tf_keras.layers.Layer,
+    roi_sampler: tf_keras.layers.Layer,
+    roi_aligner: tf_keras.layers.Layer,
+    detection_head: tf_keras.layers.Layer,
+    detection_generator: tf_keras.layers.Layer,
+    mask_sampler: tf_keras.layers.Layer,
+    mask_roi_aligner: tf_keras.layers.Layer,
+    mask_head: tf_keras.layers.Layer,
+    stuff_head: tf_keras.layers.Layer,
+    spatial_ranking: tf_keras.layers.Layer,
+    num_things: int,
+    num_stuff: int,
+    ranking_stride: int,
+    score_threshold: float,
+    mask_threshold: float,
+  ):
+    """Takes the parts.
+
+    Args:
+      backbone, decoder: of the instance branch, and of the stuff branch where that has none.
+      stuff_backbone, stuff_decoder: the stuff branch's own, or None to share (Table 4).
+      anchors: image size -> anchors by level.
+      rpn_head, roi_generator, roi_sampler, roi_aligner, detection_head, detection_generator,
+        mask_sampler, mask_roi_aligner, mask_head: parts of Mask R-CNN.
+      stuff_head: features by level -> logits.
+      spatial_ranking: instance tensor -> ranking logits.
+      num_things, num_stuff: T and S.
+      ranking_stride: of the instance tensor.
+      score_threshold, mask_threshold: which detections, and which of their pixels, the instance
+        tensor shows in inference.
+    """
+    super().__init__(name='oanet')
+    self.backbone = backbone
+    self.decoder = decoder
+    self.stuff_backbone = stuff_backbone
+    self.stuff_decoder = stuff_decoder
+    self.rpn_head = rpn_head
+    self.roi_generator = roi_generator
+    self.roi_sampler = roi_sampler
+    self.roi_aligner = roi_aligner
+    self.detection_head = detection_head
+    self.detection_generator = detection_generator
+    self.mask_sampler = mask_sampler
+    self.mask_roi_aligner = mask_roi_aligner
+    self.mask_head = mask_head
+    self.stuff_head = stuff_head
+    self.spatial_ranking = spatial_ranking
+    self.num_things = num_things
+    self.num_stuff = num_stuff
+    self._anchors = anchors
+    self._ranking_stride = ranking_stride
+    self._score_threshold = score_threshold
+    self._mask_threshold = mask_threshold
+
+  def call(
+    self,
+    images: tf.Tensor,
+    image_info: tf.Tensor,
+    labels: Features | None = None,
+    training: bool = False,
+  ) -> dict[str, tf.Tensor]:
+    """The forward pass.
+
+    Args:
+      images: [B, H, W, 3] float32 as `data.preprocess` makes them; H and W static.
+      image_info: [B, 4, 2] float32.
+      labels: in training, `data.preprocess.training_steps`' examples.
+      training: targets and raw predictions for the losses, or detections.
+
+    Returns:
+      In training `rpn_scores`, `rpn_boxes` by level; `class_outputs` [B, N, C], `box_outputs`
+      [B, N, 4C], `class_targets`, `box_targets`; `mask_outputs`, `mask_targets` [B, K, M, M],
+      `mask_class_targets` [B, K]; `stuff_logits` of all supervised categories; `instance_tensor`
+      and `ranking_logits` [B, h, w, T].
+      In inference `detection_boxes` [B, N, 4] in pixels of the network input, `detection_scores`
+      (descending), `detection_classes` [B, N] in [1, T], `num_detections` [B], `detection_masks`
+      [B, N, M, M] probabilities in the box; `stuff_logits` [B, h, w, S] of the stuff categories
+      alone; `ranking_map` [B, h, w, T], `ranking_scores` [B, N].
+    """
+    backbone_features = self.backbone(images)
+    features = self.decoder(backbone_features)
+    stuff_logits = self.stuff_head(self._stuff_features(images, backbone_features, features))
+    rpn_scores, rpn_boxes = self.rpn_head(features)
+    proposals = self._propose(rpn_scores, rpn_boxes, images, image_info, training)
+    if training:
+      outputs = {'rpn_scores': rpn_scores, 'rpn_boxes': rpn_boxes, 'stuff_logits': stuff_logits}
+      outputs.update(self._instance_training(features, proposals, labels))
+      outputs.update(self._ranking_training(images, labels))
+      return outputs
+    outputs = self._detect(features, proposals, image_info)
+    outputs.update(self._rank(images, outputs))
+    outputs['stuff_logits'] = stuff_logits[..., stuff_logits.shape[-1] - self.num_stuff :]
+    return outputs
+
+  def _stuff_features(
+    self, images: tf.Tensor, backbone_features: Features, features: Features
+  ) -> Features:
+    """What the stuff branch sees, by sharing mode (section 4.3)."""
+    if self.stuff_decoder is None:
+      return features
+    if self.stuff_backbone is not None:
+      backbone_features = self.stuff_backbone(images)
+    return self.stuff_decoder(backbone_features)
+
+  def _propose(
+    self,
+    rpn_scores: Features,
+    rpn_boxes: Features,
+    images: tf.Tensor,
+    image_info: tf.Tensor,
+    training: bool,
+  ) -> tf.Tensor:
+    """[B, N, 4] proposals."""
+    anchors = self._anchors(images.shape[1:3])
+    scores = {level: tf.cast(score, tf.float32) for level, score in rpn_scores.items()}
+    boxes = {level: tf.cast(box, tf.float32) for level, box in rpn_boxes.items()}
+    proposals, _ = self.roi_generator(boxes, scores, anchors, image_info[:, 1], training)
+    return tf.stop_gradient(proposals)
+
+  def _instance_training(
+    self, features: Features, proposals: tf.Tensor, labels: Features
+  ) -> dict[str, tf.Tensor]:
+    """Raw predictions for sampled ROIs, with their targets."""
+    in_crowd = within_crowd(proposals, labels['crowd_boxes'])
+    proposals = tf.where(in_crowd[..., None], float(NO_INSTANCE), proposals)
+    rois, matched_boxes, matched_classes, matched_indices = self.roi_sampler(
+      proposals, labels['gt_boxes'], labels['gt_classes']
+    )
+    class_outputs, box_outputs = self.detection_head(self.roi_aligner(features, rois))
+    box_targets = box_ops.encode_boxes(matched_boxes, rois, weights=BOX_WEIGHTS)
+    mask_rois, mask_classes, mask_targets = self.mask_sampler(
+      rois, matched_boxes, matched_classes, matched_indices, labels['gt_masks']
+    )
+    return {
+      'class_outputs': class_outputs,
+      'box_outputs': box_outputs,
+      'class_targets': matched_classes,
+      'box_targets': tf.where(matched_classes[..., None] > 0, box_targets, 0.0),
+      'mask_outputs': self.mask_head([self.mask_roi_aligner(features, mask_rois), mask_classes]),
+      'mask_class_targets': mask_classes,
+      'mask_targets': tf.stop_gradient(mask_targets),
+    }
+
+  def _ranking_training(self, images: tf.Tensor, labels: Features) -> dict[str, tf.Tensor]:
+    """The ranking of the true instances, whose masks overlap."""
+    masks = self._on_ranking_canvas(images, labels['gt_masks'], labels['gt_boxes'])
+    tensor = instance_tensor(masks, labels['gt_classes'], self.num_things)
+    return {'instance_tensor': tensor, 'ranking_logits': self.spatial_ranking(tensor)}
+
+  def _detect(
+    self, features: Features, proposals: tf.Tensor, image_info: tf.Tensor
+  ) -> dict[str, tf.Tensor]:
+    """Boxes, classes, scores and masks of the detected instances."""
+    class_outputs, box_outputs = self.detection_head(self.roi_aligner(features, proposals))
+    detections = self.detection_generator(
+      tf.cast(box_outputs, tf.float32),
+      tf.cast(class_outputs, tf.float32),
+      proposals,
+      image_info[:, 1],
+      BOX_WEIGHTS,
+    )
+    masks = self.mask_head(
+      [
+        self.mask_roi_aligner(features, detections['detection_boxes']),
+        detections['detection_classes'],
+      ]
+    )
+    return {**detections, 'detection_masks': tf.sigmoid(tf.cast(masks, tf.float32))}
+
+  def _rank(self, images: tf.Tensor, detections: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """The ranking of the detected instances (Eq. 3)."""
+    classes = detections['detection_classes']
+    masks = self._on_ranking_canvas(
+      images, detections['detection_masks'], detections['detection_boxes']
+    )
+    shown = detections['detection_scores'] >= self._score_threshold
+    masks *= tf.cast(shown, tf.float32)[..., None, None]
+    tensor = instance_tensor(masks, classes, self.num_things)
+    ranking_map = tf.nn.softmax(self.spatial_ranking(tensor))
+    return {
+      'ranking_map': ranking_map,
+      'ranking_scores': ranking_scores(ranking_map, masks, classes),
+    }
+
+  def _on_ranking_canvas(self, images: tf.Tensor, masks: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
+    """[B, N, h, w] float32 in {0, 1}, at the ranking module's stride."""
+    height, width = (side // self._ranking_stride for side in images.shape[1:3])
+    pasted = paste_masks(masks, boxes / self._ranking_stride, height, width)
+    return tf.cast(pasted >= self._mask_threshold, tf.float32)

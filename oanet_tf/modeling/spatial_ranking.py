@@ -1,0 +1,88 @@
+"""The spatial ranking module: which instance lies on top (section 3.2)."""
+
+# B images, N instances, T thing categories, h, w canvas at the module's stride.
+
+import tensorflow as tf
+import tf_keras
+
+CONVOLUTIONS = {
+  '1x1': [(1, 1)],
+  '3x3': [(3, 3)],
+  '1x7+7x1': [(1, 7), (7, 1)],
+}
+
+
+class SpatialRankingModule(tf_keras.layers.Layer):
+  """Convolutions from the instance tensor to the ranking map (Figure 4, Table 5)."""
+
+  def __init__(
+    self,
+    *,
+    num_things: int,
+    convolution: str = '1x7+7x1',
+    kernel_regularizer: tf_keras.regularizers.Regularizer | None = None,
+    **kwargs,
+  ):
+    """Makes the layers.
+
+    Args:
+      num_things: T, channels in and out.
+      convolution: a key of `CONVOLUTIONS`.
+      kernel_regularizer: of the convolutions.
+      **kwargs: of the Keras layer.
+    """
+    super().__init__(**kwargs)
+    self._convolutions = [
+      tf_keras.layers.Conv2D(
+        num_things,
+        kernel,
+        padding='same',
+        kernel_initializer='glorot_uniform',
+        kernel_regularizer=kernel_regularizer,
+        name=f'conv_{kernel[0]}x{kernel[1]}',
+      )
+      for kernel in CONVOLUTIONS[convolution]
+    ]
+
+  def call(self, instance_tensor: tf.Tensor) -> tf.Tensor:
+    """[B, h, w, T] in {0, 1} -> [B, h, w, T] float32 ranking logits; softmax makes the map."""
+    x = instance_tensor
+    for convolution in self._convolutions:
+      x = convolution(x)
+    return tf.cast(x, tf.float32)
+
+
+def instance_tensor(masks: tf.Tensor, classes: tf.Tensor, num_things: int) -> tf.Tensor:
+  """A channel for each thing category: 1 where an instance of it is (Figure 4).
+
+  No gradient flows back into the masks.
+
+  Args:
+    masks: [B, N, h, w] float in {0, 1}.
+    classes: [B, N] int, detection classes in [1, T]; others have no channel.
+    num_things: T.
+
+  Returns:
+    [B, h, w, T] float32 in {0, 1}.
+  """
+  channels = tf.one_hot(classes - 1, num_things)
+  counts = tf.einsum('bnhw,bnt->bhwt', tf.cast(masks, tf.float32), channels)
+  return tf.stop_gradient(tf.minimum(counts, 1.0))
+
+
+def ranking_scores(ranking_map: tf.Tensor, masks: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
+  """Mean ranking of each instance's own class over its mask (Eq. 3).
+
+  Eq. 4 of the paper gives 0 inside of the instance and 1 outside; that is a slip of the pen.
+
+  Args:
+    ranking_map: [B, h, w, T] float, softmax over the thing categories.
+    masks: [B, N, h, w] float in {0, 1}.
+    classes: [B, N] int, detection classes in [1, T].
+
+  Returns:
+    [B, N] float in [0, 1]; 0 where a mask is empty.
+  """
+  per_class = tf.einsum('bnhw,bhwt->bnt', masks, ranking_map)
+  own = tf.reduce_sum(per_class * tf.one_hot(classes - 1, ranking_map.shape[-1]), axis=-1)
+  return tf.math.divide_no_nan(own, tf.reduce_sum(masks, axis=[2, 3]))

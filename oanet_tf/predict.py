@@ -1,0 +1,91 @@
+"""Panoptic maps of one's own pictures: `python -m oanet_tf.predict --help`."""
+
+import argparse
+import pathlib
+import sys
+
+from oanet_tf import errors
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+  parser = argparse.ArgumentParser(
+    prog='python -m oanet_tf.predict',
+    description='Segments pictures and draws the result. Writes overlays/NAME.png, '
+    "predictions/NAME.png (segment ids as RGB) and predictions.json (COCO's panoptic format).",
+  )
+  parser.add_argument('--model', required=True, metavar='MODEL_DIR', help='folder of a training')
+  parser.add_argument(
+    '--images', required=True, nargs='+', metavar='FILE_OR_DIR', help='pictures, or folders of them'
+  )
+  parser.add_argument('--output_dir', required=True, help='folder for the results')
+  parser.add_argument(
+    '--fusion',
+    choices=('srm', 'heuristic'),
+    help='order in which instances are merged (default: as the model was configured)',
+  )
+  return parser.parse_args(arguments)
+
+
+def main() -> None:
+  arguments = parse_arguments()
+  from oanet_tf.data.pictures import find_pictures
+
+  pictures = find_pictures(arguments.images)
+  # TensorFlow takes seconds to load; the arguments are good by now.
+  predict(arguments.model, pictures, pathlib.Path(arguments.output_dir), arguments.fusion)
+
+
+def predict(
+  model_dir: str, pictures: list[pathlib.Path], output_dir: pathlib.Path, fusion: str | None
+) -> None:
+  """Segments the pictures one by one and writes what the command line promises.
+
+  Args:
+    model_dir: folder of a training, with a checkpoint.
+    pictures: files of any size and colour mode.
+    output_dir: is made if need be.
+    fusion: 'srm', 'heuristic', or None for the model's own.
+
+  Raises:
+    InputError: if the model folder or a picture cannot be read.
+  """
+  import tensorflow as tf
+  import tqdm
+  from PIL import Image
+
+  from oanet_tf import inference, visualize
+  from oanet_tf.data.pictures import read_picture
+  from oanet_tf.data.preprocess import network_input
+  from oanet_tf.evaluation.coco_results import PanopticResultsWriter
+
+  model, config, categories = inference.load_model(model_dir)
+  method = fusion or config.task.model.fusion.method
+
+  @tf.function(autograph=False, input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)])
+  def panoptic(image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    example = network_input(image, config.task.validation_data.output_size)
+    _, maps = inference.predict_panoptic(
+      model,
+      config.task.model,
+      [method],
+      example['image'][None],
+      example['image_info'][None],
+      tf.shape(image)[:2],
+    )
+    return maps[method].category_mask[0], maps[method].instance_mask[0]
+
+  overlays = output_dir / 'overlays'
+  overlays.mkdir(parents=True, exist_ok=True)
+  with PanopticResultsWriter(output_dir, 'predictions', categories) as writer:
+    for path in tqdm.tqdm(pictures, desc='predicting', unit='image', file=sys.stderr):
+      image = read_picture(path)
+      masks = (mask.numpy() for mask in panoptic(tf.constant(image)))
+      segmentation = inference.to_segmentation(*masks, categories)
+      writer.write(path.stem, f'{path.stem}.png', segmentation)
+      overlay = visualize.draw_panoptic(image, segmentation, categories)
+      Image.fromarray(overlay).save(overlays / f'{path.stem}.png')
+  print(f'{len(pictures)} pictures: {overlays}, {output_dir / "predictions.json"}')
+
+
+if __name__ == '__main__':
+  errors.run(main)

@@ -1,0 +1,71 @@
+"""Command line of training: `python -m oanet_tf.train --help`."""
+
+import argparse
+import logging
+import sys
+
+from oanet_tf import errors
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+  """Flags as in the Model Garden's trainers."""
+  parser = argparse.ArgumentParser(
+    prog='python -m oanet_tf.train',
+    description='Trains and evaluates OANet.',
+    epilog='Example: python -m oanet_tf.train --experiment oanet_synthetic --model_dir runs/first '
+    '--params_override trainer.train_steps=500,task.model.spatial_ranking.convolution=3x3',
+  )
+  parser.add_argument(
+    '--experiment',
+    help='oanet_r50fpn_coco, oanet_r101fpn_coco or oanet_synthetic; '
+    "may be left out with --mode eval, which then takes the model folder's params.yaml",
+  )
+  parser.add_argument(
+    '--config_file',
+    action='append',
+    default=[],
+    metavar='YAML',
+    help='changes over the experiment; given again, the later file wins',
+  )
+  parser.add_argument(
+    '--params_override',
+    default='',
+    metavar='KEY=VALUE,…',
+    help='changes over the files, as a.b=1,c.d=[2,3], or as YAML text',
+  )
+  parser.add_argument(
+    '--model_dir',
+    required=True,
+    help='folder for params.yaml, checkpoints, TensorBoard events and evaluation; '
+    'training goes on from a checkpoint there',
+  )
+  parser.add_argument(
+    '--mode',
+    choices=('train', 'eval', 'train_and_eval'),
+    default='train_and_eval',
+    help='(default: %(default)s)',
+  )
+  parsed = parser.parse_args(arguments)
+  if not parsed.experiment and parsed.mode != 'eval':
+    parser.error('--experiment is required to train')
+  return parsed
+
+
+def main() -> None:
+  arguments = parse_arguments()
+  # TensorFlow takes seconds to load; the flags are good by now.
+  from oanet_tf import config, inference, train_lib
+
+  logging.basicConfig(level=logging.INFO, format='%(message)s', stream=sys.stderr)
+  if arguments.experiment:
+    experiment = config.load_experiment(
+      arguments.experiment, arguments.config_file, arguments.params_override
+    )
+  else:
+    files = [inference.params_path(arguments.model_dir), *arguments.config_file]
+    experiment = config.load_experiment(inference.BASE_EXPERIMENT, files, arguments.params_override)
+  train_lib.run(experiment, arguments.model_dir, arguments.mode)
+
+
+if __name__ == '__main__':
+  errors.run(main)

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Makes .venv with the package and what its tests need. Run again, it does nothing if setup.py and
+# pyproject.toml are unchanged. PYTHON chooses the interpreter (3.10 to 3.12).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+stamp=.venv/installed.sha256
+wanted=$(cat setup.py pyproject.toml scripts/setup_env.sh | sha256sum)
+if [[ -f $stamp && $(cat "$stamp") == "$wanted" ]]; then
+  exit 0
+fi
+
+python=${PYTHON:-python3}
+if ! "$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))'; then
+  echo "error: $python is $("$python" --version 2>&1), but Python 3.10 to 3.12 is needed;" \
+    "name one with PYTHON=python3.11 bash $0" >&2
+  exit 2
+fi
+echo "Installing into .venv; TensorFlow and the Model Garden take a few minutes."
+[[ -x .venv/bin/python ]] || "$python" -m venv .venv
+.venv/bin/python -m pip install --quiet --upgrade pip
+.venv/bin/python -m pip install --quiet --editable '.[test]'
+echo "$wanted" > "$stamp"

@@ -1,0 +1,29 @@
+import pathlib
+
+import pytest
+
+import oanet_tf  # noqa: F401  Sets TensorFlow's environment before any test imports it.
+from oanet_tf.data.categories import Category, PanopticCategories
+
+SAMPLE = pathlib.Path(__file__).resolve().parents[2] / 'shared' / 'coco_sample'
+
+
+@pytest.fixture(scope='session')
+def coco_sample():
+  """The folder of the real COCO sample."""
+  if not SAMPLE.is_dir():
+    pytest.skip(f'the COCO sample is not at {SAMPLE}')
+  return SAMPLE
+
+
+@pytest.fixture(scope='session')
+def categories():
+  """Two things and two stuff categories, with ids that are neither contiguous nor sorted."""
+  return PanopticCategories(
+    [
+      Category(200, 'grass', False, (0, 200, 0)),
+      Category(7, 'person', True, (200, 0, 0)),
+      Category(92, 'sky', False, (0, 0, 200)),
+      Category(31, 'tie', True, (200, 200, 0)),
+    ]
+  )

@@ -1,0 +1,252 @@
+"""The results writer and reader as inverses, and their files in other people's tools."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as np_st
+from panopticapi.evaluation import pq_compute
+from PIL import Image
+from pycocotools.coco import COCO
+
+from oanet_tf.data.categories import Category, PanopticCategories
+from oanet_tf.data.panoptic_map import MAX_SEGMENT_ID, PanopticSegmentation
+from oanet_tf.errors import InputError
+from oanet_tf.evaluation.coco_results import (
+  PanopticResultsWriter,
+  read_results,
+  write_panoptic_png,
+)
+
+PERSON, SKY = 7, 90
+CATEGORIES = PanopticCategories(
+  [Category(PERSON, 'person', True, (200, 0, 0)), Category(SKY, 'sky', False, (0, 200, 200))]
+)
+
+
+def segmentation(segment_map, category_ids):
+  ids = np.array(list(category_ids), np.int32)
+  return PanopticSegmentation(
+    np.array(segment_map, np.int32, ndmin=2),
+    ids,
+    np.array(list(category_ids.values()), np.int32),
+    np.zeros(len(ids), bool),
+  )
+
+
+TWO_SEGMENTS = segmentation([[0, 5, 5], [0, 5, 70000]], {70000: SKY, 5: PERSON})
+
+
+def assert_same(one, other):
+  for field, other_field in zip(one, other, strict=True):
+    np.testing.assert_array_equal(field, other_field)
+    assert field.dtype == other_field.dtype
+
+
+def written(folder):
+  return sorted(str(path.relative_to(folder)) for path in folder.rglob('*'))
+
+
+def test_the_files_by_hand(tmp_path):
+  with PanopticResultsWriter(tmp_path / 'new', 'val', CATEGORIES) as writer:
+    writer.write('000139', 'some/where/000139.jpg', TWO_SEGMENTS)
+  assert written(tmp_path / 'new') == ['val', 'val.json', 'val/000139.png']
+  content = json.loads((tmp_path / 'new' / 'val.json').read_text())
+  assert content == {
+    'images': [{'id': 139, 'file_name': 'some/where/000139.jpg', 'height': 2, 'width': 3}],
+    'annotations': [
+      {
+        'image_id': 139,
+        'file_name': '000139.png',
+        'segments_info': [
+          {'id': 70000, 'category_id': SKY, 'area': 1, 'bbox': [2, 1, 1, 1], 'iscrowd': 0},
+          {'id': 5, 'category_id': PERSON, 'area': 3, 'bbox': [1, 0, 2, 2], 'iscrowd': 0},
+        ],
+      }
+    ],
+    'categories': CATEGORIES.to_coco(),
+  }
+  pixels = np.asarray(Image.open(tmp_path / 'new' / 'val' / '000139.png'))
+  assert pixels[1].tolist() == [[0, 0, 0], [5, 0, 0], [112, 17, 1]]  # 112 + 17·256 + 1·65536
+
+
+def test_no_image_at_all(tmp_path):
+  with PanopticResultsWriter(tmp_path, 'val', CATEGORIES):
+    pass
+  assert list(read_results(tmp_path / 'val.json', tmp_path / 'val')) == []
+
+
+@pytest.mark.parametrize(
+  ('given_id', 'expected'),
+  [('000139', 139), (139, 139), (np.int64(139), 139), ('a1', 'a1'), ('²', '²'), ('', '')],
+)
+def test_image_ids(tmp_path, given_id, expected):
+  with PanopticResultsWriter(tmp_path, 'val', CATEGORIES) as writer:
+    writer.write(given_id, 'a.jpg', TWO_SEGMENTS)
+  [(image_id, _)] = read_results(tmp_path / 'val.json', tmp_path / 'val')
+  assert image_id == expected and type(image_id) is type(expected)
+
+
+@st.composite
+def segmentations(draw):
+  shape = draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
+  ids = st.just(0) | st.integers(1, MAX_SEGMENT_ID)
+  segment_map = draw(np_st.arrays(np.int32, shape, elements=ids, fill=ids))
+  present = draw(st.permutations(np.setdiff1d(segment_map, [0]).tolist()))
+  return segmentation(segment_map, {i: draw(st.sampled_from([PERSON, SKY])) for i in present})
+
+
+@settings(max_examples=50, deadline=None)
+@given(contents=st.lists(segmentations(), max_size=3))
+def test_reader_inverts_writer(tmp_path_factory, contents):
+  folder = tmp_path_factory.mktemp('results')
+  with PanopticResultsWriter(folder, 'val', CATEGORIES) as writer:
+    for index, content in enumerate(contents):
+      writer.write(index, f'{index}.jpg', content)
+  results = list(read_results(folder / 'val.json', folder / 'val'))
+  assert [image_id for image_id, _ in results] == list(range(len(contents)))
+  for content, (_, result) in zip(contents, results, strict=True):
+    assert_same(content, result)
+
+
+def test_panopticapi_scores_what_is_written(tmp_path):
+  for name in ('truth', 'prediction'):
+    with PanopticResultsWriter(tmp_path, name, CATEGORIES) as writer:
+      writer.write('000139', '000139.jpg', TWO_SEGMENTS)
+      writer.write(140, '140.jpg', segmentation([[1]], {1: SKY}))
+  result = pq_compute(str(tmp_path / 'truth.json'), str(tmp_path / 'prediction.json'))
+  assert result['All'] == {'pq': 1.0, 'sq': 1.0, 'rq': 1.0, 'n': 2}
+
+
+def test_pycocotools_indexes_the_segments(tmp_path):
+  """It reads one segment as one annotation, so each gets its image's id."""
+  with PanopticResultsWriter(tmp_path, 'val', CATEGORIES) as writer:
+    writer.write(139, '139.jpg', TWO_SEGMENTS)
+  coco = COCO()
+  coco.dataset = json.loads((tmp_path / 'val.json').read_text())
+  coco.dataset['annotations'] = [
+    info | {'image_id': annotation['image_id']}
+    for annotation in coco.dataset['annotations']
+    for info in annotation['segments_info']
+  ]
+  coco.createIndex()
+  assert coco.getCatIds(catNms=['sky']) == [SKY]
+  assert coco.getAnnIds(imgIds=[139], catIds=[SKY]) == [70000]
+  assert coco.getAnnIds(areaRng=[2, 10]) == [5]
+  assert coco.loadImgs(139)[0]['width'] == 3
+
+
+def test_an_exception_leaves_nothing_new_and_the_old_as_it_was(tmp_path):
+  def write(value, fail):
+    with PanopticResultsWriter(tmp_path, 'val', CATEGORIES) as writer:
+      writer.write(1, 'a.jpg', segmentation([[value]], {value: SKY}))
+      if fail:
+        raise RuntimeError('stop')
+
+  with pytest.raises(RuntimeError, match='stop'):
+    write(3, fail=True)
+  assert written(tmp_path) == []
+  write(4, fail=False)
+  with pytest.raises(RuntimeError, match='stop'):
+    write(5, fail=True)
+  assert written(tmp_path) == ['val', 'val.json', 'val/a.png']
+  [(_, content)] = read_results(tmp_path / 'val.json', tmp_path / 'val')
+  assert content.segment_ids.tolist() == [4]
+
+
+def test_a_second_run_replaces_the_first(tmp_path):
+  for value in (3, 4):
+    with PanopticResultsWriter(tmp_path, 'val', CATEGORIES) as writer:
+      writer.write(1, 'a.jpg', segmentation([[value]], {value: SKY}))
+  [(_, content)] = read_results(tmp_path / 'val.json', tmp_path / 'val')
+  assert content.segment_map.tolist() == [[4]]
+
+
+def test_two_images_must_not_share_a_png_or_an_id(tmp_path):
+  with PanopticResultsWriter(tmp_path, 'val', CATEGORIES) as writer:
+    writer.write(1, 'a/x.jpg', TWO_SEGMENTS)
+    with pytest.raises(InputError, match=r'b/x\.png: another image .* written to x\.png'):
+      writer.write(2, 'b/x.png', TWO_SEGMENTS)
+    with pytest.raises(InputError, match=r'y\.jpg: image id 1 was given before'):
+      writer.write('01', 'y.jpg', TWO_SEGMENTS)
+  assert written(tmp_path / 'val') == ['x.png']
+
+
+@pytest.mark.parametrize(
+  ('content', 'message'),
+  [
+    (segmentation([[1]], {}), r'a\.jpg: segment 1 is in the map but not'),
+    (segmentation([[1]], {1: SKY, 2: SKY}), r'a\.jpg: segment 2 is listed but has no pixel'),
+    (segmentation([[2**24]], {2**24: SKY}), r'a\.jpg: a segment id is out of'),
+  ],
+)
+def test_a_map_that_disagrees_with_its_list_is_not_written(tmp_path, content, message):
+  with (
+    pytest.raises(InputError, match=message),
+    PanopticResultsWriter(tmp_path, 'val', CATEGORIES) as writer,
+  ):
+    writer.write(1, 'a.jpg', content)
+  assert written(tmp_path) == []
+
+
+def test_write_panoptic_png_is_whole_or_not_at_all(tmp_path, monkeypatch):
+  def save_half(image, path, format):
+    path.write_bytes(b'half')
+    raise OSError('the disk is full')
+
+  path = tmp_path / 'a.png'
+  write_panoptic_png(str(path), TWO_SEGMENTS)
+  before = path.read_bytes()
+  monkeypatch.setattr(Image.Image, 'save', save_half)
+  with pytest.raises(OSError, match='the disk is full'):
+    write_panoptic_png(path, TWO_SEGMENTS)
+  assert path.read_bytes() == before
+  assert written(tmp_path) == ['a.png']
+
+
+@pytest.fixture
+def results(tmp_path):
+  with PanopticResultsWriter(tmp_path, 'val', CATEGORIES) as writer:
+    writer.write(1, 'a.jpg', TWO_SEGMENTS)
+  return tmp_path
+
+
+def assert_unreadable(results, message):
+  with pytest.raises(InputError, match=message) as caught:
+    list(read_results(results / 'val.json', results / 'val'))
+  assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+  ('text', 'message'),
+  [
+    ('', 'cannot be read as JSON'),
+    ('[]', 'no list of `annotations`'),
+    ('{"annotations": 3}', 'no list of `annotations`'),
+    ('{"annotations": [3]}', 'annotation 0 is not one of COCO panoptic'),
+    ('{"annotations": [{"image_id": 1, "bbox": []}]}', 'annotation 0 .*file_name'),
+    (
+      '{"annotations": [{"image_id": 1, "file_name": "a.png", "segments_info": [{"id": 5}]}]}',
+      'annotation 0 .*category_id',
+    ),
+  ],
+)
+def test_malformed_json(results, text, message):
+  (results / 'val.json').write_text(text)
+  assert_unreadable(results, message)
+
+
+def test_missing_and_malformed_files(results):
+  png = results / 'val' / 'a.png'
+  Image.fromarray(np.zeros((2, 3), np.uint8)).save(png)
+  assert_unreadable(results, r'a\.png: its mode is L')
+  Image.fromarray(np.full((2, 3, 3), 9, np.uint8)).save(png)
+  assert_unreadable(results, r'a\.png: segment 592137 is in the map but not')
+  png.write_bytes(b'not a picture')
+  assert_unreadable(results, r'a\.png: cannot be read as a PNG')
+  png.unlink()
+  assert_unreadable(results, r'a\.png: there is no such file')
+  (results / 'val.json').unlink()
+  assert_unreadable(results, r'val\.json: there is no such file')

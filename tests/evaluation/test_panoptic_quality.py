@@ -1,0 +1,322 @@
+"""Panoptic quality against hand-worked numbers and against panopticapi."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as np_st
+from panopticapi.evaluation import pq_compute_single_core
+from PIL import Image
+
+from oanet_tf.data.categories import Category, PanopticCategories
+from oanet_tf.data.panoptic_map import MAX_SEGMENT_ID, PanopticSegmentation, ids_to_rgb
+from oanet_tf.errors import InputError
+from oanet_tf.evaluation.coco_results import read_results
+from oanet_tf.evaluation.panoptic_quality import PanopticQuality, format_table
+
+SAMPLE = pathlib.Path(__file__).resolve().parents[2].parent / 'shared' / 'coco_sample'
+
+# Ids with gaps and not in the order of the labels: a stuff category comes first.
+GRASS, PERSON, DOG, SKY = 3, 7, 20, 90
+CATEGORIES = PanopticCategories(
+  [
+    Category(GRASS, 'grass', False, (0, 200, 0)),
+    Category(PERSON, 'person', True, (200, 0, 0)),
+    Category(DOG, 'dog', True, (0, 0, 200)),
+    Category(SKY, 'sky', False, (0, 200, 200)),
+  ]
+)
+
+
+def segmentation(segment_map, segments):
+  """`segments` is {id: category id} or {id: (category id, is crowd)}."""
+  pairs = [value if isinstance(value, tuple) else (value, False) for value in segments.values()]
+  return PanopticSegmentation(
+    np.array(segment_map, np.int32, ndmin=2),
+    np.array(list(segments), np.int32),
+    np.array([category for category, _ in pairs], np.int32),
+    np.array([crowd for _, crowd in pairs], bool),
+  )
+
+
+def score(*images):
+  quality = PanopticQuality(CATEGORIES)
+  for truth, prediction in images:
+    quality.update(truth, prediction)
+  return quality
+
+
+def counts(quality, category_id):
+  label = CATEGORIES.label(category_id)
+  return (
+    quality.iou_sum[label],
+    quality.true_positives[label],
+    quality.false_positives[label],
+    quality.false_negatives[label],
+  )
+
+
+def test_two_matches_by_hand():
+  truth = segmentation([5] * 6 + [9] * 4, {5: PERSON, 9: GRASS})
+  prediction = segmentation([1] * 5 + [2] * 5, {1: PERSON, 2: GRASS})
+  result = score((truth, prediction)).result()
+  assert result['Things'] == pytest.approx({'pq': 5 / 6, 'sq': 5 / 6, 'rq': 1, 'n': 1})
+  assert result['Stuff'] == pytest.approx({'pq': 4 / 5, 'sq': 4 / 5, 'rq': 1, 'n': 1})
+  assert result['All'] == pytest.approx({'pq': 49 / 60, 'sq': 49 / 60, 'rq': 1, 'n': 2})
+  assert result['per_class'][GRASS] == pytest.approx({'pq': 4 / 5, 'sq': 4 / 5, 'rq': 1})
+  assert result['per_class'][SKY] == {'pq': 0, 'sq': 0, 'rq': 0}
+
+
+def test_a_match_a_miss_and_a_false_alarm_by_hand():
+  truth = segmentation([1, 1, 1, 1, 2, 2], {1: PERSON, 2: PERSON})
+  prediction = segmentation([1, 1, 1, 3, 3, 3], {1: PERSON, 3: DOG})
+  quality = score((truth, prediction))
+  assert counts(quality, PERSON) == (0.75, 1, 0, 1)
+  assert counts(quality, DOG) == (0, 0, 1, 0)
+  result = quality.result()
+  assert result['per_class'][PERSON] == pytest.approx({'pq': 0.5, 'sq': 0.75, 'rq': 2 / 3})
+  assert result['All'] == pytest.approx({'pq': 0.25, 'sq': 0.375, 'rq': 1 / 3, 'n': 2})
+
+
+def test_an_iou_of_one_half_is_no_match():
+  truth = segmentation([1, 2], {1: PERSON, 2: DOG})
+  quality = score((truth, segmentation([1, 1], {1: PERSON})))
+  assert counts(quality, PERSON) == (0, 0, 1, 1)
+  assert counts(quality, DOG) == (0, 0, 0, 1)
+
+
+def test_void_in_truth_is_taken_from_the_union():
+  truth = segmentation([0, 0, 1], {1: SKY})
+  assert counts(score((truth, segmentation([4, 4, 4], {4: SKY}))), SKY) == (1, 1, 0, 0)
+
+
+@pytest.mark.parametrize(('on_void', 'false_positives'), [(1, 1), (2, 1), (3, 0)])
+def test_a_prediction_over_half_on_void_is_ignored(on_void, false_positives):
+  truth = segmentation([0] * on_void + [1] * (4 - on_void), {1: SKY})
+  quality = score((truth, segmentation([2, 2, 2, 2], {2: DOG})))
+  assert counts(quality, DOG) == (0, 0, false_positives, 0)
+
+
+def test_a_crowd_is_neither_matched_nor_missed_but_excuses_its_category():
+  truth = segmentation([1, 1, 1, 1], {1: (PERSON, True)})
+  person = segmentation([2, 2, 2, 2], {2: PERSON})
+  dog = segmentation([2, 2, 2, 2], {2: DOG})
+  assert counts(score((truth, person)), PERSON) == (0, 0, 0, 0)
+  assert counts(score((truth, dog)), DOG) == (0, 0, 1, 0)
+  assert counts(score((truth, dog)), PERSON) == (0, 0, 0, 0)
+
+
+def test_only_the_last_crowd_of_a_category_excuses():
+  prediction = segmentation([3, 3, 3, 0], {3: PERSON})
+  small_last = segmentation([1, 1, 1, 2], {1: (PERSON, True), 2: (PERSON, True)})
+  large_last = segmentation([1, 1, 1, 2], {2: (PERSON, True), 1: (PERSON, True)})
+  assert counts(score((small_last, prediction)), PERSON) == (0, 0, 1, 0)
+  assert counts(score((large_last, prediction)), PERSON) == (0, 0, 0, 0)
+
+
+def test_nothing_counted_is_zero_and_not_a_division_by_zero():
+  nothing = {'pq': 0.0, 'sq': 0.0, 'rq': 0.0, 'n': 0}
+  void = segmentation(np.zeros((1, 1)), {})
+  for result in (score().result(), score((void, void)).result()):
+    assert [result[group] for group in ('All', 'Things', 'Stuff')] == [nothing] * 3
+
+
+def test_empty_prediction_misses_all_and_void_truth_excuses_all():
+  whole = segmentation(np.full((3, 2), MAX_SEGMENT_ID), {MAX_SEGMENT_ID: DOG})
+  void = segmentation(np.zeros((3, 2)), {})
+  assert counts(score((whole, void)), DOG) == (0, 0, 0, 1)
+  assert counts(score((void, whole)), DOG) == (0, 0, 0, 0)
+
+
+def test_results_are_plain_numbers():
+  truth = segmentation([1, 0], {1: DOG})
+  text = json.dumps(score((truth, truth)).result())
+  assert json.loads(text)['Things'] == {'pq': 1.0, 'sq': 1.0, 'rq': 1.0, 'n': 1}
+
+
+def test_thousands_of_segments():
+  """More pairs than the table of counts may have; each prediction lacks one of 30 pixels."""
+  truth_map = np.arange(3000).repeat(30).reshape(300, 300) + 1
+  prediction_map = truth_map * (np.arange(300) % 30 > 0)
+  segments = dict.fromkeys(range(1, 3001), PERSON)
+  quality = score((segmentation(truth_map, segments), segmentation(prediction_map, segments)))
+  assert counts(quality, PERSON) == (pytest.approx(3000 * 29 / 30), 3000, 0, 0)
+
+
+def test_merge_is_the_union_of_the_images():
+  images = [
+    (segmentation([1, 1, 2], {1: PERSON, 2: SKY}), segmentation([1, 1, 1], {1: PERSON})),
+    (segmentation([1, 1, 1], {1: SKY}), segmentation([5, 5, 4], {5: SKY, 4: DOG})),
+  ]
+  merged = score(images[0])
+  merged.merge(score(images[1]))
+  assert merged.result() == score(*images).result()
+
+
+def test_merge_needs_the_same_categories():
+  other = PanopticQuality(PanopticCategories([Category(1, 'road', False, (0, 0, 0))]))
+  with pytest.raises(ValueError, match='different categories'):
+    score().merge(other)
+
+
+GOOD = segmentation([[1, 1], [0, 2]], {1: PERSON, 2: SKY})
+
+
+@pytest.mark.parametrize(
+  ('bad', 'message'),
+  [
+    (segmentation([[1, 1]], {1: PERSON}), '2 × 1'),
+    (segmentation([[1, 1], [0, 2]], {1: PERSON}), 'segment 2 is in the map but not in the list'),
+    (segmentation([[1, 1], [0, 2]], {1: PERSON, 2: 91}), 'segment 2 has the category id 91'),
+    (segmentation([[1, 1], [0, 2]], {1: PERSON, 2: -3}), 'category id -3'),
+    (segmentation([[1, -1], [0, 2]], {1: PERSON, 2: SKY}), 'out of'),
+    (segmentation([[1, 2**24], [0, 0]], {1: PERSON, 2**24: SKY}), 'out of'),
+    (segmentation([[1, 0], [0, 0]], {1: PERSON, 0: SKY}), 'out of'),
+    (GOOD._replace(segment_ids=np.array([1, 1], np.int32)), 'segment 1 is listed twice'),
+  ],
+)
+def test_malformed_segmentations_are_named(bad, message):
+  quality = PanopticQuality(CATEGORIES)
+  with pytest.raises(InputError, match=message) as caught:
+    quality.update(GOOD, bad)
+  assert 'prediction' in str(caught.value)
+  with pytest.raises(InputError, match='truth'):
+    quality.update(bad, GOOD)
+  assert quality.result()['All']['n'] == 0
+
+
+def test_a_listed_segment_without_pixels_is_missed_in_truth_but_wrong_in_a_prediction():
+  listed = segmentation([[1, 1], [0, 2]], {1: PERSON, 2: SKY, 8: DOG})
+  assert counts(score((listed, GOOD)), DOG) == (0, 0, 0, 1)
+  with pytest.raises(InputError, match='segment 8 is listed but has no pixel'):
+    score((GOOD, listed))
+
+
+def write_for_panopticapi(folder, name, content):
+  """Writes the PNG and gives the annotation, with true areas."""
+  Image.fromarray(ids_to_rgb(content.segment_map)).save(folder / f'{name}.png')
+  infos = [
+    {
+      'id': int(i),
+      'category_id': int(c),
+      'iscrowd': int(crowd),
+      'area': int((content.segment_map == i).sum()),
+    }
+    for i, c, crowd in zip(*content[1:], strict=True)
+  ]
+  return {'image_id': 0, 'file_name': f'{name}.png', 'segments_info': infos}
+
+
+def assert_equals_panopticapi(quality, categories, annotation_pairs, folder):
+  coco = {entry['id']: entry for entry in categories.to_coco()}
+  folder = str(folder)
+  theirs = pq_compute_single_core(0, annotation_pairs, folder, folder, coco)
+  for label, category in enumerate(categories, start=1):
+    of_category = theirs[category.id]
+    assert quality.iou_sum[label] == pytest.approx(of_category.iou, abs=1e-9)
+    assert quality.true_positives[label] == of_category.tp
+    assert quality.false_positives[label] == of_category.fp
+    assert quality.false_negatives[label] == of_category.fn
+  result = quality.result()
+  for group, is_thing in (('All', None), ('Things', True), ('Stuff', False)):
+    if result[group]['n']:
+      summary, per_class = theirs.pq_average(coco, is_thing)
+      assert result[group] == pytest.approx(summary, abs=1e-9)
+      for category_id, scores in per_class.items():
+        assert result['per_class'][category_id] == pytest.approx(scores, abs=1e-9)
+
+
+CATEGORY_IDS = st.sampled_from([c.id for c in CATEGORIES])
+CELLS = st.integers(0, 4)
+
+
+@st.composite
+def image_pairs(draw):
+  """Truth with crowds, void and segments without pixels; a prediction that mostly follows it."""
+  shape = draw(st.tuples(st.integers(1, 6), st.integers(1, 8)))
+  truth_cells = draw(np_st.arrays(np.int32, shape, elements=CELLS, fill=CELLS))
+  changes = draw(np_st.arrays(np.int32, shape, elements=CELLS, fill=st.just(0)))
+  prediction_cells = np.where(changes > 0, changes - 1, truth_cells)
+  kinds = draw(st.lists(CATEGORY_IDS, min_size=4, max_size=4))
+  crowds = draw(st.lists(st.booleans(), min_size=4, max_size=4))
+  changed_kinds = draw(st.lists(st.none() | CATEGORY_IDS, min_size=4, max_size=4))
+  order = draw(st.permutations(range(1, 5)))
+  unique_ids = st.lists(st.integers(1, MAX_SEGMENT_ID), min_size=4, max_size=4, unique=True)
+
+  truth_ids, prediction_ids = np.array([0, *draw(unique_ids)]), np.array([0, *draw(unique_ids)])
+  truth = {truth_ids[k]: (kinds[k - 1], crowds[k - 1]) for k in order}
+  prediction = {
+    prediction_ids[k]: changed_kinds[k - 1] or kinds[k - 1] for k in order if k in prediction_cells
+  }
+  return (
+    segmentation(truth_ids[truth_cells], truth),
+    segmentation(prediction_ids[prediction_cells], prediction),
+  )
+
+
+@settings(max_examples=200, deadline=None)
+@given(images=st.lists(image_pairs(), min_size=1, max_size=3))
+def test_equals_panopticapi_on_random_images(tmp_path_factory, images):
+  folder = tmp_path_factory.mktemp('panoptic')
+  annotation_pairs = [
+    (
+      write_for_panopticapi(folder, f'truth{index}', truth),
+      write_for_panopticapi(folder, f'prediction{index}', prediction),
+    )
+    for index, (truth, prediction) in enumerate(images)
+  ]
+  assert_equals_panopticapi(score(*images), CATEGORIES, annotation_pairs, folder)
+
+
+def perturbed(truth):
+  """The truth moved by a few pixels; crowds become ordinary segments."""
+  moved = np.roll(truth.segment_map, (7, 11), axis=(0, 1))
+  return truth._replace(segment_map=moved, is_crowd=np.zeros_like(truth.is_crowd))
+
+
+@pytest.mark.skipif(not SAMPLE.exists(), reason=f'{SAMPLE} is absent')
+def test_real_images(tmp_path):
+  json_path = SAMPLE / 'annotations' / 'panoptic_val2017.json'
+  categories = PanopticCategories.from_json(json_path)
+  against_itself, against_moved = PanopticQuality(categories), PanopticQuality(categories)
+  annotation_pairs = []
+  for image_id, truth in read_results(json_path, json_path.with_suffix('')):
+    prediction = perturbed(truth)
+    against_itself.update(truth, truth)
+    against_moved.update(truth, prediction)
+    annotation_pairs.append(
+      (
+        write_for_panopticapi(tmp_path, f'truth{image_id}', truth),
+        write_for_panopticapi(tmp_path, f'prediction{image_id}', prediction),
+      )
+    )
+  perfect = against_itself.result()
+  assert all(perfect[group]['pq'] == 1 for group in ('All', 'Things', 'Stuff'))
+  assert perfect['All']['n'] > 50
+  assert 0.2 < against_moved.result()['All']['pq'] < 0.9
+  assert_equals_panopticapi(against_moved, categories, annotation_pairs, tmp_path)
+
+
+def test_table_by_hand():
+  truth = segmentation([5] * 6 + [9] * 4, {5: PERSON, 9: GRASS})
+  prediction = segmentation([1] * 5 + [2] * 5, {1: PERSON, 2: GRASS})
+  results = {
+    'heuristic': score((truth, prediction)).result(),
+    'srm, with a name longer than its columns': score((truth, truth)).result(),
+  }
+  assert format_table(results, CATEGORIES).splitlines() == [
+    '       | heuristic                | srm, with a name longer than its columns',
+    '       |     PQ    SQ    RQ     N |     PQ    SQ    RQ     N',
+    '-------+--------------------------+-----------------------------------------',
+    'All    |   81.7  81.7 100.0     2 |  100.0 100.0 100.0     2',
+    'Things |   83.3  83.3 100.0     1 |  100.0 100.0 100.0     1',
+    'Stuff  |   80.0  80.0 100.0     1 |  100.0 100.0 100.0     1',
+    '-------+--------------------------+-----------------------------------------',
+    'person |   83.3                   |  100.0',
+    'dog    |    0.0                   |    0.0',
+    'grass  |   80.0                   |  100.0',
+    'sky    |    0.0                   |    0.0',
+  ]

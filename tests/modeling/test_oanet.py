@@ -1,0 +1,186 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from oanet_tf import losses
+from oanet_tf.data.categories import Category, PanopticCategories
+from oanet_tf.errors import InputError
+from oanet_tf.modeling import build
+from tests import small_model
+
+INFO = tf.constant([[[64, 64], [64, 64], [1, 1], [0, 0]]], tf.float32)
+
+
+def make(categories, *overrides):
+  task = small_model.small_experiment(*overrides).task
+  return build.build_oanet(task.model, categories, task.losses.l2_weight_decay), task
+
+
+def all_losses(model, task, batch):
+  outputs = model(batch['image'], batch['image_info'], labels=batch, training=True)
+  return losses.oanet_losses(
+    outputs,
+    batch,
+    task.losses,
+    num_things=2,
+    object_context=task.model.stuff_head.object_context,
+    rpn_batch_size_per_im=task.train_data.rpn_batch_size_per_im,
+  )
+
+
+@pytest.fixture(scope='module')
+def small(categories):
+  return make(categories)
+
+
+def test_inference_outputs(small):
+  model, _ = small
+  outputs = model(tf.zeros([2, 64, 64, 3]), tf.repeat(INFO, 2, 0), training=False)
+  assert outputs['detection_boxes'].shape == (2, 6, 4)
+  assert outputs['detection_masks'].shape == (2, 6, 28, 28)
+  assert outputs['stuff_logits'].shape == (2, 16, 16, 2)
+  assert outputs['ranking_map'].shape == (2, 32, 32, 2)
+  assert outputs['ranking_scores'].shape == (2, 6)
+  scores = outputs['detection_scores'].numpy()
+  assert (np.diff(scores, axis=1) <= 0).all()
+  np.testing.assert_allclose(tf.reduce_sum(outputs['ranking_map'], -1), 1.0, atol=1e-5)
+
+
+def test_a_batch_is_the_same_as_one_by_one(small):
+  model, _ = small
+  images = tf.random.stateless_normal([2, 64, 64, 3], [0, 1])
+  both = model(images, tf.repeat(INFO, 2, 0), training=False)
+  for index in range(2):
+    alone = model(images[index : index + 1], INFO, training=False)
+    for key in ('detection_boxes', 'detection_scores', 'stuff_logits', 'ranking_scores'):
+      np.testing.assert_allclose(both[key][index], alone[key][0], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+  'records',
+  [
+    (small_model.TIE_ON_PERSON, small_model.PERSON),
+    (small_model.STUFF, small_model.PERSON),
+    (small_model.STUFF, small_model.STUFF),
+    (small_model.VOID, small_model.VOID),
+    (small_model.CROWD, small_model.VOID),
+  ],
+  ids=['things', 'one without things', 'no thing', 'only void', 'only crowd'],
+)
+def test_losses_and_gradients_are_finite(small, categories, records):
+  model, task = small
+  batch = small_model.training_batch(task, categories, *records)
+  with tf.GradientTape() as tape:
+    scalars = all_losses(model, task, batch)
+  gradients = tape.gradient(scalars['loss'], model.trainable_variables)
+  assert all(np.isfinite(float(value)) for value in scalars.values()), scalars
+  assert all(np.isfinite(tf.convert_to_tensor(g)).all() for g in gradients if g is not None)
+  has_things = any(len(record['object_boxes']) for record in records) and records[0] != 'crowd'
+  if not has_things:
+    assert float(scalars['loss_mask']) == 0.0 and float(scalars['loss_box']) == 0.0
+  if all(record is small_model.VOID for record in records):
+    assert float(scalars['loss_stuff']) == 0.0
+  assert (float(scalars['loss_srm']) > 0) == (records[0] is small_model.TIE_ON_PERSON)
+
+
+def test_loss_is_the_weighted_sum_of_equation_1(small, categories):
+  model, task = small
+  batch = small_model.training_batch(task, categories, small_model.TIE_ON_PERSON)
+  scalars = {name: float(value) for name, value in all_losses(model, task, batch).items()}
+  total = scalars.pop('loss')
+  assert len(scalars) == 7
+  assert total == pytest.approx(sum(scalars.values()) - 0.75 * scalars['loss_stuff'], rel=1e-5)
+
+
+def test_srm_loss_trains_the_ranking_module_alone(small, categories):
+  model, task = small
+  batch = small_model.training_batch(task, categories, small_model.TIE_ON_PERSON)
+  with tf.GradientTape() as tape:
+    loss = all_losses(model, task, batch)['loss_srm']
+  gradients = tape.gradient(loss, model.trainable_variables)
+  touched = {
+    id(variable)
+    for variable, gradient in zip(model.trainable_variables, gradients, strict=True)
+    if gradient is not None
+  }
+  assert touched == {id(v) for v in model.spatial_ranking.trainable_variables}
+
+
+@pytest.mark.parametrize(
+  ('sharing', 'backbones', 'decoders'),
+  [('none', 2, 2), ('backbone', 1, 2), ('backbone_and_fpn', 1, 1)],
+)
+def test_sharing_modes(categories, sharing, backbones, decoders):
+  model, task = make(categories, f'task.model.sharing={sharing}')
+  names = [layer.name for layer in model.layers]
+  assert sum(name.startswith('res_net') for name in names) == backbones
+  assert sum(name.startswith('fpn') for name in names) == decoders
+  batch = small_model.training_batch(task, categories, small_model.TIE_ON_PERSON)
+  with tf.GradientTape() as tape:
+    loss = all_losses(model, task, batch)['loss_stuff']
+  touched = tape.gradient(loss, model.backbone.trainable_variables)
+  shares_backbone = any(gradient is not None for gradient in touched)
+  assert shares_backbone == (sharing != 'none')
+  touched = []
+  with tf.GradientTape() as tape:
+    loss = all_losses(model, task, batch)['loss_stuff']
+  touched = tape.gradient(loss, model.decoder.trainable_variables)
+  assert any(gradient is not None for gradient in touched) == (sharing == 'backbone_and_fpn')
+
+
+def test_stuff_only_supervision(categories):
+  model, task = make(categories, 'task.model.stuff_head.object_context=false')
+  batch = small_model.training_batch(task, categories, small_model.PERSON)
+  outputs = model(batch['image'], batch['image_info'], labels=batch, training=True)
+  assert outputs['stuff_logits'].shape[-1] == 2
+  assert np.isfinite(float(all_losses(model, task, batch)['loss_stuff']))
+
+
+@pytest.mark.parametrize('convolution', ['1x1', '3x3'])
+def test_other_ranking_convolutions(categories, convolution):
+  model, _ = make(categories, f'task.model.spatial_ranking.convolution={convolution}')
+  outputs = model(tf.zeros([1, 64, 64, 3]), INFO, training=False)
+  assert outputs['ranking_map'].shape == (1, 32, 32, 2)
+
+
+def test_frozen_batch_norm_is_not_trained(categories):
+  frozen = 'task.model.batch_norm=frozen,task.model.stuff_head.group_norm=false'
+  model, task = make(categories, frozen)
+  assert not any('gamma' in v.name for v in model.trainable_variables)
+  before = [v.numpy() for v in model.non_trainable_variables]
+  batch = small_model.training_batch(task, categories, small_model.PERSON)
+  model(batch['image'], batch['image_info'], labels=batch, training=True)
+  for old, variable in zip(before, model.non_trainable_variables, strict=True):
+    np.testing.assert_array_equal(old, variable)
+
+
+@pytest.mark.parametrize('model_id', [34, 50])
+def test_deeper_backbones(categories, model_id):
+  model, _ = make(categories, f'task.model.backbone.resnet.model_id={model_id}')
+  assert model(tf.zeros([1, 64, 64, 3]), INFO, training=False)['stuff_logits'].shape[-1] == 2
+
+
+@pytest.mark.slow
+def test_resnet_101(categories):
+  model, _ = make(categories, 'task.model.backbone.resnet.model_id=101')
+  assert model(tf.zeros([1, 64, 64, 3]), INFO, training=False)['stuff_logits'].shape[-1] == 2
+
+
+def test_weight_decay_is_half_the_sum_of_squares_of_the_kernels(categories):
+  model, task = make(categories)
+  kernels = [v for v in model.trainable_variables if 'kernel' in v.name]
+  expected = 0.5 * task.losses.l2_weight_decay * sum(float(tf.reduce_sum(k**2)) for k in kernels)
+  assert float(tf.add_n(model.losses)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_dataset_without_things_is_refused():
+  stuff = PanopticCategories([Category(1, 'sky', False, (0, 0, 0))])
+  with pytest.raises(InputError, match='no thing category'):
+    make(stuff)
+
+
+def test_a_dataset_without_stuff_works():
+  things = PanopticCategories([Category(1, 'person', True, (0, 0, 0))])
+  model, _ = make(things)
+  outputs = model(tf.zeros([1, 64, 64, 3]), INFO, training=False)
+  assert outputs['stuff_logits'].shape == (1, 16, 16, 0)
