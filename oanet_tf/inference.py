@@ -9,6 +9,7 @@ import yaml
 from official.core import config_definitions
 
 from oanet_tf import config as config_lib
+from oanet_tf import experiments
 from oanet_tf.data.categories import VOID_LABEL, PanopticCategories
 from oanet_tf.data.panoptic_map import PanopticSegmentation
 from oanet_tf.errors import InputError
@@ -50,7 +51,7 @@ def load_model(
   model_dir: str | pathlib.Path,
 ) -> tuple[OANet, config_definitions.ExperimentConfig, PanopticCategories]:
   """The network with its newest checkpoint, its configuration and its categories."""
-  config = config_lib.load_experiment(BASE_EXPERIMENT, [params_path(model_dir)])
+  config = experiments.load_experiment(BASE_EXPERIMENT, [params_path(model_dir)])
   path = latest_checkpoint(model_dir)
   categories = PanopticCategories.from_json(pathlib.Path(model_dir) / CATEGORIES_FILE)
   model = build_oanet(config.task.model, categories)

@@ -28,10 +28,12 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
   arguments = parse_arguments()
-  from oanet_tf.data.pictures import find_pictures
+  from oanet_tf.data.pictures import find_pictures, read_picture
 
   pictures = find_pictures(arguments.images)
-  # TensorFlow takes seconds to load; the arguments are good by now.
+  for path in pictures:
+    read_picture(path)
+  # TensorFlow takes seconds to load; the arguments and the pictures are good by now.
   predict(arguments.model, pictures, pathlib.Path(arguments.output_dir), arguments.fusion)
 
 

@@ -54,16 +54,19 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
   arguments = parse_arguments()
   # TensorFlow takes seconds to load; the flags are good by now.
-  from oanet_tf import config, inference, train_lib
+  from oanet_tf import experiments, inference, train_lib
 
-  logging.basicConfig(level=logging.INFO, format='%(message)s', stream=sys.stderr)
+  logging.basicConfig(level=logging.WARNING, format='%(message)s', stream=sys.stderr)
+  logging.getLogger('oanet_tf').setLevel(logging.INFO)
   if arguments.experiment:
-    experiment = config.load_experiment(
+    experiment = experiments.load_experiment(
       arguments.experiment, arguments.config_file, arguments.params_override
     )
   else:
     files = [inference.params_path(arguments.model_dir), *arguments.config_file]
-    experiment = config.load_experiment(inference.BASE_EXPERIMENT, files, arguments.params_override)
+    experiment = experiments.load_experiment(
+      inference.BASE_EXPERIMENT, files, arguments.params_override
+    )
   train_lib.run(experiment, arguments.model_dir, arguments.mode)
 
 

@@ -2,7 +2,6 @@
 
 import collections
 import dataclasses
-import glob
 import logging
 import pathlib
 import time
@@ -108,10 +107,7 @@ def create_state(
     optimizer = factory.build_optimizer(factory.build_learning_rate())
   checkpoint = tf.train.Checkpoint(model=model, optimizer=optimizer)
   manager = tf.train.CheckpointManager(
-    checkpoint,
-    str(model_dir),
-    max_to_keep=config.trainer.max_to_keep,
-    step_counter=optimizer.iterations,
+    checkpoint, str(model_dir), max_to_keep=config.trainer.max_to_keep
   )
   if manager.latest_checkpoint:
     checkpoint.restore(manager.latest_checkpoint).expect_partial()
@@ -132,11 +128,11 @@ def load_backbone(model: OANet, path: str) -> None:
   Raises:
     InputError: if there is no such checkpoint or the backbone is another.
   """
-  if not glob.glob(f'{path}.index'):
+  if not tf.io.gfile.exists(f'{path}.index'):
     raise InputError(f'{path}: there is no such checkpoint (no {path}.index)')
   for backbone in filter(None, (model.backbone, model.stuff_backbone)):
     try:
-      status = tf.train.Checkpoint(backbone=backbone).restore(path)
+      status = tf.train.Checkpoint(backbone=backbone).read(path)
       status.expect_partial().assert_existing_objects_matched()
     except (AssertionError, ValueError) as error:
       raise InputError(
@@ -184,7 +180,7 @@ def train(
         since = time.perf_counter()
 
       if due(step, trainer.checkpoint_interval) or step == trainer.train_steps:
-        state.manager.save()
+        state.manager.save(checkpoint_number=step)
 
       last = step == trainer.train_steps
       if with_evaluation and (due(step, trainer.validation_interval) or last):

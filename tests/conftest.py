@@ -3,7 +3,9 @@ import pathlib
 import pytest
 
 import oanet_tf  # noqa: F401  Sets TensorFlow's environment before any test imports it.
+from oanet_tf import experiments, train_lib
 from oanet_tf.data.categories import Category, PanopticCategories
+from tests import end_to_end
 
 SAMPLE = pathlib.Path(__file__).resolve().parents[2] / 'shared' / 'coco_sample'
 
@@ -27,3 +29,14 @@ def categories():
       Category(31, 'tie', True, (200, 200, 0)),
     ]
   )
+
+
+@pytest.fixture(scope='session')
+def trained(tmp_path_factory):
+  """A folder with `scenes`, `shards` and, in `model`, a network after 4 steps; and its scores."""
+  folder = tmp_path_factory.mktemp('trained')
+  end_to_end.make_shards(folder)
+  config = experiments.load_experiment(
+    'oanet_synthetic', (), end_to_end.training_overrides(folder, steps=4)
+  )
+  return folder, train_lib.run(config, folder / 'model', 'train_and_eval')

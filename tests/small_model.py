@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from oanet_tf import config
+from oanet_tf import experiments
 from oanet_tf.data import preprocess
 
 SIZE = 64
@@ -22,7 +22,7 @@ OVERRIDES = (
 
 
 def small_experiment(*overrides):
-  return config.load_experiment('oanet_synthetic', (), ','.join((OVERRIDES, *overrides)))
+  return experiments.load_experiment('oanet_synthetic', (), ','.join((OVERRIDES, *overrides)))
 
 
 def decoded_record(objects, label_ids, seed=0, crowd=False):

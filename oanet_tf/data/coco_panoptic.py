@@ -31,6 +31,7 @@ FilePath = str | pathlib.Path
 # Pillow's format -> the record's. TensorFlow decodes these, exactly; all else is stored as PNG.
 # MPO is a JPEG with further pictures after the first, as many cameras write.
 _STORED_AS_IS = {'JPEG': 'jpeg', 'MPO': 'jpeg', 'PNG': 'png'}
+_PNG_END = b'IEND\xae\x42\x60\x82'
 # What only the annotations of each kind of JSON have.
 _MARKS = {'panoptic': 'segments_info', 'instances': 'segmentation'}
 
@@ -322,10 +323,12 @@ def _open_picture(path: str) -> tuple[bytes, Image.Image]:
   except OSError as error:
     raise InputError(f'{path}: cannot be read ({error.strerror})') from None
   try:
-    # `load` alone accepts PNGs that end too early or have wrong checksums.
+    # TensorFlow refuses PNGs with wrong checksums, which `load` accepts, or without their end.
     Image.open(io.BytesIO(encoded)).verify()
     image = Image.open(io.BytesIO(encoded))
     image.load()
+    if image.format == 'PNG' and _PNG_END not in encoded:
+      raise OSError('it ends too early')
   except UnidentifiedImageError:
     raise InputError(f'{path}: is no picture, or a damaged one ({len(encoded)} bytes)') from None
   except Exception as error:  # Pillow's decoders raise nearly anything on damaged files.

@@ -204,7 +204,8 @@ def _map_in_order(
   try:
     pending = collections.deque()
     for item in items:
-      pending.append(pool.submit(function, item))
+      with _interrupts_blocked():
+        pending.append(pool.submit(function, item))
       if len(pending) > 4 * num_workers:
         yield pending.popleft().result()
     while pending:
@@ -218,9 +219,18 @@ def _map_in_order(
     pool.shutdown(cancel_futures=True)
 
 
+@contextlib.contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+  """Processes that are started inside never see Ctrl-C: it is for their parent to end them."""
+  before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+  try:
+    yield
+  finally:
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _start_worker() -> None:
-  """Leaves Ctrl-C to the parent, and ends with it even if it is killed."""
-  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  """Lets this process end with its parent, even if that is killed."""
 
   def end_with_parent() -> None:
     multiprocessing.parent_process().join()

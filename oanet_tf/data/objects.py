@@ -147,7 +147,7 @@ def instance_mask(segmentation: list | dict, height: int, width: int) -> np.ndar
   runs = _runs_of_string(counts) if isinstance(counts, str) else counts
   # pycocotools reads beyond its memory if runs do not add up, hence not its decoder.
   if not isinstance(runs, list) or not all(type(run) is int and run >= 0 for run in runs):
-    raise ValueError(f'RLE with counts {reprlib.repr(counts)}')
+    raise ValueError(f'malformed RLE counts {reprlib.repr(counts)}')
   if sum(runs) != height * width:
     raise ValueError(f'RLE of {sum(runs)} pixels, not {height * width}')
   return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T
@@ -159,9 +159,9 @@ def _polygons_mask(polygons: list, height: int, width: int) -> np.ndarray:
     try:
       points = np.array(polygon, np.float64)
     except (TypeError, ValueError):
-      raise ValueError(f'polygon {reprlib.repr(polygon)}') from None
+      raise ValueError(f'malformed polygon {reprlib.repr(polygon)}') from None
     if points.ndim != 1 or points.size % 2 or not (np.abs(points) <= _MAX_COORDINATE).all():
-      raise ValueError(f'polygon {reprlib.repr(polygon)}')
+      raise ValueError(f'malformed polygon {reprlib.repr(polygon)}')
     # Fewer than three points have no area, and pycocotools takes two for a box.
     if points.size >= 6:
       valid.append(points.tolist())
@@ -180,7 +180,7 @@ def _runs_of_string(text: str) -> list[int]:
   for character in text:
     bits = ord(character) - 48
     if not 0 <= bits < 64:
-      raise ValueError(f'RLE with character {character!r}')
+      raise ValueError(f'malformed RLE with character {character!r}')
     value |= (bits & 31) << shift
     shift += 5
     if not bits & 32:

@@ -15,7 +15,8 @@ def find_pictures(paths: Sequence[str]) -> list[pathlib.Path]:
   """The given files, and the pictures (by suffix) in the given folders, in order of name.
 
   Raises:
-    InputError: if a path does not exist, or a folder holds no picture.
+    InputError: if a path does not exist, a folder holds no picture, or two names differ in their
+      suffix alone, so that their results would have the same name.
   """
   found = []
   for path in map(pathlib.Path, paths):
@@ -28,6 +29,12 @@ def find_pictures(paths: Sequence[str]) -> list[pathlib.Path]:
       found.append(path)
     else:
       raise InputError(f'{path}: there is no such file or folder')
+  by_stem = {}
+  for path in found:
+    if by_stem.setdefault(path.stem, path) is not path:
+      raise InputError(
+        f'{path}: its results would have the same names as those of {by_stem[path.stem]}'
+      )
   return found
 
 

@@ -157,7 +157,7 @@ def test_malformed_files(tmp_path, content, fact):
 
 
 def test_missing_file(tmp_path):
-  with pytest.raises(InputError, match='nothing.json: there is no such file'):
+  with pytest.raises(InputError, match=r'nothing.json: there is no such file'):
     PanopticCategories.from_json(tmp_path / 'nothing.json')
   with pytest.raises(InputError, match='cannot be read'):
     PanopticCategories.from_json(tmp_path)

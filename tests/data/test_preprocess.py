@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from oanet_tf import config
+from oanet_tf import config, experiments
 from oanet_tf.data import preprocess
 
 MEAN_RGB = np.array([0.485, 0.456, 0.406]) * 255
@@ -10,7 +10,7 @@ DEVIATION_RGB = np.array([0.229, 0.224, 0.225]) * 255
 
 
 def settings(**changes):
-  task = config.load_experiment('oanet_synthetic').task
+  task = experiments.load_experiment('oanet_synthetic').task
   data = config.Data(
     **{'output_size': [64, 64], 'mask_size': 16, 'label_stride': 1, 'max_num_instances': 4,
        'random_flip': False, 'rpn_batch_size_per_im': 32, **changes}

@@ -1,4 +1,4 @@
-"""Tests of OccludedScenes: its files as COCO's own tools read them, its orders, its masks."""
+"""Tests of OccludedScenes: its files as COCO's own tools read them, its annotations by hand."""
 
 import collections
 import hashlib
@@ -15,9 +15,10 @@ from panopticapi import evaluation
 from PIL import Image
 from pycocotools.coco import COCO
 
-from oanet_tf.data import panoptic_map, synthetic, synthetic_shapes
+from oanet_tf.data import panoptic_map, synthetic, synthetic_scenes, synthetic_shapes
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.errors import InputError
+from tests.data.test_synthetic_scenes import rectangle
 
 SAMPLE = pathlib.Path(__file__).resolve().parents[2].parent / 'shared' / 'coco_sample'
 NUM_TRAIN, NUM_VAL = 80, 20
@@ -29,13 +30,6 @@ def dataset(tmp_path_factory):
   folder = tmp_path_factory.mktemp('data') / 'not' / 'there' / 'yet'
   synthetic.generate(folder, NUM_TRAIN, NUM_VAL, image_size=128, seed=3)
   return folder
-
-
-@pytest.fixture(scope='module')
-def scenes():
-  """400 planned, unpainted scenes."""
-  rng = np.random.default_rng(7)
-  return [synthetic.plan_scene(rng, 128) for _ in range(400)]
 
 
 def read_panoptic(folder, split='train'):
@@ -285,114 +279,59 @@ def test_table_is_before_person_where_their_masks_overlap(dataset):
   assert shared > 1000
 
 
-def overlaps(scenes, back, front):
-  """How many pairs of the two categories overlap by over 10 px, in this order."""
-  return sum(
-    (below.mask & above.mask).sum() > 10
-    for scene in scenes
-    for index, below in enumerate(scene.things)
-    for above in scene.things[index + 1 :]
-    if (below.name, above.name) == (back, front)
-  )
+# Annotations, by hand
 
 
-def test_fixed_orders_hold(scenes):
-  for back, front in (('person', 'table'), ('person', 'tie'), ('table', 'cup')):
-    assert overlaps(scenes, back, front) > 80
-  assert overlaps(scenes, 'table', 'person') == 0
-  for scene in scenes:
-    for index, thing in enumerate(scene.things):
-      if thing.host:
-        assert scene.things.index(thing.host) < index
-        assert thing.host.mask[thing.mask].all()
+def scene_of(stuff_map, *things):
+  """A scene of things that do not overlap."""
+  return synthetic_scenes.Scene(('sky', 'road'), stuff_map, list(things), [t.mask for t in things])
 
 
-@pytest.mark.parametrize('pair', [('dog', 'car'), ('ball', 'person'), ('bag', 'person')])
-def test_random_orders_occur_both_ways(scenes, pair):
-  counts = overlaps(scenes, *pair), overlaps(scenes, *pair[::-1])
-  assert min(counts) > 0.25 * sum(counts) > 5
+def halves():
+  """Sky in the upper half of 40 x 40 pixels, road in the lower."""
+  return np.repeat(np.int32([[0], [1]]), 20, axis=0) * np.ones((1, 40), np.int32)
 
 
-@pytest.mark.parametrize('name', ['person', 'car'])
-def test_things_of_a_category_overlap(scenes, name):
-  assert overlaps(scenes, name, name) > 10
+def test_annotations_of_a_scene():
+  stuff_map = halves()
+  stuff_map[0] = -1
+  scene = scene_of(stuff_map, rectangle('person', 20, 0, 40, 40), rectangle('ball', 5, 10, 15, 20))
+  segment_map, segments = synthetic.panoptic_annotation(scene, 7)
+  sky, person, ball = (synthetic.segment_id(7, index) for index in (0, 2, 3))
+  expected = np.full((40, 40), sky)
+  expected[0] = 0
+  expected[20:] = person
+  expected[5:15, 10:20] = ball
+  np.testing.assert_array_equal(segment_map, expected)
+  assert segment_map.dtype == np.int32
+  # The person covers the whole road: index 1 is left out, not given to another.
+  assert segments == [
+    {'id': sky, 'category_id': 187, 'iscrowd': 0, 'area': 660, 'bbox': [0, 1, 40, 19]},
+    {'id': person, 'category_id': 1, 'iscrowd': 0, 'area': 800, 'bbox': [0, 20, 40, 20]},
+    {'id': ball, 'category_id': 37, 'iscrowd': 0, 'area': 100, 'bbox': [10, 5, 10, 10]},
+  ]
+  instances = synthetic.instance_annotations(scene, np.random.default_rng(0), 7)
+  for instance, segment in zip(instances, segments[1:], strict=True):
+    assert instance.pop('image_id') == 7
+    assert instance.pop('segmentation')['size'] == [40, 40]
+    assert instance == segment
 
 
-# What is in the scenes
+def test_annotations_of_a_scene_without_things():
+  segment_map, segments = synthetic.panoptic_annotation(scene_of(halves()), 1)
+  assert [(s['category_id'], s['area']) for s in segments] == [(187, 800), (149, 800)]
+  assert set(np.unique(segment_map)) == {s['id'] for s in segments}
+  assert synthetic.instance_annotations(scene_of(halves()), np.random.default_rng(0), 1) == []
 
 
-def test_frequencies(scenes):
-  names = collections.Counter(t.name for s in scenes for t in s.things if not t.is_crowd)
-  assert names.keys() == synthetic_shapes.SILHOUETTES.keys()
-  assert min(names.values()) > 0.26 * len(scenes)
-  assert names['person'] > 0.8 * len(scenes) and names['table'] > 0.4 * len(scenes)
-  assert 0.01 < np.mean([not s.things for s in scenes]) < 0.1
-  assert 0.01 < np.mean([any(t.is_crowd for t in s.things) for s in scenes]) < 0.07
-  assert 0.15 < np.mean([np.diff(s.stuff_map.shape) != 0 for s in scenes]) < 0.35
-  assert 3 < np.mean([len(s.things) for s in scenes]) < 4.5
-  assert max(len(s.stuff_names) + len(s.things) for s in scenes) < 32
-
-
-def test_crowd_is_one_person_segment(scenes):
-  scene = next(s for s in scenes if any(t.is_crowd for t in s.things))
-  _, segments, instances = synthetic.annotate(scene, np.random.default_rng(0), 1, 128)
+def test_crowd_is_one_segment():
+  figures = [rectangle('person', 0, x, 5, x + 5).figures[0] for x in (0, 20)]
+  scene = scene_of(halves(), synthetic_scenes.Thing('person', figures, depth=0.0))
+  _, segments = synthetic.panoptic_annotation(scene, 1)
+  instances = synthetic.instance_annotations(scene, np.random.default_rng(0), 1)
   for annotations in (segments, instances):
-    assert [NAMES[a['category_id']] for a in annotations if a['iscrowd']] == ['person']
-  assert len(scene.things[0].figures) >= 25
-
-
-def test_background(scenes):
-  for scene in scenes:
-    assert len(set(scene.stuff_names)) == len(scene.stuff_names) in (2, 3)
-    assert set(np.unique(scene.stuff_map)) - {-1} <= set(range(len(scene.stuff_names)))
-  shares = np.concatenate(
-    [np.bincount(s.stuff_map.ravel() + 1, minlength=3)[1:] / s.stuff_map.size for s in scenes]
-  )
-  assert np.mean(shares > 0.15) > 0.9
-  assert 0.01 < np.mean([np.mean(s.stuff_map == -1) for s in scenes]) < 0.03
-
-
-def test_visible_masks_are_disjoint_parts_of_the_silhouettes(scenes):
-  for scene in scenes:
-    assert np.sum([np.zeros_like(scene.stuff_map), *scene.visible], axis=0).max() <= 1
-    for thing, visible in zip(scene.things, scene.visible, strict=True):
-      assert thing.mask[visible].all() and visible.sum() >= 20
-
-
-def test_small_things_are_large_enough_to_see(scenes):
-  for name, height, width in (('tie', 10, 4), ('cup', 9, 9), ('ball', 12, 12), ('bag', 12, 12)):
-    for thing in (t for s in scenes for t in s.things if t.name == name):
-      clipped = thing.mask[[0, -1]].any() or thing.mask[:, [0, -1]].any()
-      rows, columns = np.nonzero(thing.mask)
-      assert clipped or (np.ptp(rows) + 1 >= height and np.ptp(columns) + 1 >= width)
-
-
-@pytest.mark.parametrize('image_size', [64, 100, 256])
-def test_sizes_scale(image_size):
-  rng = np.random.default_rng(0)
-  shares = []
-  for _ in range(60):
-    scene = synthetic.plan_scene(rng, image_size)
-    image = synthetic.render(scene, rng, image_size)
-    assert image.dtype == np.uint8 and image.shape == (*scene.stuff_map.shape, 3)
-    assert sorted(image.shape[:2]) in (
-      [image_size, image_size],
-      [round(0.75 * image_size), image_size],
-    )
-    persons = [t.mask for t in scene.things if t.name == 'person' and not t.is_crowd]
-    shares += [np.ptp(np.nonzero(mask)[0]) / image_size for mask in persons]
-  assert 0.4 < np.median(shares) < 0.65
-
-
-# Masks and ids, by hand
-
-
-def rectangle(name, top, left, bottom, right, host=None):
-  mask = np.zeros((40, 40), bool)
-  mask[top:bottom, left:right] = True
-  drawing = (mask * synthetic_shapes.FLAT).astype(np.uint8)
-  pose = synthetic_shapes.Pose(0.0, 0.0, 1.0, 1.0, angle=0.0)
-  return synthetic.Thing(name, [(pose, drawing)], mask, depth=0.0, host=host)
+    crowds = [a for a in annotations if a['iscrowd']]
+    assert [(a['category_id'], a['area'], a['bbox']) for a in crowds] == [(1, 50, [0, 0, 25, 5])]
 
 
 def mask_areas(thing, in_front, image_size=128):
@@ -424,22 +363,6 @@ def test_margin_scales_with_the_image():
     rectangle('person', 0, 0, 20, 20), [rectangle('table', 11, 0, 40, 40)], image_size=256
   )
   assert areas.keys() == {400, 220, 260, 300, 340}
-
-
-def test_thing_of_which_nothing_shows_is_dropped_with_what_lies_on_it():
-  person = rectangle('person', 0, 0, 20, 20)
-  tie = rectangle('tie', 5, 5, 10, 10, host=person)
-  table = rectangle('table', 0, 0, 20, 20)
-  assert synthetic._drop_hidden([person, table, tie], 20)[0] == [table]
-  assert synthetic._drop_hidden([], 20) == ([], [])
-
-
-def test_thing_of_which_just_enough_shows_is_kept():
-  car = rectangle('car', 0, 0, 20, 20)
-  dogs = [rectangle('dog', 0, 0, 20, 10), rectangle('dog', 0, 10, 19, 20)]  # one row of 10 is free
-  things, visible = synthetic._drop_hidden([car, *dogs], 10)
-  assert things == [car, *dogs] and [int(mask.sum()) for mask in visible] == [10, 200, 190]
-  assert synthetic._drop_hidden([car, *dogs], 11)[0] == dogs
 
 
 @hypothesis.given(

@@ -3,14 +3,14 @@ import pathlib
 import pytest
 import yaml
 
-from oanet_tf import config
+from oanet_tf import experiments
 from oanet_tf.errors import InputError
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[1] / 'configs'
 
 
 def test_the_papers_recipe():
-  experiment = config.load_experiment('oanet_r50fpn_coco')
+  experiment = experiments.load_experiment('oanet_r50fpn_coco')
   trainer, optimizer = experiment.trainer, experiment.trainer.optimizer_config
   assert trainer.train_steps == 100_000
   assert experiment.task.train_data.global_batch_size == 16
@@ -29,8 +29,8 @@ def test_the_papers_recipe():
 
 
 def test_r101_differs_in_its_backbone_alone():
-  r50 = config.load_experiment('oanet_r50fpn_coco')
-  r101 = config.load_experiment('oanet_r101fpn_coco')
+  r50 = experiments.load_experiment('oanet_r50fpn_coco')
+  r101 = experiments.load_experiment('oanet_r101fpn_coco')
   assert r101.task.model.backbone.resnet.model_id == 101
   r101.task.model.backbone.resnet.model_id = 50
   assert r50.as_dict() == r101.as_dict()
@@ -40,7 +40,7 @@ def test_files_then_overrides_win(tmp_path):
   first, second = tmp_path / 'a.yaml', tmp_path / 'b.yaml'
   first.write_text('trainer: {train_steps: 1, max_to_keep: 7}\n')
   second.write_text('trainer: {train_steps: 2}\n')
-  experiment = config.load_experiment(
+  experiment = experiments.load_experiment(
     'oanet_synthetic', [first, second], 'task.model.spatial_ranking.stride=8,task.seed=3'
   )
   assert experiment.trainer.train_steps == 2 and experiment.trainer.max_to_keep == 7
@@ -50,16 +50,16 @@ def test_files_then_overrides_win(tmp_path):
 @pytest.mark.parametrize('name', ['oanet_r50fpn_coco', 'oanet_r101fpn_coco', 'oanet_synthetic'])
 def test_a_saved_config_says_everything(name, tmp_path):
   """Whatever experiment it is read over, the result is the same."""
-  experiment = config.load_experiment(name)
+  experiment = experiments.load_experiment(name)
   path = tmp_path / 'params.yaml'
   path.write_text(yaml.dump(experiment.as_dict()))
   for base in ('oanet_synthetic', 'oanet_r50fpn_coco'):
-    assert config.load_experiment(base, [path]).as_dict() == experiment.as_dict()
+    assert experiments.load_experiment(base, [path]).as_dict() == experiment.as_dict()
 
 
 @pytest.mark.parametrize('path', sorted(CONFIGS.glob('*.yaml')), ids=lambda path: path.name)
 def test_every_config_file_fits(path):
-  assert config.load_experiment('oanet_r50fpn_coco', [path])
+  assert experiments.load_experiment('oanet_r50fpn_coco', [path])
 
 
 @pytest.mark.parametrize(
@@ -82,12 +82,12 @@ def test_every_config_file_fits(path):
 )
 def test_a_bad_override_is_one_line_that_names_it(override, message):
   with pytest.raises(InputError) as error:
-    config.load_experiment('oanet_synthetic', (), override)
+    experiments.load_experiment('oanet_synthetic', (), override)
   assert message in str(error.value) and '\n' not in str(error.value)
 
 
 def test_unknown_experiment_and_missing_file():
   with pytest.raises(InputError, match='oanet_synthetic'):
-    config.load_experiment('oanet')
+    experiments.load_experiment('oanet')
   with pytest.raises(InputError, match=r'nowhere\.yaml: cannot be read'):
-    config.load_experiment('oanet_synthetic', ['nowhere.yaml'])
+    experiments.load_experiment('oanet_synthetic', ['nowhere.yaml'])

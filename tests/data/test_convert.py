@@ -1,0 +1,334 @@
+import contextlib
+import io
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from oanet_tf.data import convert as convert_module
+from oanet_tf.data import tf_example
+from oanet_tf.data.categories import PanopticCategories
+from oanet_tf.data.convert import Summary, convert, main
+from oanet_tf.data.panoptic_map import rgb_to_ids
+from oanet_tf.errors import InputError
+
+SCRIPT = pathlib.Path(__file__).resolve().parents[2] / 'scripts' / 'convert_coco_tfrecord.py'
+
+
+def names(folder):
+  return sorted(path.name for path in folder.iterdir())
+
+
+def flags(paths, output, split='val', **more):
+  pairs = {**paths, 'output_dir': output, 'split': split, **more}
+  return [part for key, value in pairs.items() for part in (f'--{key}', str(value))]
+
+
+def decoded_records(folder, split):
+  shards = sorted(map(str, folder.glob(f'{split}-*.tfrecord')))
+  return list(tf.data.TFRecordDataset(shards).map(tf_example.decode).as_numpy_iterator())
+
+
+def many_images(coco, count):
+  """Adds images 1000, 1001, …, copies of image 7."""
+  for image_id in range(1000, 1000 + count):
+    coco.panoptic['images'].append({**coco.panoptic['images'][0], 'id': image_id})
+    coco.panoptic['annotations'].append({**coco.panoptic['annotations'][1], 'image_id': image_id})
+
+
+def test_shards_categories_and_summary(coco, tmp_path, capsys):
+  many_images(coco, 5)
+  coco.panoptic['images'].append({'id': 3, 'file_name': '3.jpg', 'height': 2, 'width': 2})
+  coco.add_instances([[1, 1, 4, 1, 4, 3, 1, 3]], [], [])
+  paths, output = coco.write(), tmp_path / 'new' / 'records'
+  main(flags(paths, output, num_shards=3, num_workers=1))
+  assert names(output) == ['categories.json'] + [f'val-0000{i}-of-00003.tfrecord' for i in range(3)]
+  records = decoded_records(output, 'val')
+  assert [r['source_id'] for r in records] == [
+    b'42', b'7', b'1000', b'1001', b'1002', b'1003', b'1004'
+  ]  # fmt: skip
+  sizes = [
+    sum(1 for _ in tf.data.TFRecordDataset(str(p))) for p in sorted(output.glob('*.tfrecord'))
+  ]
+  assert sizes == [2, 2, 3]
+  assert PanopticCategories.from_json(output / 'categories.json') == PanopticCategories.from_coco(
+    coco.panoptic['categories']
+  )
+  out, err = capsys.readouterr()
+  assert out == (
+    f'{output}, split val: 7 images, 15 segments (6 crowds), 7 objects (6 crowds). Images without '
+    'an object: 0; whose objects come from the panoptic masks: 6. Left out: 2 instances without '
+    'a pixel, 1 images without an annotation.\n'
+  )
+  assert '7/7' in err
+
+
+def test_numbers_of_images_without_objects(coco, tmp_path):
+  coco.add_instances()
+  summary = convert(**coco.write(), output_dir=tmp_path / 'o', split='a', num_workers=1)
+  assert summary == Summary(
+    images=2,
+    segments=5,
+    crowd_segments=1,
+    objects=1,
+    crowd_objects=1,
+    images_without_objects=1,
+    images_from_panoptic=1,
+  )
+
+
+def test_bytes_do_not_depend_on_the_number_of_workers(coco, tmp_path):
+  many_images(coco, 20)
+  paths = coco.write()
+  for workers in (1, 2):
+    convert(
+      **paths, output_dir=tmp_path / str(workers), split='t', num_shards=2, num_workers=workers
+    )
+  one, two = tmp_path / '1', tmp_path / '2'
+  assert names(one) == names(two)
+  for name in names(one):
+    assert (one / name).read_bytes() == (two / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+  ('images', 'shards'), [(1, 1), (749, 1), (751, 2), (118287, 237), (10**6, 256)]
+)
+def test_default_number_of_shards(images, shards):
+  parts = convert_module._deal(list(range(images)), None)
+  assert len(parts) == shards
+  assert [entry for part in parts for entry in part] == list(range(images))
+  assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_a_second_split_and_a_second_run(coco, tmp_path):
+  paths, output = coco.write(), tmp_path / 'o'
+  for split in ('val', 'train', 'val'):
+    convert(**paths, output_dir=output, split=split, num_workers=1)
+  assert names(output) == [
+    'categories.json', 'train-00000-of-00001.tfrecord', 'val-00000-of-00001.tfrecord'
+  ]  # fmt: skip
+
+
+def test_another_number_of_shards_is_refused(coco, tmp_path):
+  paths, output = coco.write(), tmp_path / 'o'
+  convert(**paths, output_dir=output, split='val', num_shards=2, num_workers=1)
+  before = names(output)
+  with pytest.raises(InputError, match=r'val-00000-of-00002\..*another number.*remove'):
+    convert(**paths, output_dir=output, split='val', num_shards=1, num_workers=1)
+  assert names(output) == before
+  # A split whose name begins alike is another one.
+  convert(**paths, output_dir=output, split='val-2', num_shards=1, num_workers=1)
+
+
+def test_other_categories_are_refused(coco, tmp_path):
+  output = tmp_path / 'o'
+  convert(**coco.write(), output_dir=output, split='val', num_workers=1)
+  before = names(output)
+  coco.panoptic['categories'].append({'id': 500, 'name': 'new', 'isthing': 1})
+  with pytest.raises(InputError, match=r'categories\.json: has other categories'):
+    convert(**coco.write(), output_dir=output, split='train', num_workers=1)
+  assert names(output) == before
+
+
+@pytest.mark.parametrize('split', ['', 'a/b', '../a', 'a b', 'a*'])
+def test_split_that_is_no_file_name(coco, tmp_path, split):
+  with pytest.raises(InputError, match='split'):
+    convert(**coco.write(), output_dir=tmp_path / 'o', split=split)
+  assert not (tmp_path / 'o').exists()
+
+
+def test_more_shards_than_images(coco, tmp_path):
+  with pytest.raises(InputError, match='3 shards are too many for 2 images'):
+    convert(**coco.write(), output_dir=tmp_path / 'o', split='val', num_shards=3)
+  assert not (tmp_path / 'o').exists()
+
+
+def test_output_dir_that_is_a_file(coco, tmp_path):
+  (tmp_path / 'o').write_text('')
+  with pytest.raises(InputError, match='o: cannot be made'):
+    convert(**coco.write(), output_dir=tmp_path / 'o', split='val')
+
+
+@pytest.mark.parametrize('workers', [1, 2])
+def test_an_error_in_the_last_image_leaves_nothing(coco, tmp_path, workers):
+  many_images(coco, 10)
+  coco.pictures['last.jpg'] = b'damaged'
+  coco.panoptic['images'][-1]['file_name'] = 'last.jpg'
+  with pytest.raises(InputError, match=r'^[^\n]*last\.jpg: is no picture[^\n]*$'):
+    convert(**coco.write(), output_dir=tmp_path / 'o', split='v', num_shards=6, num_workers=workers)
+  assert not (tmp_path / 'o').exists()
+
+
+def test_an_error_leaves_what_others_wrote(coco, tmp_path):
+  output = tmp_path / 'o'
+  convert(**coco.write(), output_dir=output, split='train', num_workers=1)
+  before = {name: (output / name).read_bytes() for name in names(output)}
+  coco.pictures['42.jpg'] = b'damaged'
+  with pytest.raises(InputError):
+    convert(**coco.write(), output_dir=output, split='val', num_workers=1)
+  assert {name: (output / name).read_bytes() for name in names(output)} == before
+
+
+def test_a_shard_that_cannot_be_written(coco, tmp_path, monkeypatch):
+  class FullDisk(io.BytesIO):
+    def write(self, _):
+      raise tf.errors.ResourceExhaustedError(None, None, 'No space left on device')
+
+  monkeypatch.setattr(tf.io, 'TFRecordWriter', lambda _: FullDisk())
+  with pytest.raises(InputError, match=r'val-.*tfrecord: cannot be written \(No space left'):
+    convert(**coco.write(), output_dir=tmp_path / 'o', split='val', num_workers=1)
+  assert not (tmp_path / 'o').exists()
+
+
+# The command line.
+
+
+def run(arguments, **options):
+  return subprocess.run(
+    [sys.executable, SCRIPT, *arguments], capture_output=True, text=True, timeout=120, **options
+  )
+
+
+def test_help_and_argument_errors_are_fast():
+  start = time.monotonic()
+  assert '--instances_json' in run(['--help']).stdout
+  missing = run([])
+  negative = run(['--num_shards', '0'])
+  assert time.monotonic() - start < 10  # TensorFlow alone would take three times several seconds.
+  assert missing.returncode == negative.returncode == 2
+  assert '--panoptic_json' in missing.stderr
+  assert '0 is not positive' in negative.stderr
+
+
+def test_errors_are_one_line_and_exit_code_2(coco, tmp_path):
+  paths = coco.write()
+  result = run(flags({**paths, 'panoptic_json': tmp_path / 'absent.json'}, tmp_path / 'o'))
+  assert result.returncode == 2
+  assert result.stdout == ''
+  *_, last = result.stderr.splitlines()
+  assert last == f'error: {tmp_path}/absent.json: there is no such file'
+  assert 'Traceback' not in result.stderr
+
+
+def children(process):
+  listed = pathlib.Path(f'/proc/{process.pid}/task/{process.pid}/children').read_text().split()
+  return [int(pid) for pid in listed if b'spawn_main' in command(pid)]
+
+
+def command(pid):
+  try:
+    return pathlib.Path(f'/proc/{pid}/cmdline').read_bytes()
+  except FileNotFoundError:
+    return b''
+
+
+def wait_until(condition, seconds=60):
+  end = time.monotonic() + seconds
+  while not condition():
+    assert time.monotonic() < end
+    time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def started(arguments):
+  process = subprocess.Popen([sys.executable, *arguments], stderr=subprocess.PIPE, text=True)
+  try:
+    yield process
+  finally:
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')
+def test_interrupt_leaves_nothing(coco, tmp_path):
+  many_images(coco, 20_000)
+  arguments = flags(coco.write(), tmp_path / 'o', num_workers=2, num_shards=2000)
+  with started([SCRIPT, *arguments]) as process:
+    wait_until(lambda: list((tmp_path / 'o').glob('val-*.tfrecord')))
+    workers = children(process)
+    assert len(workers) == 2
+    for pid in [*workers, process.pid]:  # As a terminal does.
+      os.kill(pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+  assert process.returncode == 130
+  assert 'Traceback' not in err and err.splitlines()[-1] == 'interrupted'
+  assert not (tmp_path / 'o').exists()
+  wait_until(lambda: not any(map(command, workers)))
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')
+def test_workers_end_with_a_killed_parent():
+  script = (
+    'import time; from oanet_tf.data.convert import _map_in_order\n'
+    'for _ in _map_in_order(time.sleep, [0.1] * 1000, 2): print(end=".", flush=True)'
+  )
+  with started(['-c', script]) as process:
+    wait_until(lambda: len(children(process)) == 2)
+    time.sleep(1)  # They have started to work.
+    workers = children(process)
+    process.kill()
+    try:
+      wait_until(lambda: not any(map(command, workers)), seconds=5)
+    finally:
+      for pid in filter(command, workers):
+        os.kill(pid, signal.SIGKILL)
+
+
+def test_a_killed_worker():
+  with pytest.raises(InputError, match='one of 2 processes was killed'):
+    list(convert_module._map_in_order(os._exit, [9] * 20, 2))
+
+
+def test_workers_are_only_a_few_items_ahead():
+  taken = []
+
+  class Items(list):
+    def __iter__(self):
+      for item in super().__iter__():
+        taken.append(item)
+        yield item
+
+  results = convert_module._map_in_order(abs, Items(range(0, -1000, -1)), 2)
+  assert [next(results) for _ in range(3)] == [0, 1, 2]
+  assert len(taken) < 20
+  assert list(results) == list(range(3, 1000))
+
+
+# The real thing.
+
+
+def test_the_sample_pixel_by_pixel(coco_sample, tmp_path):
+  """A few of the sample's images: records equal the files that they are made of."""
+  annotations = coco_sample / 'annotations'
+  content = json.loads((annotations / 'panoptic_val2017.json').read_text())
+  content['annotations'] = content['annotations'][:6]
+  (tmp_path / 'panoptic.json').write_text(json.dumps(content))
+  summary = convert(
+    coco_sample / 'val2017',
+    tmp_path / 'panoptic.json',
+    annotations / 'panoptic_val2017',
+    tmp_path / 'o',
+    'val',
+    annotations / 'instances_val2017.json',
+    num_workers=1,
+  )
+  assert (summary.images, summary.images_from_panoptic, summary.unannotated_images) == (6, 4, 31)
+  records = decoded_records(tmp_path / 'o', 'val')
+  for record, annotation in zip(records, content['annotations'], strict=True):
+    assert record['source_id'] == str(annotation['image_id']).encode()
+    segmentation = tf_example.segmentation_from_decoded(record)
+    png = Image.open(annotations / 'panoptic_val2017' / annotation['file_name'])
+    np.testing.assert_array_equal(segmentation.segment_map, rgb_to_ids(np.array(png)))
+    infos = annotation['segments_info']
+    assert segmentation.segment_ids.tolist() == [info['id'] for info in infos]
+    assert segmentation.category_ids.tolist() == [info['category_id'] for info in infos]
+    jpeg = (coco_sample / 'val2017' / annotation['file_name'].replace('png', 'jpg')).read_bytes()
+    np.testing.assert_array_equal(record['image'], tf.io.decode_jpeg(jpeg, channels=3))

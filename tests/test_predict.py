@@ -1,0 +1,131 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from oanet_tf import predict
+from oanet_tf.data import pictures
+from oanet_tf.data.panoptic_map import rgb_to_ids
+from tests import end_to_end
+
+
+@pytest.fixture
+def model_dir(trained):
+  return trained[0] / 'model'
+
+
+def save(path, array, mode=None, **options):
+  Image.fromarray(array, mode).save(path, **options)
+
+
+def gradient(height=40, width=60, channels=3):
+  values = np.linspace(0, 255, height * width * channels).reshape(height, width, channels)
+  return values.astype(np.uint8)
+
+
+@pytest.fixture
+def odd_pictures(tmp_path):
+  """Pictures as users have them -> their true [height, width]."""
+  folder = tmp_path / 'pictures'
+  folder.mkdir()
+  save(folder / 'plain.jpg', gradient())
+  save(folder / 'gray.png', gradient(channels=3)[..., 0])
+  save(folder / 'alpha.png', gradient(channels=4))
+  Image.fromarray(gradient()).convert('CMYK').save(folder / 'cmyk.jpg')
+  Image.fromarray(gradient()).convert('P').save(folder / 'palette.gif')
+  Image.fromarray(gradient()[..., 0].astype(np.uint16) * 257).save(folder / 'deep.png')
+  exif = Image.Exif()
+  exif[0x0112] = 6  # The camera was held upright: turn by 90 degrees.
+  save(folder / 'turned.jpg', gradient(), exif=exif)
+  save(folder / 'dot.png', gradient(1, 1))
+  save(folder / 'wide.webp', gradient(5, 300))
+  sizes = dict.fromkeys(('plain', 'gray', 'alpha', 'cmyk', 'palette', 'deep'), (40, 60))
+  return folder, {**sizes, 'turned': (60, 40), 'dot': (1, 1), 'wide': (5, 300)}
+
+
+def run(monkeypatch, capsys, model_dir, images, output_dir, *more):
+  return end_to_end.run_command(
+    monkeypatch, capsys, predict.main, '--model', model_dir, '--images', images, '--output_dir',
+    output_dir, *more,
+  )  # fmt: skip
+
+
+@pytest.mark.parametrize('fusion', ['srm', 'heuristic'])
+def test_any_picture_gets_overlay_png_and_entry(
+  model_dir, odd_pictures, tmp_path, monkeypatch, capsys, fusion
+):
+  folder, sizes = odd_pictures
+  output = tmp_path / 'output'
+  code, stdout, _ = run(monkeypatch, capsys, model_dir, folder, output, '--fusion', fusion)
+  assert code == 0 and '9 pictures' in stdout
+  results = json.loads((output / 'predictions.json').read_text())
+  assert {image['file_name'] for image in results['images']} == {f'{s}.png' for s in sizes}
+  for annotation in results['annotations']:
+    name = annotation['file_name']
+    ids = rgb_to_ids(np.asarray(Image.open(output / 'predictions' / name)))
+    assert ids.shape == sizes[name.removesuffix('.png')]
+    assert set(np.unique(ids)) - {0} == {segment['id'] for segment in annotation['segments_info']}
+    height, width = ids.shape
+    overlay = Image.open(output / 'overlays' / name)
+    assert overlay.width % width == 0 and overlay.width // width == overlay.height // height
+
+
+def test_read_picture_undoes_what_cameras_and_editors_do(odd_pictures):
+  folder, _ = odd_pictures
+  plain = gradient()
+  np.testing.assert_allclose(pictures.read_picture(folder / 'plain.jpg'), plain, atol=8)
+  gray = pictures.read_picture(folder / 'gray.png')
+  np.testing.assert_array_equal(gray, np.repeat(plain[..., :1], 3, axis=-1))
+  np.testing.assert_array_equal(pictures.read_picture(folder / 'deep.png'), gray)
+  turned = pictures.read_picture(folder / 'turned.jpg')
+  np.testing.assert_allclose(turned, np.rot90(plain, -1), atol=8)
+  with_alpha = gradient(channels=4)
+  seen = pictures.read_picture(folder / 'alpha.png')
+  share = with_alpha[..., 3:] / 255
+  np.testing.assert_allclose(seen, with_alpha[..., :3] * share + 255 * (1 - share), atol=2)
+
+
+def broken(folder, kind):
+  path = folder / 'broken.jpg'
+  if kind == 'text':
+    path.write_text('this is no picture')
+  elif kind == 'empty':
+    path.write_bytes(b'')
+  elif kind == 'truncated':
+    save(path, gradient())
+    path.write_bytes(path.read_bytes()[:-100])
+  return path
+
+
+@pytest.mark.parametrize('kind', ['text', 'empty', 'truncated', 'missing'])
+def test_a_broken_picture_is_named_and_nothing_is_written(
+  model_dir, tmp_path, monkeypatch, capsys, kind
+):
+  path = broken(tmp_path, kind)
+  outcome = run(monkeypatch, capsys, model_dir, path, tmp_path / 'output')
+  assert str(path) in end_to_end.one_line_error(outcome)
+  assert not (tmp_path / 'output').exists()
+
+
+def test_a_folder_without_pictures(model_dir, tmp_path, monkeypatch, capsys):
+  (tmp_path / 'notes.txt').write_text('')
+  outcome = run(monkeypatch, capsys, model_dir, tmp_path, tmp_path / 'output')
+  assert 'holds no picture' in end_to_end.one_line_error(outcome)
+
+
+def test_two_pictures_of_one_name(model_dir, tmp_path, monkeypatch, capsys):
+  save(tmp_path / 'a.png', gradient())
+  save(tmp_path / 'a.jpg', gradient())
+  outcome = run(monkeypatch, capsys, model_dir, tmp_path, tmp_path / 'output')
+  assert 'a.png: its results would have the same names' in end_to_end.one_line_error(outcome)
+
+
+def test_a_model_folder_without_checkpoint(model_dir, tmp_path, monkeypatch, capsys):
+  save(tmp_path / 'a.png', gradient())
+  (tmp_path / 'model').mkdir()
+  for name in ('params.yaml', 'categories.json'):
+    (tmp_path / 'model' / name).write_text((model_dir / name).read_text())
+  outcome = run(monkeypatch, capsys, tmp_path / 'model', tmp_path / 'a.png', tmp_path / 'output')
+  assert 'has no checkpoint' in end_to_end.one_line_error(outcome)
+  assert not (tmp_path / 'output').exists()

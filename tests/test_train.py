@@ -1,0 +1,182 @@
+import json
+import logging
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from panopticapi.evaluation import PQStat, pq_compute_single_core
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from oanet_tf import experiments, inference, train, train_lib
+from tests import end_to_end
+
+
+def scalars(folder):
+  events = EventAccumulator(str(folder), size_guidance={'tensors': 0})
+  events.Reload()
+  return {
+    tag: {event.step: float(tf.make_ndarray(event.tensor_proto)) for event in events.Tensors(tag)}
+    for tag in events.Tags()['tensors']
+  }
+
+
+def test_writes_config_categories_checkpoint_and_scores(trained):
+  folder, results = trained
+  model_dir = folder / 'model'
+  saved = experiments.load_experiment('oanet_r50fpn_coco', [model_dir / 'params.yaml'])
+  assert saved.trainer.train_steps == 4
+  shards = (folder / 'shards' / 'categories.json').read_text()
+  assert (model_dir / 'categories.json').read_text() == shards
+  assert tf.train.latest_checkpoint(str(model_dir)).endswith('-4')
+  assert json.loads((model_dir / 'evaluation' / 'results.json').read_text()) == json.loads(
+    json.dumps(results)
+  )
+
+
+def test_tensorboard_has_every_loss_rate_and_quality(trained):
+  folder, results = trained
+  written = scalars(folder / 'model' / 'train')
+  losses = ['rpn_class', 'rpn_box', 'class', 'box', 'mask', 'stuff', 'srm', 'weight_decay']
+  for tag in ['loss', 'learning_rate', 'images_per_second', *(f'loss_{name}' for name in losses)]:
+    assert set(written[tag]) == {2, 4}, tag
+    assert all(np.isfinite(value) for value in written[tag].values())
+  # After step 2 of a warm-up of 100 steps from 0.004 to 0.04.
+  assert written['learning_rate'][2] == pytest.approx(0.004 + 2 / 100 * 0.036, rel=1e-4)
+  quality = scalars(folder / 'model' / 'validation')
+  for method in ('srm', 'heuristic'):
+    expected = 100 * results[method]['Stuff']['pq']
+    assert quality[f'pq_stuff/{method}'][4] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize('method', ['srm', 'heuristic'])
+def test_scores_equal_panopticapis_on_the_written_predictions(trained, method):
+  folder, results = trained
+  annotations = folder / 'scenes' / 'annotations'
+  truth = json.loads((annotations / 'panoptic_val.json').read_text())
+  predicted = json.loads((folder / 'model' / 'evaluation' / f'{method}.json').read_text())
+  by_image = {annotation['image_id']: annotation for annotation in predicted['annotations']}
+  assert len(by_image) == len(truth['annotations']) == 3
+  categories = {category['id']: category for category in truth['categories']}
+  pairs = [(annotation, by_image[annotation['image_id']]) for annotation in truth['annotations']]
+  statistics = PQStat()
+  statistics += pq_compute_single_core(
+    0,
+    pairs,
+    str(annotations / 'panoptic_val'),
+    str(folder / 'model' / 'evaluation' / method),
+    categories,
+  )
+  for group, isthing in (('All', None), ('Things', True), ('Stuff', False)):
+    expected, per_class = statistics.pq_average(categories, isthing)
+    assert results[method][group] == pytest.approx(expected, abs=1e-9)
+    if group == 'All':
+      for category_id, scores in per_class.items():
+        assert results[method]['per_class'][category_id] == pytest.approx(scores, abs=1e-9)
+
+
+def test_goes_on_from_the_checkpoint(trained, tmp_path, caplog):
+  folder, _ = trained
+  model_dir = tmp_path / 'model'
+  shutil.copytree(folder / 'model', model_dir)
+  config = experiments.load_experiment(
+    'oanet_synthetic', (), end_to_end.training_overrides(folder, steps=5)
+  )
+  with caplog.at_level(logging.INFO):
+    assert train_lib.run(config, model_dir, 'train') is None
+  assert 'resumed from' in caplog.text and 'ckpt-4' in caplog.text
+  assert tf.train.latest_checkpoint(str(model_dir)).endswith('ckpt-5')
+  checkpoint = tf.train.load_checkpoint(str(model_dir))
+  steps = [n for n in checkpoint.get_variable_to_shape_map() if 'optimizer/iter' in n]
+  assert [checkpoint.get_tensor(name) for name in steps] == [5]
+  momentum = [n for n in checkpoint.get_variable_to_shape_map() if 'momentum' in n]
+  assert momentum and all(np.isfinite(checkpoint.get_tensor(name)).all() for name in momentum)
+
+
+def test_eval_scores_the_newest_checkpoint_alike(trained, monkeypatch, capsys):
+  folder, results = trained
+  outcome = end_to_end.run_command(
+    monkeypatch, capsys, train.main, '--mode', 'eval', '--model_dir', folder / 'model'
+  )
+  assert outcome[0] == 0
+  again = json.loads((folder / 'model' / 'evaluation' / 'results.json').read_text())
+  assert again == json.loads(json.dumps(results))
+
+
+def test_the_backbone_is_loaded_from_a_model_garden_checkpoint(trained, tmp_path):
+  folder, _ = trained
+  config = experiments.load_experiment(
+    'oanet_synthetic', (), end_to_end.training_overrides(folder, steps=1)
+  )
+  model, _, categories = inference.load_model(folder / 'model')
+  path = tf.train.Checkpoint(backbone=model.backbone).save(str(tmp_path / 'ckpt'))
+  config.task.init_checkpoint = path
+  strategy = tf.distribute.get_strategy()
+  state = train_lib.create_state(config, categories, tmp_path / 'model', strategy)
+  for loaded, saved in zip(state.model.backbone.weights, model.backbone.weights, strict=True):
+    np.testing.assert_array_equal(loaded, saved)
+
+
+BAD_RUNS = {
+  'unknown key': (
+    ['--params_override', 'trainer.train_step=1'],
+    'did you mean trainer.train_steps',
+  ),
+  'unknown experiment': (['--experiment', 'oanet_coco'], 'no experiment'),
+  'empty glob': (
+    ['--params_override', 'task.train_data.input_path=nowhere/train-*'],
+    'nowhere/train-*: no TFRecord file matches',
+  ),
+  'no checkpoint': (['--mode', 'eval'], 'has no checkpoint'),
+  'missing file': (['--config_file', 'nowhere.yaml'], 'nowhere.yaml: cannot be read'),
+  'missing init checkpoint': (
+    ['--params_override', 'task.init_checkpoint=nowhere/ckpt-1'],
+    'nowhere/ckpt-1: there is no such checkpoint',
+  ),
+}
+
+
+@pytest.mark.parametrize('name', BAD_RUNS)
+def test_a_bad_run_says_why_in_one_line(name, trained, tmp_path, monkeypatch, capsys):
+  arguments, message = BAD_RUNS[name]
+  files = tmp_path / 'good.yaml'
+  files.write_text(
+    f'task: {{train_data: {{input_path: "{trained[0]}/shards/train-*"}},'
+    f' validation_data: {{input_path: "{trained[0]}/shards/val-*"}}}}\n'
+  )
+  outcome = end_to_end.run_command(
+    monkeypatch, capsys, train.main, '--experiment', 'oanet_synthetic', '--model_dir',
+    tmp_path / 'model', '--config_file', files, *arguments,
+  )  # fmt: skip
+  assert message in end_to_end.one_line_error(outcome)
+  if name != 'missing init checkpoint':
+    assert not (tmp_path / 'model').exists()
+
+
+def test_a_folder_that_is_no_model(tmp_path, monkeypatch, capsys):
+  outcome = end_to_end.run_command(
+    monkeypatch, capsys, train.main, '--mode', 'eval', '--model_dir', tmp_path
+  )
+  assert 'is no model folder' in end_to_end.one_line_error(outcome)
+
+
+@pytest.mark.parametrize('module', ['oanet_tf.train', 'oanet_tf.predict'])
+def test_help_answers_without_loading_tensorflow(module):
+  code = (
+    'import runpy, sys\n'
+    f'sys.argv = ["x", "--help"]\n'
+    'try:\n'
+    f'  runpy.run_module("{module}", run_name="__main__")\n'
+    'except SystemExit as stop:\n'
+    '  assert stop.code == 0\n'
+    'assert "tensorflow" not in sys.modules\n'
+  )
+  done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+  assert 'usage: python -m' in done.stdout
+
+
+def test_training_without_experiment_is_a_usage_error(monkeypatch, capsys):
+  outcome = end_to_end.run_command(monkeypatch, capsys, train.main, '--model_dir', 'x')
+  assert outcome[0] == 2 and '--experiment is required' in outcome[2]
