@@ -11,9 +11,8 @@ import scipy.ndimage
 from PIL import Image, ImageDraw, ImageFont
 
 from oanet_tf.data.categories import Category, PanopticCategories
-from oanet_tf.data.panoptic_map import PanopticSegmentation
+from oanet_tf.data.panoptic_map import PanopticSegmentation, segment_positions
 from oanet_tf.errors import InputError
-from oanet_tf.evaluation.panoptic_quality import segment_positions
 
 _OPACITY = 0.5
 # Names cannot be read in pictures smaller than this; enlarging stops at the other.

@@ -21,9 +21,14 @@ from oanet_tf.data.objects import (
   Objects,
   objects_of_instances,
   objects_of_segments,
-  segment_index,
 )
-from oanet_tf.data.panoptic_map import MAX_SEGMENT_ID, PanopticSegmentation, rgb_to_ids
+from oanet_tf.data.panoptic_map import (
+  MAX_SEGMENT_ID,
+  PanopticSegmentation,
+  check_segments_have_pixels,
+  rgb_to_ids,
+  segment_positions,
+)
 from oanet_tf.errors import InputError
 
 FilePath = str | pathlib.Path
@@ -368,15 +373,9 @@ def _read_segmentation(entry: ImageEntry) -> PanopticSegmentation:
   segmentation = PanopticSegmentation(
     rgb_to_ids(np.asarray(image)), entry.segment_ids, entry.category_ids, entry.is_crowd
   )
-  try:
-    index = segment_index(segmentation)
-  except ValueError as error:
-    raise InputError(f'{path}: {error} in the JSON') from None
+  index = segment_positions(segmentation, path)
   areas = np.bincount(index.ravel(), minlength=len(entry.segment_ids) + 1)
-  absent = entry.segment_ids[areas[1:] == 0]
-  if absent.size:
-    found = reprlib.repr(absent.tolist())
-    raise InputError(f'{path}: segments {found} are in the JSON, but no pixel has them')
+  check_segments_have_pixels(segmentation, areas[1:], path)
   return segmentation
 
 

@@ -12,7 +12,7 @@ from pycocotools import mask as coco_mask
 from scipy import ndimage
 
 from oanet_tf.data.categories import PanopticCategories
-from oanet_tf.data.panoptic_map import PanopticSegmentation
+from oanet_tf.data.panoptic_map import PanopticSegmentation, segment_positions
 
 # pycocotools allocates memory in proportion to a polygon's length.
 _MAX_COORDINATE = 2**16
@@ -43,23 +43,6 @@ class Instance(NamedTuple):
   segmentation: Any
 
 
-def segment_index(segmentation: PanopticSegmentation) -> np.ndarray:
-  """[H, W] int32: 0 where void, k where the k-th segment is (1 is the first).
-
-  Raises:
-    ValueError: if the map has an id that is not in `segment_ids`.
-  """
-  ids = np.concatenate([[0], segmentation.segment_ids])
-  order = np.argsort(ids)
-  position = np.searchsorted(ids[order], segmentation.segment_map)
-  index = order[np.minimum(position, len(ids) - 1)]
-  unknown = segmentation.segment_map[ids[index] != segmentation.segment_map]
-  if unknown.size:
-    found = reprlib.repr(np.unique(unknown).tolist())
-    raise ValueError(f'ids {found} are in the map, but no segment has them')
-  return index.astype(np.int32)
-
-
 def objects_of_segments(
   segmentation: PanopticSegmentation, categories: PanopticCategories
 ) -> Objects:
@@ -67,7 +50,7 @@ def objects_of_segments(
 
   A crowd is no single object that others could lie on: its holes stay.
   """
-  index = segment_index(segmentation)
+  index = segment_positions(segmentation, 'segmentation')
   is_thing = [categories.is_thing(categories.label(i)) for i in segmentation.category_ids.tolist()]
   things = np.array([False, *is_thing])[index]
   found = []

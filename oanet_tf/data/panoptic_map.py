@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from oanet_tf.errors import InputError
+
 VOID_ID = 0
 MAX_SEGMENT_ID = 2**24 - 1
 
@@ -33,3 +35,45 @@ def rgb_to_ids(rgb: np.ndarray) -> np.ndarray:
 def ids_to_rgb(ids: np.ndarray) -> np.ndarray:
   """[H, W] integers in [0, 2^24 - 1] -> [H, W, 3] uint8; the inverse of `rgb_to_ids`."""
   return np.stack([ids % 256, ids // 256 % 256, ids // 65536], axis=-1).astype(np.uint8)
+
+
+def segment_positions(segmentation: PanopticSegmentation, name: str) -> np.ndarray:
+  """Replaces each segment id by its place in the list of segments.
+
+  Args:
+    segmentation: any segmentation.
+    name: what to call it in an error.
+
+  Returns:
+    [H, W] int32: 0 for void, k for the k-th of `segment_ids`, counted from 1.
+
+  Raises:
+    InputError: if an id is out of range, listed twice, or in the map but not in the list.
+  """
+  segment_map, ids = segmentation.segment_map, segmentation.segment_ids
+  highest = max(ids.max(initial=0), segment_map.max(initial=0))
+  lowest = min(ids.min(initial=1), segment_map.min(initial=0) + 1)
+  if lowest < 1 or highest > MAX_SEGMENT_ID:
+    raise InputError(f'{name}: a segment id is out of [1, {MAX_SEGMENT_ID}]')
+  unique, counts = np.unique(ids, return_counts=True)
+  if len(unique) != len(ids):
+    raise InputError(f'{name}: segment {unique[counts > 1][0]} is listed twice')
+  # At most 64 MB, of which the system only provides the few pages that are touched.
+  position_of = np.zeros(int(highest) + 1, np.int32)
+  position_of[ids] = np.arange(1, len(ids) + 1)
+  positions = position_of[segment_map]
+  unlisted = (positions == 0) & (segment_map != VOID_ID)
+  if unlisted.any():
+    raise InputError(
+      f'{name}: segment {segment_map[unlisted][0]} is in the map but not in the list of segments'
+    )
+  return positions
+
+
+def check_segments_have_pixels(
+  segmentation: PanopticSegmentation, areas: np.ndarray, name: str
+) -> None:
+  """Raises `InputError` if one of the [S] areas, in pixels, is 0."""
+  if not areas.all():
+    segment_id = segmentation.segment_ids[areas == 0][0]
+    raise InputError(f'{name}: segment {segment_id} is listed but has no pixel in the map')

@@ -11,8 +11,7 @@ import numpy as np
 from PIL import Image
 
 from oanet_tf.data.coco_panoptic import PanopticRecord
-from oanet_tf.data.objects import segment_index
-from oanet_tf.data.panoptic_map import PanopticSegmentation
+from oanet_tf.data.panoptic_map import PanopticSegmentation, segment_positions
 from oanet_tf.errors import InputError
 
 if TYPE_CHECKING:
@@ -50,8 +49,7 @@ def features(record: PanopticRecord) -> Features:
   """A record's features as plain lists; this needs no TensorFlow.
 
   Raises:
-    InputError: if there are more than 65,535 segments.
-    ValueError: if the map has an id that no segment has.
+    InputError: if there are more than 65,535 segments, or the map has an id that no segment has.
   """
   segmentation, objects = record.segmentation, record.objects
   if len(segmentation.segment_ids) > _MAX_SEGMENTS:
@@ -67,7 +65,7 @@ def features(record: PanopticRecord) -> Features:
     WIDTH: [record.width],
     FORMAT: [record.image_format.encode()],
     IMAGE: [record.encoded_image],
-    SEGMENT_INDEX: [_png(segment_index(segmentation).astype(np.uint16))],
+    SEGMENT_INDEX: [_png(segment_positions(segmentation, record.file_name).astype(np.uint16))],
     SEGMENT_ID: segmentation.segment_ids.tolist(),
     SEGMENT_CATEGORY_ID: segmentation.category_ids.tolist(),
     SEGMENT_IS_CROWD: segmentation.is_crowd.astype(int).tolist(),
@@ -98,8 +96,7 @@ def encode(record: PanopticRecord) -> bytes:
   """A record as a serialized `tf.train.Example`; the inverse of `decode`.
 
   Raises:
-    InputError: if there are more than 65,535 segments.
-    ValueError: if the map has an id that no segment has.
+    InputError: if there are more than 65,535 segments, or the map has an id that no segment has.
   """
   return serialize(features(record))
 

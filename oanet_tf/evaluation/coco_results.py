@@ -16,9 +16,14 @@ import scipy.ndimage
 from PIL import Image
 
 from oanet_tf.data.categories import PanopticCategories
-from oanet_tf.data.panoptic_map import PanopticSegmentation, ids_to_rgb, rgb_to_ids
+from oanet_tf.data.panoptic_map import (
+  PanopticSegmentation,
+  check_segments_have_pixels,
+  ids_to_rgb,
+  rgb_to_ids,
+  segment_positions,
+)
 from oanet_tf.errors import InputError
-from oanet_tf.evaluation.panoptic_quality import check_segments_have_pixels, segment_positions
 
 
 class PanopticResultsWriter:

@@ -14,7 +14,6 @@ from oanet_tf.data.objects import (
   instance_mask,
   objects_of_instances,
   objects_of_segments,
-  segment_index,
 )
 from oanet_tf.data.panoptic_map import PanopticSegmentation
 from tests.data.coco_files import grid
@@ -39,27 +38,6 @@ def segmentation(segment_map, *segments):
 
 def pixels(text):
   return grid(text, x=1) == 1
-
-
-# segment_index.
-
-
-def test_index_is_that_of_the_list_whatever_the_order_of_the_ids():
-  index = segment_index(segmentation(np.array([[0, 9, 4], [7, 4, 0]]), (7, 1), (9, 1), (4, 1)))
-  assert index.dtype == np.int32
-  assert index.tolist() == [[0, 2, 3], [1, 3, 0]]
-
-
-def test_index_of_void_only():
-  empty = np.zeros(0, np.int32)
-  void = PanopticSegmentation(np.zeros([2, 3], np.int32), empty, empty, empty.astype(bool))
-  assert segment_index(void).tolist() == [[0, 0, 0], [0, 0, 0]]
-
-
-@pytest.mark.parametrize('stranger', [1, 6, 2**24 - 1])
-def test_index_of_an_unlisted_id(stranger):
-  with pytest.raises(ValueError, match=rf'ids \[{stranger}\] '):
-    segment_index(segmentation(np.array([[5, stranger, 0]]), (5, 1)))
 
 
 # fill_holes and objects_of_segments.

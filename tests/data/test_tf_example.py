@@ -130,7 +130,7 @@ def test_more_segments_than_the_index_can_hold():
 
 
 def test_map_with_an_unlisted_id():
-  with pytest.raises(ValueError, match=r'ids \[4\]'):
+  with pytest.raises(InputError, match='segment 4 is in the map'):
     tf_example.encode(record(np.array([[4]]), [(5, 1, False)]))
 
 
