@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from oanet_tf.data.json_file import read_json_object
 from oanet_tf.errors import InputError
 
 VOID_LABEL = 0
@@ -76,14 +77,8 @@ class PanopticCategories:
   @classmethod
   def from_json(cls, path: str | pathlib.Path) -> 'PanopticCategories':
     """Reads what `to_json` wrote, or any JSON file with COCO's `categories`."""
-    path = pathlib.Path(path)
-    try:
-      content = json.loads(path.read_text())
-    except FileNotFoundError:
-      raise InputError(f'{path}: there is no such file') from None
-    except (OSError, ValueError) as error:
-      raise InputError(f'{path}: cannot be read as JSON ({error})') from None
-    if not isinstance(content, dict) or 'categories' not in content:
+    content = read_json_object(path)
+    if 'categories' not in content:
       raise InputError(f'{path}: has no `categories`')
     return cls.from_coco(content['categories'], source=str(path))
 

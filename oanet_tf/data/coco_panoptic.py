@@ -6,7 +6,6 @@ H, W height and width of an image, S segments.
 """
 
 import io
-import json
 import pathlib
 import reprlib
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from oanet_tf.data.categories import PanopticCategories
+from oanet_tf.data.json_file import read_json_object
 from oanet_tf.data.objects import (
   Instance,
   Objects,
@@ -126,7 +126,7 @@ def load(
     if not pathlib.Path(folder).is_dir():
       raise InputError(f'{folder}: there is no such folder')
   source = str(panoptic_json)
-  content = _read_json(source)
+  content = read_json_object(source)
   annotations = _annotations(content, 'panoptic', source)
   if not annotations:
     raise InputError(f'{source}: `annotations` is empty')
@@ -183,18 +183,6 @@ def read_record(entry: ImageEntry, categories: PanopticCategories) -> PanopticRe
 
 
 # JSON files.
-
-
-def _read_json(path: str) -> dict:
-  try:
-    content = json.loads(pathlib.Path(path).read_bytes())
-  except FileNotFoundError:
-    raise InputError(f'{path}: there is no such file') from None
-  except (OSError, ValueError, RecursionError) as error:
-    raise InputError(f'{path}: cannot be read as JSON ({error})') from None
-  if not isinstance(content, dict):
-    raise InputError(f'{path}: is no COCO file: not an object with `images` and `annotations`')
-  return content
 
 
 def _field(entry: Any, key: str, kind: type | tuple[type, ...], where: str) -> Any:
@@ -264,7 +252,7 @@ def _instances(
   source: str, panoptic_images: Mapping[int | str, dict], categories: PanopticCategories
 ) -> dict[int | str, list[Instance]]:
   """The instances of every image that an instances JSON lists."""
-  content = _read_json(source)
+  content = read_json_object(source)
   annotations = _annotations(content, 'instances', source)
   images = _images(content, source)
   shared = images.keys() & panoptic_images.keys()

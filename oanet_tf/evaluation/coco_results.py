@@ -16,6 +16,7 @@ import scipy.ndimage
 from PIL import Image
 
 from oanet_tf.data.categories import PanopticCategories
+from oanet_tf.data.json_file import read_json_object
 from oanet_tf.data.panoptic_map import (
   PanopticSegmentation,
   check_segments_have_pixels,
@@ -173,13 +174,8 @@ def _segments_info(segmentation: PanopticSegmentation, name: str) -> list[dict]:
 
 
 def _read_annotations(path: pathlib.Path) -> list[Mapping]:
-  try:
-    content = json.loads(path.read_text())
-  except FileNotFoundError:
-    raise InputError(f'{path}: there is no such file') from None
-  except (OSError, ValueError) as error:
-    raise InputError(f'{path}: cannot be read as JSON ({error})') from None
-  if not isinstance(content, dict) or not isinstance(content.get('annotations'), list):
+  content = read_json_object(path)
+  if not isinstance(content.get('annotations'), list):
     raise InputError(f'{path}: has no list of `annotations`: is this a COCO panoptic file?')
   return content['annotations']
 

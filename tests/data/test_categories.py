@@ -145,7 +145,7 @@ def test_malformed_entries(entries, fact):
     (b'', 'JSON'),
     (b'{"categories": ', 'JSON'),
     (b'\xff\xfe\xfd', 'JSON'),
-    (b'[]', 'no `categories`'),
+    (b'[]', 'is not an object'),
     (b'{"images": []}', 'no `categories`'),
   ],
 )

@@ -223,7 +223,7 @@ def assert_unreadable(results, message):
   ('text', 'message'),
   [
     ('', 'cannot be read as JSON'),
-    ('[]', 'no list of `annotations`'),
+    ('[]', 'is not an object'),
     ('{"annotations": 3}', 'no list of `annotations`'),
     ('{"annotations": [3]}', 'annotation 0 is not one of COCO panoptic'),
     ('{"annotations": [{"image_id": 1, "bbox": []}]}', 'annotation 0 .*file_name'),
