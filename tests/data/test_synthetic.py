@@ -3,7 +3,6 @@
 import collections
 import hashlib
 import json
-import pathlib
 import subprocess
 import sys
 
@@ -20,7 +19,6 @@ from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.errors import InputError
 from tests.data.test_synthetic_scenes import rectangle
 
-SAMPLE = pathlib.Path(__file__).resolve().parents[2].parent / 'shared' / 'coco_sample'
 NUM_TRAIN, NUM_VAL = 80, 20
 NAMES = {c['id']: c['name'] for c in synthetic.CATEGORIES}
 
@@ -170,11 +168,10 @@ def test_layout(dataset):
   assert [path.name for path in dataset.parent.iterdir()] == [dataset.name]
 
 
-@pytest.mark.skipif(not SAMPLE.exists(), reason='the sample of real COCO is not there')
 @pytest.mark.parametrize('kind', ['panoptic', 'instances'])
-def test_fields_are_those_of_coco(dataset, kind):
+def test_fields_are_those_of_coco(coco_sample, dataset, kind):
   ours = json.loads((dataset / f'annotations/{kind}_val.json').read_text())
-  theirs = json.loads((SAMPLE / f'annotations/{kind}_val2017.json').read_text())
+  theirs = json.loads((coco_sample / f'annotations/{kind}_val2017.json').read_text())
   assert ours.keys() == theirs.keys()
   assert ours['info'].keys() == theirs['info'].keys()
   for key in ('licenses', 'images', 'annotations', 'categories'):

@@ -1,7 +1,6 @@
 """Panoptic quality against hand-worked numbers and against panopticapi."""
 
 import json
-import pathlib
 
 import numpy as np
 import pytest
@@ -16,8 +15,6 @@ from oanet_tf.data.panoptic_map import MAX_SEGMENT_ID, PanopticSegmentation, ids
 from oanet_tf.errors import InputError
 from oanet_tf.evaluation.coco_results import read_results
 from oanet_tf.evaluation.panoptic_quality import PanopticQuality, format_table
-
-SAMPLE = pathlib.Path(__file__).resolve().parents[2].parent / 'shared' / 'coco_sample'
 
 # Ids with gaps and not in the order of the labels: a stuff category comes first.
 GRASS, PERSON, DOG, SKY = 3, 7, 20, 90
@@ -277,9 +274,8 @@ def perturbed(truth):
   return truth._replace(segment_map=moved, is_crowd=np.zeros_like(truth.is_crowd))
 
 
-@pytest.mark.skipif(not SAMPLE.exists(), reason=f'{SAMPLE} is absent')
-def test_real_images(tmp_path):
-  json_path = SAMPLE / 'annotations' / 'panoptic_val2017.json'
+def test_real_images(coco_sample, tmp_path):
+  json_path = coco_sample / 'annotations' / 'panoptic_val2017.json'
   categories = PanopticCategories.from_json(json_path)
   against_itself, against_moved = PanopticQuality(categories), PanopticQuality(categories)
   annotation_pairs = []
