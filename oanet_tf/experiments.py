@@ -117,12 +117,12 @@ def oanet_synthetic() -> config_definitions.ExperimentConfig:
       ),
     ),
     trainer=config_definitions.TrainerConfig(
-      train_steps=1_500,
-      checkpoint_interval=500,
-      validation_interval=1_500,
+      train_steps=1_200,
+      checkpoint_interval=400,
+      validation_interval=1_200,
       summary_interval=20,
       max_to_keep=2,
-      optimizer_config=_stepwise([0.04, 0.004], [1_200], 100, 0.004),
+      optimizer_config=_stepwise([0.04, 0.004], [1_000], 100, 0.004),
     ),
   )
 
