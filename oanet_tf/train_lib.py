@@ -5,6 +5,7 @@ import dataclasses
 import logging
 import pathlib
 import time
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -65,19 +66,18 @@ def run(
   tf_keras.utils.set_random_seed(config.task.seed)
   strategy = tf.distribute.MirroredStrategy()
   categories = find_categories(config.task, model_dir)
+  # What can be wrong is looked at before the network is built.
   if mode == 'eval':
     inference.latest_checkpoint(model_dir)
   else:
     input_pipeline.list_shards(config.task.train_data.input_path)
-    inference.save_config(config, categories, model_dir)
   if mode != 'train':
     input_pipeline.list_shards(config.task.validation_data.input_path)
   state = create_state(config, categories, model_dir, strategy)
-  if mode != 'eval':
-    results = train(config, categories, model_dir, strategy, state, mode == 'train_and_eval')
-  else:
-    results = validate(config, categories, model_dir, strategy, state)
-  return results
+  if mode == 'eval':
+    return validate(config, categories, model_dir, strategy, state)
+  inference.save_config(config, categories, model_dir)
+  return train(config, categories, model_dir, strategy, state, mode == 'train_and_eval')
 
 
 def find_categories(task: config_lib.OANetTask, model_dir: pathlib.Path) -> PanopticCategories:
@@ -191,7 +191,9 @@ def train(
   return results
 
 
-def make_train_step(task: config_lib.OANetTask, strategy: tf.distribute.Strategy, state: State):  # noqa: ANN201
+def make_train_step(
+  task: config_lib.OANetTask, strategy: tf.distribute.Strategy, state: State
+) -> Callable[[dict[str, tf.Tensor]], dict[str, tf.Tensor]]:
   """One step over all replicas as a graph: a batch -> a dict of scalar losses."""
   model, optimizer = state.model, state.optimizer
 

@@ -19,5 +19,6 @@ fi
 echo "Installing into .venv; TensorFlow and the Model Garden take a few minutes."
 [[ -x .venv/bin/python ]] || "$python" -m venv .venv
 .venv/bin/python -m pip install --quiet --upgrade pip
-.venv/bin/python -m pip install --quiet --editable '.[test]'
+# setuptools warns of editable installations at length.
+PYTHONWARNINGS=ignore .venv/bin/python -m pip install --quiet --editable '.[test]'
 echo "$wanted" > "$stamp"

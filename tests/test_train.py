@@ -151,8 +151,7 @@ def test_a_bad_run_says_why_in_one_line(name, trained, tmp_path, monkeypatch, ca
     tmp_path / 'model', '--config_file', files, *arguments,
   )  # fmt: skip
   assert message in end_to_end.one_line_error(outcome)
-  if name != 'missing init checkpoint':
-    assert not (tmp_path / 'model').exists()
+  assert not (tmp_path / 'model').exists()
 
 
 def test_a_folder_that_is_no_model(tmp_path, monkeypatch, capsys):
