@@ -15,8 +15,6 @@ from oanet_tf.errors import InputError
 SHARING_MODES = ('none', 'backbone', 'backbone_and_fpn')
 BATCH_NORM_MODES = ('frozen', 'sync', 'plain')
 FUSION_METHODS = ('srm', 'heuristic')
-# Levels up to this one halve the input each time; what is coarser is rounded up.
-COARSEST_BACKBONE_LEVEL = 5
 
 
 @dataclasses.dataclass
@@ -141,15 +139,18 @@ class Data(hyperparams.Config):
   Attributes:
     input_path: glob of TFRecord shards, or several with commas between.
     global_batch_size: over all replicas.
-    output_size: [height, width] of the network input, multiples of 32. An image is scaled, its
-      shape kept, to the largest that fits, then padded below and on the right.
+    output_size: [height, width] for a landscape picture, transposed for a portrait one. The picture
+      is scaled, its shape kept, to the largest that fits, then padded below and on the right to
+      multiples of 32: [800, 1333] makes the short side 800 and the long one at most 1,333.
     random_flip: mirror half of the images.
     min_scale, max_scale: range of a random scale upon the fitting one; what sticks out is cropped
       at a random place.
+    color_jitter: brightness, contrast and saturation change at random by factors within 1 ± this.
     max_num_instances: of one image; further ones are left out of the instance losses.
     mask_size: side to which an instance's mask is resampled within its box.
     label_stride: of the panoptic labels that the stuff and SRM losses see.
     shuffle_buffer_size: in records.
+    skip_damaged: read each shard up to its first damaged record, rather than stop.
     rpn_match_threshold, rpn_unmatched_threshold: an anchor's IoU from which it is an object, and
       under which it is background.
     rpn_batch_size_per_im, rpn_fg_fraction: anchors sampled in an image, at most this share objects.
@@ -157,14 +158,16 @@ class Data(hyperparams.Config):
 
   input_path: str = ''
   global_batch_size: int = 16
-  output_size: list[int] = dataclasses.field(default_factory=lambda: [800, 1344])
+  output_size: list[int] = dataclasses.field(default_factory=lambda: [800, 1333])
   random_flip: bool = True
   min_scale: float = 1.0
   max_scale: float = 1.0
+  color_jitter: float = 0.0
   max_num_instances: int = 100
   mask_size: int = 112
   label_stride: int = 4
   shuffle_buffer_size: int = 1000
+  skip_damaged: bool = False
   rpn_match_threshold: float = 0.7
   rpn_unmatched_threshold: float = 0.3
   rpn_batch_size_per_im: int = 256
@@ -215,10 +218,7 @@ def check(task: OANetTask) -> None:
       f'task.train_data.label_stride is {label_stride}; it divides '
       f'task.model.spatial_ranking.stride, {ranking_stride}'
     )
-  stride = 2 ** min(model.max_level, COARSEST_BACKBONE_LEVEL)
   for split in ('train_data', 'validation_data'):
     size = getattr(task, split).output_size
-    if len(size) != 2 or any(side <= 0 or side % stride for side in size):
-      raise InputError(
-        f'task.{split}.output_size is {size}; it is [height, width], multiples of {stride}'
-      )
+    if len(size) != 2 or min(size) <= 0 or size[0] > size[1]:
+      raise InputError(f'task.{split}.output_size is {size}; it is [height, width], height ≤ width')

@@ -1,6 +1,7 @@
 """Panoptic maps of one's own pictures: `python -m oanet_tf.predict --help`."""
 
 import argparse
+import functools
 import pathlib
 import sys
 
@@ -63,9 +64,8 @@ def predict(
   model, config, categories = inference.load_model(model_dir)
   method = fusion or config.task.model.fusion.method
 
-  @tf.function(autograph=False, input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)])
-  def panoptic(image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    example = network_input(image, config.task.validation_data.output_size)
+  def panoptic(image: tf.Tensor, portrait: bool) -> tuple[tf.Tensor, tf.Tensor]:
+    example = network_input(image, config.task.validation_data.output_size, portrait)
     _, maps = inference.predict_panoptic(
       model,
       config.task.model,
@@ -76,12 +76,22 @@ def predict(
     )
     return maps[method].category_mask[0], maps[method].instance_mask[0]
 
+  # One trace for each orientation, whatever the pictures' sizes.
+  of_orientation = {
+    portrait: tf.function(
+      functools.partial(panoptic, portrait=portrait),
+      autograph=False,
+      input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)],
+    )
+    for portrait in (False, True)
+  }
   overlays = output_dir / 'overlays'
   overlays.mkdir(parents=True, exist_ok=True)
   with PanopticResultsWriter(output_dir, 'predictions', categories) as writer:
     for path in tqdm.tqdm(pictures, desc='predicting', unit='image', file=sys.stderr):
       image = read_picture(path)
-      masks = (mask.numpy() for mask in panoptic(tf.constant(image)))
+      portrait = image.shape[0] > image.shape[1]
+      masks = (mask.numpy() for mask in of_orientation[portrait](tf.constant(image)))
       segmentation = inference.to_segmentation(*masks, categories)
       writer.write(path.stem, f'{path.stem}.png', segmentation)
       overlay = visualize.draw_panoptic(image, segmentation, categories)

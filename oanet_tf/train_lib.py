@@ -16,7 +16,7 @@ from official.modeling import optimization
 
 from oanet_tf import config as config_lib
 from oanet_tf import inference, losses
-from oanet_tf.data import input_pipeline
+from oanet_tf.data import input_pipeline, shard_files
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.errors import InputError
 from oanet_tf.evaluation.evaluator import evaluate
@@ -29,10 +29,18 @@ log = logging.getLogger(__name__)
 
 @dataclasses.dataclass
 class State:
-  """What is trained, and where it is kept."""
+  """What is trained, and where it is kept.
+
+  Attributes:
+    model: the network.
+    optimizer: its `iterations` are the step.
+    position: [2] int64, of the next batch: epoch and place therein.
+    manager: of the checkpoints that hold all three.
+  """
 
   model: OANet
   optimizer: tf_keras.optimizers.Optimizer
+  position: tf.Variable
   manager: tf.train.CheckpointManager
 
   @property
@@ -70,9 +78,9 @@ def run(
   if mode == 'eval':
     inference.latest_checkpoint(model_dir)
   else:
-    input_pipeline.list_shards(config.task.train_data.input_path)
+    shard_files.list_shards(config.task.train_data.input_path)
   if mode != 'train':
-    input_pipeline.list_shards(config.task.validation_data.input_path)
+    shard_files.list_shards(config.task.validation_data.input_path)
   state = create_state(config, categories, model_dir, strategy)
   if mode == 'eval':
     return validate(config, categories, model_dir, strategy, state)
@@ -90,7 +98,7 @@ def find_categories(task: config_lib.OANetTask, model_dir: pathlib.Path) -> Pano
     return PanopticCategories.from_json(model_dir / inference.CATEGORIES_FILE)
   if not beside.is_file():
     # A glob that matches nothing explains itself better than its missing neighbour.
-    input_pipeline.list_shards(first)
+    shard_files.list_shards(first)
   return PanopticCategories.from_json(beside)
 
 
@@ -105,7 +113,8 @@ def create_state(
     model = build_oanet(config.task.model, categories, config.task.losses.l2_weight_decay)
     factory = optimization.OptimizerFactory(config.trainer.optimizer_config)
     optimizer = factory.build_optimizer(factory.build_learning_rate())
-  checkpoint = tf.train.Checkpoint(model=model, optimizer=optimizer)
+  position = tf.Variable([0, 0], dtype=tf.int64, trainable=False)
+  checkpoint = tf.train.Checkpoint(model=model, optimizer=optimizer, position=position)
   manager = tf.train.CheckpointManager(
     checkpoint, str(model_dir), max_to_keep=config.trainer.max_to_keep
   )
@@ -119,7 +128,7 @@ def create_state(
       'batch norm is frozen but there is no task.init_checkpoint: the backbone starts from random '
       'weights without normalisation; give a checkpoint, or task.model.batch_norm=plain'
     )
-  return State(model, optimizer, manager)
+  return State(model, optimizer, position, manager)
 
 
 def load_backbone(model: OANet, path: str) -> None:
@@ -151,9 +160,10 @@ def train(
 ) -> dict[str, dict] | None:
   """Trains up to `train_steps`, saving, logging and evaluating as the trainer's intervals say."""
   trainer = config.trainer
+  data, start = config.task.train_data, tuple(state.position.numpy().tolist())
   dataset = strategy.distribute_datasets_from_function(
     lambda context: input_pipeline.training_dataset(
-      config.task.train_data, config.task.model, categories, config.task.seed, context
+      data, config.task.model, categories, config.task.seed, context, start
     )
   )
   batches = iter(dataset)
@@ -165,13 +175,17 @@ def train(
     total=trainer.train_steps, initial=state.step, desc='training', unit='step'
   ) as progress:
     while (step := state.step + 1) <= trainer.train_steps:
-      for name, value in train_step(next(batches)).items():
+      with shard_files.named_errors(data.input_path):
+        batch = next(batches)
+      for name, value in train_step(batch).items():
         recent[name].append(value)
+      epoch, place = strategy.experimental_local_results(batch['position'])[0][0]
+      state.position.assign([epoch, place + 1])
       progress.update()
 
       if due(step, trainer.summary_interval):
         scalars = {name: float(np.mean(values)) for name, values in recent.items()}
-        images = config.task.train_data.global_batch_size * len(recent['loss'])
+        images = data.global_batch_size * len(recent['loss'])
         scalars['images_per_second'] = images / (time.perf_counter() - since)
         scalars['learning_rate'] = learning_rate(state.optimizer)
         write_scalars(writer, scalars, step)

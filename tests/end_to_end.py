@@ -10,9 +10,9 @@ from oanet_tf.data import convert, synthetic
 from tests import small_model
 
 
-def make_shards(folder: pathlib.Path) -> None:
+def make_shards(folder: pathlib.Path, num_train: int = 6, num_shards: int | None = None) -> None:
   """OccludedScenes at 64 px in `folder/scenes`, converted to `folder/shards`."""
-  synthetic.generate(folder / 'scenes', num_train=6, num_val=3, image_size=64, seed=3)
+  synthetic.generate(folder / 'scenes', num_train=num_train, num_val=3, image_size=64, seed=3)
   for split in ('train', 'val'):
     annotations = folder / 'scenes' / 'annotations'
     convert.convert(
@@ -22,6 +22,7 @@ def make_shards(folder: pathlib.Path) -> None:
       folder / 'shards',
       split,
       instances_json=annotations / f'instances_{split}.json',
+      num_shards=num_shards,
       num_workers=1,
     )
 

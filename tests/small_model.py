@@ -62,6 +62,6 @@ CROWD = decoded_record([(7, 0, 0, 64, 64)], 92, seed=5, crowd=True)
 
 
 def training_batch(task, categories, *records):
-  steps = preprocess.training_steps(task.train_data, task.model, categories)
+  steps = preprocess.training_steps(task.train_data, task.model, categories, portrait=False)
   examples = [preprocess.apply(steps, record) for record in records]
   return tf.nest.map_structure(lambda *values: tf.stack(values), *examples)

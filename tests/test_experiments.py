@@ -74,7 +74,7 @@ def test_every_config_file_fits(path):
     ('task.model.batch_norm=no', 'task.model.batch_norm'),
     ('task.model.fusion.method=random', 'one of srm, heuristic'),
     ('task.model.spatial_ranking.convolution=5x5', 'one of 1x1, 3x3, 1x7+7x1'),
-    ('task.train_data.output_size=[100,128]', 'multiples of 32'),
+    ('task.train_data.output_size=[128,100]', 'height ≤ width'),
     ('task.train_data.label_stride=3', 'label_stride'),
     ('{a: [', 'is not YAML'),
     ('[1, 2]', 'is not a mapping'),

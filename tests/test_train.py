@@ -92,6 +92,10 @@ def test_goes_on_from_the_checkpoint(trained, tmp_path, caplog):
   steps = [n for n in checkpoint.get_variable_to_shape_map() if 'optimizer/iter' in n]
   assert [checkpoint.get_tensor(name) for name in steps] == [5]
   momentum = [n for n in checkpoint.get_variable_to_shape_map() if 'momentum' in n]
+  # 6 images of which not all are square: two at a time, in one orientation.
+  (position,) = (n for n in checkpoint.get_variable_to_shape_map() if n.startswith('position'))
+  epoch, place = checkpoint.get_tensor(position)
+  assert epoch >= 0 and place >= 1 and epoch * 4 + place >= 5
   assert momentum and all(np.isfinite(checkpoint.get_tensor(name)).all() for name in momentum)
 
 

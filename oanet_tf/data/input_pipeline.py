@@ -1,32 +1,24 @@
-"""TFRecord shards -> batched tf.data."""
+"""TFRecord shards -> batched tf.data.
 
-import glob
+Serialized records are shuffled and dealt into batches first, and decoded after that, so that a run
+can start anywhere in the order of batches without decoding what comes before. An image lies in a
+canvas of its own orientation, hence a batch has images of one orientation.
+"""
 
 import tensorflow as tf
 
 from oanet_tf.config import Data, OANet
-from oanet_tf.data import preprocess, tf_example
+from oanet_tf.data import preprocess, shard_files, tf_example
 from oanet_tf.data.categories import PanopticCategories
-from oanet_tf.errors import InputError
 
+# Shards that are read at the same time, to mix their records.
+_INTERLEAVED_SHARDS = 8
+_LAST_EPOCH = 2**31
+# What does not fill a batch is left out at an epoch's end; a dataset of fewer batches than these is
+# therefore gone through several times in one epoch.
+_LEAST_BATCHES = 4
 
-def list_shards(input_path: str) -> list[str]:
-  """Files that a glob, or several with commas between, match, in order.
-
-  Raises:
-    InputError: if a glob matches none.
-  """
-  shards = []
-  for pattern in filter(None, (part.strip() for part in input_path.split(','))):
-    found = sorted(glob.glob(pattern))
-    if not found:
-      raise InputError(
-        f'{pattern}: no TFRecord file matches; scripts/convert_coco_tfrecord.py makes them'
-      )
-    shards.extend(found)
-  if not shards:
-    raise InputError('input_path is empty; set task.train_data.input_path (or validation_data)')
-  return shards
+Example = preprocess.Example
 
 
 def training_dataset(
@@ -35,8 +27,13 @@ def training_dataset(
   categories: PanopticCategories,
   seed: int,
   context: tf.distribute.InputContext | None = None,
+  start: tuple[int, int] = (0, 0),
 ) -> tf.data.Dataset:
   """An endless, shuffled dataset of batches of `preprocess.training_steps`' examples.
+
+  Each batch also has `position`, [B, 2] int64: its epoch, and its step's place therein. What comes
+  depends on seed, shards and settings alone: a dataset that starts after the last position of
+  another one goes on with what that one would have given.
 
   Args:
     data: the split.
@@ -44,65 +41,158 @@ def training_dataset(
     categories: of the dataset.
     seed: of shuffling and augmentation.
     context: under a strategy, which part of the input and of the batch this pipeline gives.
+    start: position of the first batch.
+
+  Raises:
+    InputError: if there is no shard.
   """
-  shards = list_shards(data.input_path)
-  dataset = _records(shards, context, shuffle_seed=seed, buffer=data.shuffle_buffer_size)
-  dataset = tf.data.Dataset.zip((dataset.repeat(), tf.data.Dataset.counter()))
-  steps = preprocess.training_steps(data, model, categories)
+  shards = _own_shards(data, context)
+  batch_size, step_size = _batch_sizes(data, context)
+  least = _LEAST_BATCHES * step_size
+  repeats = -(-least // max(1, shard_files.count_records(list(shards), most=least)))
+  pipeline = context.input_pipeline_id if context else 0
 
-  def parse(serialized: tf.Tensor, index: tf.Tensor) -> preprocess.Example:
-    example = tf_example.decode(serialized)
-    pipeline = context.input_pipeline_id if context else 0
-    return preprocess.apply(steps, {**example, 'seed': tf.stack([seed + 1000 * pipeline, index])})
+  def epoch(number: tf.Tensor) -> tf.data.Dataset:
+    epoch_seed = (seed + 2**32 * pipeline) * 1_000_003 + number
+    records = _shuffled(shards, data, context, repeats, epoch_seed)
+    examples = records.enumerate().map(
+      lambda index, record: {'record': record, 'seed': tf.stack([epoch_seed, index])}
+    )
+    steps = _by_orientation(examples, data, step_size, _without_rest)
+    return steps.enumerate().map(
+      lambda index, step: {
+        **step,
+        'position': tf.repeat(tf.stack([number, index])[None], step_size, axis=0),
+      }
+    )
 
-  dataset = dataset.map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-  dataset = dataset.batch(_per_replica(data, context), drop_remainder=True)
-  return dataset.prefetch(tf.data.AUTOTUNE)
+  steps = {
+    portrait: preprocess.training_steps(data, model, categories, portrait)
+    for portrait in (False, True)
+  }
+
+  @tf.autograph.experimental.do_not_convert
+  def decode(example: Example) -> Example:
+    decoded = {**tf_example.decode(example['record']), 'seed': example['seed']}
+    result = _by_case(data, example, lambda portrait: preprocess.apply(steps[portrait], decoded))
+    return {**result, 'position': example['position']}
+
+  dataset = tf.data.Dataset.range(start[0], _LAST_EPOCH).flat_map(epoch).skip(start[1]).unbatch()
+  dataset = dataset.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+  return dataset.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
 
 
 def evaluation_dataset(
   data: Data, context: tf.distribute.InputContext | None = None
 ) -> tf.data.Dataset:
-  """Every record once, in order: batches of `preprocess.evaluation_steps`' examples.
+  """Every record once: batches of `preprocess.evaluation_steps`' examples.
 
-  Truth maps and segment lists are padded with 0 to the batch's largest.
+  Truth maps and segment lists are padded with 0 to the batch's largest. All batches are full: the
+  last ones repeat records, where `is_repeated`, [B] bool, is set.
+
+  Raises:
+    InputError: if there is no shard.
   """
-  steps = preprocess.evaluation_steps(data)
-  dataset = _records(list_shards(data.input_path), context)
-  dataset = dataset.map(
-    lambda serialized: preprocess.apply(steps, tf_example.decode(serialized)),
-    num_parallel_calls=tf.data.AUTOTUNE,
-    deterministic=True,
+  shards = _own_shards(data, context)
+  batch_size, step_size = _batch_sizes(data, context)
+  files = list(shards), tf.constant(list(shards.values()), tf.int64)
+  records = tf.data.Dataset.from_tensor_slices(files).flat_map(_read)
+  examples = _own_records(records, data, context).map(
+    lambda record: {'record': record, 'is_repeated': False}
   )
-  dataset = dataset.padded_batch(_per_replica(data, context))
-  return dataset.prefetch(tf.data.AUTOTUNE)
+  steps = {portrait: preprocess.evaluation_steps(data, portrait) for portrait in (False, True)}
+
+  @tf.autograph.experimental.do_not_convert
+  def decode(example: Example) -> Example:
+    decoded = tf_example.decode(example['record'])
+    result = _by_case(data, example, lambda portrait: preprocess.apply(steps[portrait], decoded))
+    return {**result, 'is_repeated': example['is_repeated']}
+
+  dataset = _by_orientation(examples, data, step_size, _filled_up).unbatch()
+  dataset = dataset.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+  return dataset.padded_batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
 
 
-def _per_replica(data: Data, context: tf.distribute.InputContext | None) -> int:
-  size = data.global_batch_size
-  return context.get_per_replica_batch_size(size) if context else size
+def _batch_sizes(data: Data, context: tf.distribute.InputContext | None) -> tuple[int, int]:
+  """Images of one replica, and of all replicas that this pipeline feeds, in one step."""
+  if context is None:
+    return data.global_batch_size, data.global_batch_size
+  size = context.get_per_replica_batch_size(data.global_batch_size)
+  return size, size * context.num_replicas_in_sync // context.num_input_pipelines
 
 
-def _records(
-  shards: list[str],
-  context: tf.distribute.InputContext | None,
-  shuffle_seed: int | None = None,
-  buffer: int = 0,
+def _own_shards(data: Data, context: tf.distribute.InputContext | None) -> dict[str, int]:
+  """This pipeline's shards -> how many of their records to read; -1 is all."""
+  shards = shard_files.list_shards(data.input_path)
+  if context and len(shards) >= context.num_input_pipelines:
+    shards = shards[context.input_pipeline_id :: context.num_input_pipelines]
+  return shard_files.readable_records(shards) if data.skip_damaged else dict.fromkeys(shards, -1)
+
+
+def _own_records(
+  records: tf.data.Dataset, data: Data, context: tf.distribute.InputContext | None
 ) -> tf.data.Dataset:
-  """Serialized records of this pipeline's part of the shards."""
-  files = tf.data.Dataset.from_tensor_slices(shards)
-  if context and len(shards) >= context.num_input_pipelines > 1:
-    files = files.shard(context.num_input_pipelines, context.input_pipeline_id)
-  if shuffle_seed is not None:
-    files = files.shuffle(len(shards), seed=shuffle_seed)
-  dataset = files.interleave(
-    tf.data.TFRecordDataset,
-    cycle_length=8 if shuffle_seed is not None else 1,
-    num_parallel_calls=tf.data.AUTOTUNE,
-    deterministic=True,
-  )
+  """Where there are fewer shards than pipelines, each takes every so manyth record."""
+  shards = shard_files.list_shards(data.input_path)
   if context and len(shards) < context.num_input_pipelines:
-    dataset = dataset.shard(context.num_input_pipelines, context.input_pipeline_id)
-  if shuffle_seed is not None:
-    dataset = dataset.shuffle(buffer, seed=shuffle_seed)
-  return dataset
+    return records.shard(context.num_input_pipelines, context.input_pipeline_id)
+  return records
+
+
+def _shuffled(
+  shards: dict[str, int],
+  data: Data,
+  context: tf.distribute.InputContext | None,
+  repeats: int,
+  seed: tf.Tensor,
+) -> tf.data.Dataset:
+  """One epoch's records, in the order that a [] int64 seed gives."""
+  order = tf.random.experimental.stateless_shuffle(tf.range(len(shards)), tf.stack([seed, 0]))
+  counts = tf.constant(list(shards.values()), tf.int64)
+  files = tf.gather(list(shards), order), tf.gather(counts, order)
+  records = tf.data.Dataset.from_tensor_slices(files).interleave(
+    _read, cycle_length=_INTERLEAVED_SHARDS
+  )
+  records = _own_records(records, data, context).repeat(repeats)
+  return records.shuffle(data.shuffle_buffer_size, seed=seed, reshuffle_each_iteration=False)
+
+
+def _read(shard: tf.Tensor, count: tf.Tensor) -> tf.data.Dataset:
+  return tf.data.TFRecordDataset(shard).take(count)
+
+
+def _is_portrait(record: tf.Tensor) -> tf.Tensor:
+  keys = (tf_example.HEIGHT, tf_example.WIDTH)
+  size = tf.io.parse_single_example(
+    record, {key: tf.io.FixedLenFeature([], tf.int64) for key in keys}
+  )
+  return size[keys[0]] > size[keys[1]]
+
+
+def _by_orientation(examples: tf.data.Dataset, data: Data, size: int, collect) -> tf.data.Dataset:  # noqa: ANN001
+  """Groups of `size` examples of one orientation, in the order in which they get full."""
+  square = data.output_size[0] == data.output_size[1]
+  examples = examples.map(
+    lambda example: {**example, 'portrait': not square and _is_portrait(example['record'])}
+  )
+  return examples.group_by_window(
+    key_func=lambda example: tf.cast(example['portrait'], tf.int64),
+    reduce_func=lambda _, window: collect(window, size),
+    window_size=size,
+  )
+
+
+def _without_rest(window: tf.data.Dataset, size: int) -> tf.data.Dataset:
+  return window.batch(size, drop_remainder=True)
+
+
+def _filled_up(window: tf.data.Dataset, size: int) -> tf.data.Dataset:
+  again = window.repeat().map(lambda example: {**example, 'is_repeated': True})
+  return window.concatenate(again).take(size).batch(size, drop_remainder=True)
+
+
+def _by_case(data: Data, example: Example, result_of) -> Example:  # noqa: ANN001
+  """What an image of the example's orientation gives; a square canvas has but one case."""
+  if data.output_size[0] == data.output_size[1]:
+    return result_of(False)
+  return tf.cond(example['portrait'], lambda: result_of(True), lambda: result_of(False))

@@ -6,7 +6,7 @@ order in which records are worked on does not matter.
 
 # H, W original size; A, B network input; M instances; S mask side; T thing categories.
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -22,12 +22,16 @@ Step = Callable[[Example], Example]
 NO_INSTANCE = -1
 # Crowd regions of one image that training can ignore; COCO's images have three or four at most.
 MAX_CROWDS = 20
+# The network input's sides are multiples of it: levels 2 to 5 halve them each time.
+CANVAS_STRIDE = 32
 # An anchor or proposal that lies in a crowd by this share of its area is neither object nor
 # background.
 CROWD_OVERLAP = 0.5
 
 
-def training_steps(data: Data, model: OANet, categories: PanopticCategories) -> list[Step]:
+def training_steps(
+  data: Data, model: OANet, categories: PanopticCategories, portrait: bool
+) -> list[Step]:
   """Steps for training: `tf_example.decode`'s dict and a `seed` -> network input and targets.
 
   The result has
@@ -41,15 +45,17 @@ def training_steps(data: Data, model: OANet, categories: PanopticCategories) -> 
     category_labels: [A / label_stride, B / label_stride] int32, 0 for void.
     rpn_score_targets, rpn_box_targets: by level, as `official.vision.ops.anchor` makes them.
   """
+  fit, canvas = canvas_of(data.output_size, portrait)
   return [
     _assign_labels(categories),
-    _choose_geometry(data.output_size, data.random_flip, data.min_scale, data.max_scale),
-    _warp_image(data.output_size),
-    _warp_category_labels(data.output_size, data.label_stride),
+    _choose_geometry(fit, data.random_flip, data.min_scale, data.max_scale),
+    _distort_colors(data.color_jitter),
+    _warp_image(canvas),
+    _warp_category_labels(canvas, data.label_stride),
     _warp_boxes(),
     _sample_masks(data.mask_size),
     _separate_crowds(),
-    _assign_anchors(data, model),
+    _assign_anchors(data, model, canvas),
     _pad_instances(data.max_num_instances),
     _keep(
       'image', 'image_info', 'source_id', 'gt_boxes', 'gt_classes', 'gt_masks', 'crowd_boxes',
@@ -58,16 +64,17 @@ def training_steps(data: Data, model: OANet, categories: PanopticCategories) -> 
   ]  # fmt: skip
 
 
-def evaluation_steps(data: Data) -> list[Step]:
+def evaluation_steps(data: Data, portrait: bool) -> list[Step]:
   """Steps for evaluation: the network input as above, and the truth at the image's own size.
 
-  The result has `image`, `image_info`, `source_id`, `filename` where decoded, and
+  The result has `image`, `image_info`, `source_id` and
     segment_index: [H, W] int32, 0 void, k the k-th entry of
     segment_ids, segment_category_ids: [K] int32, segment_is_crowd: [K] bool.
   """
+  fit, canvas = canvas_of(data.output_size, portrait)
   return [
-    _choose_geometry(data.output_size, random_flip=False, min_scale=1.0, max_scale=1.0),
-    _warp_image(data.output_size),
+    _choose_geometry(fit, random_flip=False, min_scale=1.0, max_scale=1.0),
+    _warp_image(canvas),
     _keep(
       'image', 'image_info', 'source_id', 'segment_index', 'segment_ids', 'segment_category_ids',
       'segment_is_crowd',
@@ -75,16 +82,22 @@ def evaluation_steps(data: Data) -> list[Step]:
   ]  # fmt: skip
 
 
-def network_input(image: tf.Tensor, output_size: list[int]) -> Example:
+def network_input(image: tf.Tensor, output_size: Sequence[int], portrait: bool) -> Example:
   """One [H, W, 3] uint8 picture -> `image` [A, B, 3] and `image_info` [4, 2], as in evaluation."""
   example = {'image': image, 'height': tf.shape(image)[0], 'width': tf.shape(image)[1]}
-  for step in (
-    _choose_geometry(output_size, random_flip=False, min_scale=1.0, max_scale=1.0),
-    _warp_image(output_size),
+  fit, canvas = canvas_of(output_size, portrait)
+  steps = [
+    _choose_geometry(fit, random_flip=False, min_scale=1.0, max_scale=1.0),
+    _warp_image(canvas),
     _keep('image', 'image_info'),
-  ):
-    example = step(example)
-  return example
+  ]
+  return apply(steps, example)
+
+
+def canvas_of(output_size: Sequence[int], portrait: bool) -> tuple[list[int], list[int]]:
+  """[height, width] into which a picture is scaled, and those of the padded network input."""
+  fit = list(output_size)[::-1] if portrait else list(output_size)
+  return fit, [-(-side // CANVAS_STRIDE) * CANVAS_STRIDE for side in fit]
 
 
 def apply(steps: list[Step], example: Example) -> Example:
@@ -101,23 +114,29 @@ def _keep(*keys: str) -> Step:
 def _assign_labels(categories: PanopticCategories) -> Step:
   table = tf.constant(categories.label_of_id_table())
 
+  def labels_of(category_ids: tf.Tensor) -> tf.Tensor:
+    known = tf.less(category_ids, table.shape[0])
+    labels = tf.gather(table, tf.where(known, category_ids, 0))
+    fits = tf.reduce_all(labels != VOID_LABEL)
+    message = 'a category id of the record is not in categories.json'
+    with tf.control_dependencies([tf.debugging.Assert(fits, [message, category_ids])]):
+      return tf.identity(labels)
+
   def step(example: Example) -> Example:
-    labels = tf.gather(table, example['segment_category_ids'])
+    labels = labels_of(example['segment_category_ids'])
     label_of_index = tf.concat([[VOID_LABEL], labels], axis=0)
     return {
       **example,
       'category_map': tf.gather(label_of_index, example['segment_index']),
-      'object_labels': tf.gather(table, example['object_category_ids']),
+      'object_labels': labels_of(example['object_category_ids']),
     }
 
   return step
 
 
-def _choose_geometry(
-  output_size: list[int], random_flip: bool, min_scale: float, max_scale: float
-) -> Step:
+def _choose_geometry(fit: list[int], random_flip: bool, min_scale: float, max_scale: float) -> Step:
   """Adds `flip` [] bool and `image_info`: where the picture goes in the network input."""
-  output = np.array(output_size, np.float32)
+  output = np.array(fit, np.float32)
 
   def step(example: Example) -> Example:
     size = tf.cast(tf.stack([example['height'], example['width']]), tf.float32)
@@ -138,7 +157,26 @@ def _choose_geometry(
   return step
 
 
-def _warp_image(output_size: list[int]) -> Step:
+def _distort_colors(strength: float) -> Step:
+  """Brightness, contrast and saturation change by factors within 1 ± strength."""
+  if not strength:
+    return lambda example: example
+  low, high = 1.0 - strength, 1.0 + strength
+
+  def step(example: Example) -> Example:
+    image = tf.cast(example['image'], tf.float32)
+    # Apart from the geometry's draws, which take the seed itself.
+    seeds = [example['seed'] + 2**32 * n for n in (1, 2, 3)]
+    image *= tf.random.stateless_uniform([], seeds[0], low, high)
+    image = tf.image.stateless_random_contrast(image, low, high, seeds[1])
+    gray = tf.image.rgb_to_grayscale(image)
+    image = gray + (image - gray) * tf.random.stateless_uniform([], seeds[2], low, high)
+    return {**example, 'image': tf.clip_by_value(image, 0.0, 255.0)}
+
+  return step
+
+
+def _warp_image(canvas: list[int]) -> Step:
   def step(example: Example) -> Example:
     size, valid, scale, offset = tf.unstack(example['image_info'])
     image = tf.cast(example['image'], tf.float32)
@@ -149,19 +187,19 @@ def _warp_image(output_size: list[int]) -> Step:
     image = preprocess_ops.normalize_scaled_float_image(
       image / 255.0, preprocess_ops.MEAN_NORM, preprocess_ops.STDDEV_NORM
     )
-    image = tf.image.pad_to_bounding_box(image, 0, 0, *output_size)
-    return {**example, 'image': tf.ensure_shape(image, [*output_size, 3])}
+    image = tf.image.pad_to_bounding_box(image, 0, 0, *canvas)
+    return {**example, 'image': tf.ensure_shape(image, [*canvas, 3])}
 
   return step
 
 
-def _warp_category_labels(output_size: list[int], stride: int) -> Step:
+def _warp_category_labels(canvas: list[int], stride: int) -> Step:
   """Samples `category_map` at the middle of each stride × stride cell of the network input."""
 
   def step(example: Example) -> Example:
     info = example['image_info']
-    rows, row_valid = _source_indices(info[:, 0], output_size[0], stride)
-    columns, column_valid = _source_indices(info[:, 1], output_size[1], stride)
+    rows, row_valid = _source_indices(info[:, 0], canvas[0], stride)
+    columns, column_valid = _source_indices(info[:, 1], canvas[1], stride)
     columns = tf.where(example['flip'], tf.cast(info[0, 1], tf.int32) - 1 - columns, columns)
     labels = tf.gather(tf.gather(example['category_map'], rows), columns, axis=1)
     inside = tf.logical_and(row_valid[:, None], column_valid[None, :])
@@ -268,14 +306,14 @@ def _pad_instances(max_num_instances: int) -> Step:
   return step
 
 
-def _assign_anchors(data: Data, model: OANet) -> Step:
+def _assign_anchors(data: Data, model: OANet, canvas: list[int]) -> Step:
   boxes_by_level = anchor.build_anchor_generator(
     min_level=model.min_level,
     max_level=model.max_level,
     num_scales=model.anchor.num_scales,
     aspect_ratios=model.anchor.aspect_ratios,
     anchor_size=model.anchor.anchor_size,
-  )(data.output_size)
+  )(canvas)
   boxes_by_level = {level: boxes.numpy() for level, boxes in boxes_by_level.items()}
 
   def step(example: Example) -> Example:

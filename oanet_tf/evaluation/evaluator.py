@@ -11,11 +11,12 @@ import tqdm
 
 from oanet_tf import config as config_lib
 from oanet_tf import inference
-from oanet_tf.data import input_pipeline
+from oanet_tf.data import input_pipeline, shard_files
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.panoptic_map import PanopticSegmentation
 from oanet_tf.evaluation.coco_results import PanopticResultsWriter
 from oanet_tf.evaluation.panoptic_quality import PanopticQuality
+from oanet_tf.modeling.fusion import Panoptic
 from oanet_tf.modeling.oanet import OANet
 
 
@@ -66,31 +67,35 @@ def _predictions(
 ) -> Iterator[dict]:
   """One dict of numpy values an image: truth, `image_info`, and a `Panoptic` for each method."""
 
-  def replica_step(batch: dict[str, tf.Tensor]) -> dict:
-    canvas_size = tf.shape(batch['segment_index'])[1:3]
-    _, maps = inference.predict_panoptic(
-      model, task.model, methods, batch['image'], batch['image_info'], canvas_size
-    )
-    return {**{key: value for key, value in batch.items() if key != 'image'}, **maps}
+  def replica_step(images: tf.Tensor, image_info: tf.Tensor) -> dict[str, Panoptic]:
+    canvas_size = tf.cast(tf.reduce_max(image_info[:, 0], axis=0), tf.int32)
+    return inference.predict_panoptic(model, task.model, methods, images, image_info, canvas_size)[
+      1
+    ]
 
+  # Of what varies from batch to batch nothing is an argument, so there is one trace for each
+  # orientation of the images.
   @tf.function(autograph=False)
-  def step(iterator: tf.distribute.DistributedIterator) -> dict:
-    return strategy.run(replica_step, args=(next(iterator),))
+  def step(images: tf.Tensor, image_info: tf.Tensor) -> dict[str, Panoptic]:
+    return strategy.run(replica_step, args=(images, image_info))
 
+  data = task.validation_data
   dataset = strategy.distribute_datasets_from_function(
-    lambda context: input_pipeline.evaluation_dataset(task.validation_data, context)
+    lambda context: input_pipeline.evaluation_dataset(data, context)
   )
-  iterator = iter(dataset)
+  batches = iter(dataset)
   with tqdm.tqdm(desc='evaluating', unit='image', leave=False) as progress:
     while True:
-      try:
-        results = step(iterator)
-      except tf.errors.OutOfRangeError:
+      with shard_files.named_errors(data.input_path):
+        batch = next(batches, None)
+      if batch is None:
         return
-      for replica in _local(strategy, results):
+      maps = step(batch.pop('image'), batch['image_info'])
+      for replica in _local(strategy, {**batch, **maps}):
         for image in _unbatch(replica):
-          progress.update()
-          yield image
+          if not image['is_repeated']:
+            progress.update()
+            yield image
 
 
 def _local(strategy: tf.distribute.Strategy, results: dict) -> list[dict]:

@@ -56,7 +56,7 @@ def rectangle(y1, x1, y2, x2, height=64, width=64):
 
 
 def training(record, categories, **changes):
-  steps = preprocess.training_steps(*settings(**changes), categories)
+  steps = preprocess.training_steps(*settings(**changes), categories, portrait=False)
   return tf.nest.map_structure(lambda tensor: tensor.numpy(), preprocess.apply(steps, record))
 
 
@@ -106,7 +106,7 @@ def test_flip_mirrors_everything_alike(categories):
   mask[10, 5] = True
   record = decoded(objects=[(7, mask, False)], segments=[(7, mask, False)])
   data, model = settings(random_flip=True, mask_size=20)
-  steps = preprocess.training_steps(data, model, categories)
+  steps = preprocess.training_steps(data, model, categories, portrait=False)
   seen = set()
   for seed in range(8):
     record['seed'] = tf.constant([0, seed], tf.int64)
@@ -200,7 +200,7 @@ def test_within_crowd():
 def test_network_input_is_what_evaluation_sees():
   record = decoded(40, 60)
   data, _ = settings()
-  evaluated = preprocess.apply(preprocess.evaluation_steps(data), record)
-  alone = preprocess.network_input(record['image'], data.output_size)
+  evaluated = preprocess.apply(preprocess.evaluation_steps(data, portrait=False), record)
+  alone = preprocess.network_input(record['image'], data.output_size, portrait=False)
   np.testing.assert_array_equal(evaluated['image'], alone['image'])
   np.testing.assert_array_equal(evaluated['image_info'], alone['image_info'])

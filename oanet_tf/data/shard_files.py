@@ -1,0 +1,111 @@
+"""Finding TFRecord shards, and saying which of them is damaged."""
+
+import contextlib
+import glob
+import itertools
+import logging
+import os
+import struct
+from collections.abc import Iterator
+
+import tensorflow as tf
+
+from oanet_tf.data import tf_example
+from oanet_tf.errors import InputError
+
+log = logging.getLogger(__name__)
+
+# A record is its length (8 bytes), a checksum (4), the data and another checksum (4).
+_LENGTH, _CHECKSUM = struct.Struct('<Q'), 4
+
+
+def list_shards(input_path: str) -> list[str]:
+  """Files that a glob, or several with commas between, match, in order.
+
+  Raises:
+    InputError: if a glob matches none.
+  """
+  shards = []
+  for pattern in filter(None, (part.strip() for part in input_path.split(','))):
+    found = sorted(glob.glob(pattern))
+    if not found:
+      raise InputError(
+        f'{pattern}: no TFRecord file matches; scripts/convert_coco_tfrecord.py makes them'
+      )
+    shards.extend(found)
+  if not shards:
+    raise InputError('input_path is empty; set task.train_data.input_path (or validation_data)')
+  return shards
+
+
+def record_lengths(path: str) -> Iterator[int]:
+  """Lengths in bytes of a shard's records, from their headers alone; stops where one is cut off."""
+  size = os.path.getsize(path)
+  with open(path, 'rb') as file:
+    while file.tell() + _LENGTH.size + 2 * _CHECKSUM <= size:
+      (length,) = _LENGTH.unpack(file.read(_LENGTH.size))
+      if file.tell() + length + 2 * _CHECKSUM > size:
+        return
+      file.seek(length + 2 * _CHECKSUM, os.SEEK_CUR)
+      yield length
+
+
+def count_records(shards: list[str], most: int) -> int:
+  """How many records the shards hold, counted up to `most`."""
+  lengths = itertools.chain.from_iterable(map(record_lengths, shards))
+  return sum(1 for _ in itertools.islice(lengths, most))
+
+
+def readable_records(shards: list[str]) -> dict[str, int]:
+  """Reads all shards and gives, for each, how many of its records come before any damage.
+
+  Logs a warning for each damaged shard with the number of records that are lost.
+  """
+  readable = {}
+  for shard in shards:
+    readable[shard], damage = _read(shard, tf.data.TFRecordDataset(shard))
+    if damage is not None:
+      lost = max(1, sum(1 for _ in record_lengths(shard)) - readable[shard])
+      log.warning(
+        '%s: is damaged after record %d; %d records skipped', shard, readable[shard], lost
+      )
+  return readable
+
+
+@contextlib.contextmanager
+def named_errors(input_path: str) -> Iterator[None]:
+  """Turns an error of reading a dataset into one that names the guilty shard.
+
+  Raises:
+    InputError: if a shard is damaged, or has a record that cannot be decoded.
+  """
+  try:
+    yield
+  except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
+    for shard in list_shards(input_path):
+      dataset = tf.data.TFRecordDataset(shard).map(tf_example.decode)
+      count, damage = _read(shard, dataset)
+      if isinstance(damage, tf.errors.DataLossError):
+        raise InputError(
+          f'{shard}: is damaged after record {count}; convert it again, or set skip_damaged=true'
+        ) from None
+      if damage is not None:
+        raise InputError(f'{shard}: record {count + 1}: {_first_line(damage)}') from None
+    raise InputError(f'{input_path}: {_first_line(error)}') from None
+
+
+def _read(shard: str, dataset: tf.data.Dataset) -> tuple[int, tf.errors.OpError | None]:
+  """How many elements come, and the error that ends them, if any."""
+  count = 0
+  try:
+    for _ in dataset:
+      count += 1
+  except tf.errors.OpError as error:
+    return count, error
+  return count, None
+
+
+def _first_line(error: tf.errors.OpError) -> str:
+  """TensorFlow's own words, without the names of nodes about them."""
+  text = ' '.join(error.message.split())
+  return text.removeprefix('{{function_node ').split('[[')[0].split('}} ')[-1].strip()

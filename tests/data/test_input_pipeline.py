@@ -1,0 +1,191 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from oanet_tf import experiments
+from oanet_tf.data import input_pipeline, shard_files
+from oanet_tf.data.categories import Category, PanopticCategories
+from oanet_tf.errors import InputError
+from tests import end_to_end
+
+
+@pytest.fixture(scope='module')
+def shards(tmp_path_factory):
+  """OccludedScenes at 64 px: of 24 images about a quarter are not square."""
+  folder = tmp_path_factory.mktemp('shards')
+  end_to_end.make_shards(folder, num_train=24, num_shards=3)
+  return folder / 'shards'
+
+
+@pytest.fixture(scope='module')
+def scene_categories(shards):
+  return PanopticCategories.from_json(shards / 'categories.json')
+
+
+def settings(path, **changes):
+  task = experiments.load_experiment('oanet_synthetic').task
+  task.train_data.override(
+    {'input_path': str(path), 'output_size': [32, 64], 'global_batch_size': 4,
+     'shuffle_buffer_size': 10, **changes}
+  )  # fmt: skip
+  return task.train_data, task.model
+
+
+def training(shards, categories, seed=0, start=(0, 0), **changes):
+  data, model = settings(shards / 'train-*', **changes)
+  return input_pipeline.training_dataset(data, model, categories, seed, start=start)
+
+
+def ids_of(batches):
+  return [tuple(batch['source_id'].numpy().tolist()) for batch in batches]
+
+
+def position_of(batch):
+  return tuple(batch['position'].numpy()[0])
+
+
+def test_batches_have_one_orientation(shards, scene_categories):
+  shapes = set()
+  for batch in training(shards, scene_categories).take(12):
+    height, width = batch['image'].shape[1:3]
+    originals = batch['image_info'][:, 0].numpy()
+    assert ((originals[:, 0] > originals[:, 1]) == (height > width)).all()
+    shapes.add((height, width))
+  assert shapes == {(32, 64), (64, 32)}
+
+
+def test_an_epoch_gives_each_image_at_most_once_and_nearly_all(shards, scene_categories):
+  epochs = {}
+  for batch in training(shards, scene_categories, global_batch_size=2).take(30):
+    epoch, _ = position_of(batch)
+    epochs.setdefault(epoch, []).extend(batch['source_id'].numpy().tolist())
+  for ids in (epochs[0], epochs[1]):
+    # What does not fill a batch, of either orientation, waits for another epoch.
+    assert len(set(ids)) == len(ids) and 22 <= len(ids) <= 24
+  assert epochs[0] != epochs[1]
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_others(shards, scene_categories):
+  changes = {'min_scale': 0.5, 'max_scale': 2.0, 'color_jitter': 0.4}
+  first, again, other = (
+    list(training(shards, scene_categories, seed, **changes).take(5)) for seed in (1, 1, 2)
+  )
+  for one, two in zip(first, again, strict=True):
+    tf.nest.map_structure(np.testing.assert_array_equal, one, two)
+  assert ids_of(first) != ids_of(other)
+
+
+@pytest.mark.parametrize('steps', [1, 3, 8, 13])
+def test_a_run_goes_on_where_another_one_stopped(shards, scene_categories, steps):
+  whole = list(training(shards, scene_categories).take(steps + 4))
+  epoch, place = position_of(whole[steps - 1])
+  rest = training(shards, scene_categories, start=(epoch, place + 1)).take(4)
+  for expected, batch in zip(whole[steps:], rest, strict=True):
+    tf.nest.map_structure(np.testing.assert_array_equal, expected, batch)
+
+
+def test_a_batch_larger_than_the_dataset(shards, scene_categories):
+  dataset = training(shards, scene_categories, global_batch_size=40)
+  assert next(iter(dataset))['image'].shape[0] == 40
+
+
+def test_two_pipelines_share_the_records(shards, scene_categories):
+  """As two workers of two replicas each would."""
+  data, model = settings(shards / 'train-*', output_size=[64, 64])
+  seen = []
+  for pipeline in range(2):
+    context = tf.distribute.InputContext(2, pipeline, num_replicas_in_sync=4)
+    dataset = input_pipeline.training_dataset(data, model, scene_categories, 0, context)
+    first_epoch = dataset.take_while(lambda batch: batch['position'][0, 0] == 0)
+    batches = list(first_epoch)
+    assert all(batch['image'].shape[0] == 1 for batch in batches)
+    seen.append({name for ids in ids_of(batches) for name in ids})
+  assert not seen[0] & seen[1] and len(seen[0] | seen[1]) == 24
+
+
+def test_evaluation_gives_every_image_once_in_full_batches(shards):
+  data, _ = settings(shards / '*.tfrecord', global_batch_size=5)
+  ids = []
+  for batch in input_pipeline.evaluation_dataset(data):
+    assert batch['image'].shape[0] == 5
+    ids.extend(batch['source_id'].numpy()[~batch['is_repeated'].numpy()].tolist())
+  # 24 of train and 3 of val, whose ids begin at 1 as well.
+  assert sorted(map(int, ids)) == sorted([*range(1, 25), *range(1, 4)])
+
+
+def damage(path, how):
+  data = bytearray(path.read_bytes())
+  if how == 'truncated':
+    data = data[: len(data) * 2 // 3]
+  else:
+    data[len(data) // 2] ^= 1
+  path.write_bytes(data)
+
+
+@pytest.fixture
+def damaged(shards, tmp_path, request):
+  """A copy of the shards, the second of which is damaged."""
+  for path in shards.iterdir():
+    (tmp_path / path.name).write_bytes(path.read_bytes())
+  damage(tmp_path / 'train-00001-of-00003.tfrecord', request.param)
+  return tmp_path
+
+
+def read_all(dataset, data):
+  batches = iter(dataset)
+  with shard_files.named_errors(data.input_path):
+    return [batch for _, batch in zip(range(10), batches, strict=False)]
+
+
+@pytest.mark.parametrize('damaged', ['truncated', 'bit flipped'], indirect=True)
+def test_a_damaged_shard_is_named(damaged, scene_categories):
+  data, model = settings(damaged / 'train-*')
+  dataset = input_pipeline.training_dataset(data, model, scene_categories, 0)
+  with pytest.raises(InputError, match=r'train-00001-of-00003\.tfrecord: is damaged after record'):
+    read_all(dataset, data)
+
+
+@pytest.mark.parametrize('damaged', ['truncated', 'bit flipped'], indirect=True)
+def test_a_damaged_shard_is_skipped_with_a_count_if_told_so(damaged, scene_categories, caplog):
+  data, model = settings(damaged / 'train-*', skip_damaged=True, output_size=[64, 64])
+  dataset = input_pipeline.training_dataset(data, model, scene_categories, 0)
+  assert 'train-00001-of-00003.tfrecord: is damaged after record' in caplog.text
+  seen = {name for ids in ids_of(read_all(dataset, data)) for name in ids}
+  assert 16 <= len(seen) < 24
+
+
+def test_categories_that_do_not_fit(shards):
+  categories = PanopticCategories([Category(1, 'person', True, (0, 0, 0))])
+  data, model = settings(shards / 'train-*')
+  dataset = input_pipeline.training_dataset(data, model, categories, 0)
+  with pytest.raises(InputError, match=r'not in categories\.json'):
+    read_all(dataset, data)
+
+
+def test_a_record_of_something_else(tmp_path, scene_categories):
+  path = tmp_path / 'train-00000-of-00001.tfrecord'
+  with tf.io.TFRecordWriter(str(path)) as writer:
+    writer.write(b'this is no example')
+  data, model = settings(path, output_size=[64, 64])
+  dataset = input_pipeline.training_dataset(data, model, scene_categories, 0)
+  with pytest.raises(InputError, match=r'train-00000-of-00001\.tfrecord: record 1: '):
+    read_all(dataset, data)
+
+
+def test_record_lengths_stop_where_a_shard_is_cut_off(tmp_path):
+  path = tmp_path / 'a.tfrecord'
+  with tf.io.TFRecordWriter(str(path)) as writer:
+    for length in (0, 5, 1000):
+      writer.write(b'x' * length)
+  assert list(shard_files.record_lengths(str(path))) == [0, 5, 1000]
+  path.write_bytes(path.read_bytes()[:-1])
+  assert list(shard_files.record_lengths(str(path))) == [0, 5]
+  path.write_bytes(b'')
+  assert list(shard_files.record_lengths(str(path))) == []
+
+
+def test_color_jitter_changes_colours_alone(shards, scene_categories):
+  plain = next(iter(training(shards, scene_categories)))
+  jittered = next(iter(training(shards, scene_categories, color_jitter=0.5)))
+  assert float(tf.reduce_max(tf.abs(plain.pop('image') - jittered.pop('image')))) > 0.1
+  tf.nest.map_structure(np.testing.assert_array_equal, plain, jittered)
