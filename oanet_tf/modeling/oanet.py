@@ -7,7 +7,8 @@ import tensorflow as tf
 import tf_keras
 from official.vision.ops import anchor, box_ops
 
-from oanet_tf.data.preprocess import NO_INSTANCE, within_crowd
+from oanet_tf.data.anchor_targets import within_crowd
+from oanet_tf.data.preprocess import NO_INSTANCE
 from oanet_tf.modeling.mask_paste import paste_masks
 from oanet_tf.modeling.spatial_ranking import instance_tensor, ranking_scores
 

@@ -189,14 +189,6 @@ def test_anchor_targets_agree_with_the_boxes(categories):
   assert 1 <= positives <= 16 and positives + negatives == 32
 
 
-def test_within_crowd():
-  boxes = tf.constant([[0, 0, 10, 10], [0, 0, 10, 4], [0, 6, 10, 8], [-1, -1, -1, -1.0]])
-  crowds = tf.constant([[0, 5, 10, 20], [-1, -1, -1, -1.0]])
-  inside = preprocess.within_crowd(boxes, crowds)
-  np.testing.assert_array_equal(inside, [True, False, True, False])
-  assert not preprocess.within_crowd(boxes, crowds[:0]).numpy().any()
-
-
 def test_network_input_is_what_evaluation_sees():
   record = decoded(40, 60)
   data, _ = settings()

@@ -1,0 +1,183 @@
+"""Which anchors are objects and which background, for the region proposal network's losses.
+
+Gives what `official.vision.ops.anchor.RpnAnchorLabeler` gives, several times as fast: the overlap
+of a box with a grid of anchors is an outer product of overlaps along the two axes, and boxes of
+another size than a level's anchors are left out there. Also, sampling takes a seed, and anchors in
+crowds are ignored.
+"""
+
+# N anchors of all levels, H, W feature map of a level, A anchors at a location, M boxes, P pairs.
+
+import numpy as np
+import tensorflow as tf
+from official.vision.ops import anchor, box_ops
+
+from oanet_tf.config import Data, OANet
+
+# An anchor or proposal that lies in a crowd by this share of its area is neither object nor
+# background.
+CROWD_OVERLAP = 0.5
+
+
+class AnchorLabeler:
+  """Labels the anchors of one size of network input."""
+
+  def __init__(self, data: Data, model: OANet, canvas: list[int]):
+    """Makes the anchors.
+
+    Args:
+      data: gives thresholds and numbers of samples.
+      model: gives levels, sizes and shapes of anchors.
+      canvas: [height, width] of the network input.
+    """
+    self._data = data
+    by_level = anchor.build_anchor_generator(
+      min_level=model.min_level,
+      max_level=model.max_level,
+      num_scales=model.anchor.num_scales,
+      aspect_ratios=model.anchor.aspect_ratios,
+      anchor_size=model.anchor.anchor_size,
+    )(canvas)
+    self._grids = {
+      level: boxes.numpy().reshape(*boxes.shape[:2], -1, 4) for level, boxes in by_level.items()
+    }
+    self._boxes = np.concatenate([grid.reshape(-1, 4) for grid in self._grids.values()])
+
+  def __call__(
+    self, gt_boxes: tf.Tensor, crowd_boxes: tf.Tensor, seed: tf.Tensor
+  ) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
+    """Labels anchors and samples among them.
+
+    Args:
+      gt_boxes: [M, 4] float32 with area, in pixels of the network input; M may be 0.
+      crowd_boxes: [K, 4] regions to ignore.
+      seed: [2] int64.
+
+    Returns:
+      By level, [H, W, A] int32 scores' targets (1 object, 0 background, -1 neither or not sampled)
+      and [H, W, 4 A] float32 boxes' targets, 0 where an anchor is no object.
+    """
+    best = tf.concat([self._best_overlap(grid, gt_boxes) for grid in self._grids.values()], axis=0)
+    matched = tf.where(best >= self._data.rpn_match_threshold)[:, 0]
+    # With a box far off, so that there is one to choose from.
+    candidates = tf.concat([gt_boxes, tf.constant([[-2e4, -2e4, -1e4, -1e4]])], axis=0)
+    matched_boxes = tf.argmax(overlap(self._anchors(matched), candidates), axis=1)
+    # Each box's best anchor is an object too, and that box's, whatever the overlap.
+    forced = self._best_anchors(gt_boxes)
+    matched = tf.concat([matched, forced], axis=0)
+    matched_boxes = tf.concat([matched_boxes, tf.range(tf.size(forced, tf.int64))], axis=0)
+
+    objects = tf.scatter_nd(matched[:, None], tf.ones_like(matched, tf.int32), [len(self._boxes)])
+    objects = objects > 0
+    background = (best < self._data.rpn_unmatched_threshold) & ~objects
+    background &= ~within_crowd(tf.constant(self._boxes), crowd_boxes)
+    scores = self._sample(objects, background, seed)
+    targets = self._encode(matched, tf.gather(gt_boxes, matched_boxes))
+    return self._by_level(scores), self._by_level(targets)
+
+  def _anchors(self, indices: tf.Tensor) -> tf.Tensor:
+    return tf.gather(tf.constant(self._boxes), indices)
+
+  def _best_overlap(self, grid: np.ndarray, gt_boxes: tf.Tensor) -> tf.Tensor:
+    """[H W A]: each anchor's largest overlap, or 0 where all are under the unmatched threshold."""
+    area = (grid[..., 2] - grid[..., 0]) * (grid[..., 3] - grid[..., 1])
+    gt_area = _area(gt_boxes)
+    # The overlap is at most the ratio of the areas.
+    ratio = tf.minimum(gt_area, area.max()) / tf.maximum(gt_area, area.min())
+    gt_boxes = tf.boolean_mask(gt_boxes, ratio >= self._data.rpn_unmatched_threshold)
+    rows, columns = _overlap_along_axes(grid, gt_boxes)
+    shared = rows[:, :, None, :] * columns[:, None, :, :]
+    overlaps = shared / (area + _area(gt_boxes)[:, None, None, None] - shared)
+    return tf.reshape(tf.maximum(tf.reduce_max(overlaps, axis=0), 0.0), [-1])
+
+  def _best_anchors(self, gt_boxes: tf.Tensor) -> tf.Tensor:
+    """[M] int64: the index of the anchor that overlaps each box most.
+
+    Anchors of one shape share most with a box where the overlaps along both axes are largest.
+    """
+    overlaps, indices, first = [], [], 0
+    for grid in self._grids.values():
+      height, width, count, _ = grid.shape
+      rows, columns = _overlap_along_axes(grid, gt_boxes)
+      shared = tf.reduce_max(rows, axis=1) * tf.reduce_max(columns, axis=1)
+      area = _area(tf.constant(grid[0, 0]))
+      overlaps.append(shared / (area + _area(gt_boxes)[:, None] - shared))
+      place = tf.argmax(rows, axis=1) * width + tf.argmax(columns, axis=1)
+      indices.append(first + place * count + tf.range(count, dtype=tf.int64))
+      first += height * width * count
+    best = tf.argmax(tf.concat(overlaps, axis=1), axis=1)
+    return tf.gather(tf.concat(indices, axis=1), best, batch_dims=1)
+
+  def _sample(self, objects: tf.Tensor, background: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """[N] int32 scores' targets."""
+    noise = tf.random.stateless_uniform([len(self._boxes)], seed)
+    batch = self._data.rpn_batch_size_per_im
+    limit = int(batch * self._data.rpn_fg_fraction)
+    objects = _choose(objects, noise, limit, limit)
+    background = _choose(background, noise, batch, batch - tf.size(objects))
+    chosen = tf.concat([objects, background], axis=0)
+    values = tf.concat([tf.fill(tf.shape(objects), 2), tf.fill(tf.shape(background), 1)], axis=0)
+    return tf.scatter_nd(chosen[:, None], values, [len(self._boxes)]) - 1
+
+  def _encode(self, matched: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
+    """[N, 4] float32, 0 but at the matched anchors, of which the last mention counts."""
+    encoded = box_ops.encode_boxes(boxes, self._anchors(matched))
+    zeros = tf.zeros([len(self._boxes), 4])
+    return tf.tensor_scatter_nd_update(zeros, matched[:, None], encoded)
+
+  def _by_level(self, values: tf.Tensor) -> dict[str, tf.Tensor]:
+    sizes = [grid[..., 0].size for grid in self._grids.values()]
+    parts = zip(self._grids.items(), tf.split(values, sizes), strict=True)
+    return {level: tf.reshape(part, [*grid.shape[:2], -1]) for (level, grid), part in parts}
+
+
+def _overlap_along_axes(grid: np.ndarray, boxes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+  """[M, H, A] and [M, W, A]: how many pixels a box shares with a row and a column of anchors."""
+  low, high = boxes[:, None, None, :2], boxes[:, None, None, 2:]
+  rows, columns = grid[:, 0], grid[0]
+  shared_rows = tf.minimum(high[..., 0], rows[..., 2]) - tf.maximum(low[..., 0], rows[..., 0])
+  shared_columns = tf.minimum(high[..., 1], columns[..., 3])
+  shared_columns -= tf.maximum(low[..., 1], columns[..., 1])
+  return tf.nn.relu(shared_rows), tf.nn.relu(shared_columns)
+
+
+def _choose(
+  candidates: tf.Tensor, noise: tf.Tensor, most: int, limit: int | tf.Tensor
+) -> tf.Tensor:
+  """Indices of min(limit, count) of the candidates, those of the largest noise."""
+  most = min(most, candidates.shape[0])
+  values, indices = tf.math.top_k(tf.where(candidates, noise, -1.0), most)
+  count = tf.minimum(tf.reduce_sum(tf.cast(values >= 0.0, tf.int32)), limit)
+  return indices[:count]
+
+
+def _area(boxes: tf.Tensor) -> tf.Tensor:
+  return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+
+
+def _shared_area(boxes: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
+  """[..., N, K] pixels that each of [..., N, 4] shares with each of [..., K, 4]."""
+  low = tf.maximum(boxes[..., :, None, :2], others[..., None, :, :2])
+  high = tf.minimum(boxes[..., :, None, 2:], others[..., None, :, 2:])
+  return tf.reduce_prod(tf.nn.relu(high - low), axis=-1)
+
+
+def overlap(boxes: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
+  """[N, K] intersection over union of [N, 4] and [K, 4] boxes with area."""
+  shared = _shared_area(boxes, others)
+  return shared / (_area(boxes)[:, None] + _area(others)[None] - shared)
+
+
+def within_crowd(boxes: tf.Tensor, crowd_boxes: tf.Tensor) -> tf.Tensor:
+  """Which boxes lie in a crowd region by `CROWD_OVERLAP` of their area.
+
+  Args:
+    boxes: [..., N, 4].
+    crowd_boxes: [..., K, 4]; padding of -1 is no region.
+
+  Returns:
+    [..., N] bool; all False where K is 0.
+  """
+  inside = _shared_area(boxes, crowd_boxes)
+  area = _area(boxes)[..., None]
+  return tf.reduce_any((inside >= CROWD_OVERLAP * area) & (inside > 0.0), axis=-1)
