@@ -35,7 +35,7 @@ def oanet_losses(
     Scalars: `loss_rpn_class`, `loss_rpn_box`, `loss_class`, `loss_box`, `loss_mask`, `loss_stuff`
     (before λ), `loss_srm`, and `loss`, their weighted sum.
   """
-  losses = instance_losses(outputs, labels, settings, rpn_batch_size_per_im)
+  losses = instance_losses(outputs, settings, rpn_batch_size_per_im)
   losses['loss_stuff'] = stuff_loss(
     outputs['stuff_logits'], labels['category_labels'], num_things, object_context
   )
@@ -48,10 +48,7 @@ def oanet_losses(
 
 
 def instance_losses(
-  outputs: dict[str, tf.Tensor],
-  labels: dict[str, tf.Tensor],
-  settings: Losses,
-  rpn_batch_size_per_im: int,
+  outputs: dict[str, tf.Tensor], settings: Losses, rpn_batch_size_per_im: int
 ) -> dict[str, tf.Tensor]:
   """The five losses of Mask R-CNN, as `official.vision.tasks.maskrcnn.MaskRCNNTask`."""
   outputs = tf.nest.map_structure(
@@ -63,8 +60,8 @@ def instance_losses(
   box = maskrcnn_losses.FastrcnnBoxLoss(settings.frcnn_huber_loss_delta)
   mask = maskrcnn_losses.MaskrcnnLoss()
   return {
-    'loss_rpn_class': rpn_class(outputs['rpn_scores'], labels['rpn_score_targets']),
-    'loss_rpn_box': rpn_box(outputs['rpn_boxes'], labels['rpn_box_targets']),
+    'loss_rpn_class': rpn_class(outputs['rpn_scores'], outputs['rpn_score_targets']),
+    'loss_rpn_box': rpn_box(outputs['rpn_boxes'], outputs['rpn_box_targets']),
     'loss_class': box_class(outputs['class_outputs'], outputs['class_targets']),
     'loss_box': box(outputs['box_outputs'], outputs['class_targets'], outputs['box_targets']),
     'loss_mask': mask(

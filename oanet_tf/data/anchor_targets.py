@@ -45,7 +45,7 @@ class AnchorLabeler:
 
   def __call__(
     self, gt_boxes: tf.Tensor, crowd_boxes: tf.Tensor, seed: tf.Tensor
-  ) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
+  ) -> tuple[tf.Tensor, tf.Tensor]:
     """Labels anchors and samples among them.
 
     Args:
@@ -54,8 +54,8 @@ class AnchorLabeler:
       seed: [2] int64.
 
     Returns:
-      By level, [H, W, A] int32 scores' targets (1 object, 0 background, -1 neither or not sampled)
-      and [H, W, 4 A] float32 boxes' targets, 0 where an anchor is no object.
+      samples: [N] int8: 1 for a sampled object, 0 for sampled background, else -1.
+      matches: [N] int16: the box that an anchor is an object for, sampled or not, else -1.
     """
     best = tf.concat([self._best_overlap(grid, gt_boxes) for grid in self._grids.values()], axis=0)
     matched = tf.where(best >= self._data.rpn_match_threshold)[:, 0]
@@ -71,9 +71,12 @@ class AnchorLabeler:
     objects = objects > 0
     background = (best < self._data.rpn_unmatched_threshold) & ~objects
     background &= ~within_crowd(tf.constant(self._boxes), crowd_boxes)
-    scores = self._sample(objects, background, seed)
-    targets = self._encode(matched, tf.gather(gt_boxes, matched_boxes))
-    return self._by_level(scores), self._by_level(targets)
+    matches = tf.tensor_scatter_nd_update(
+      tf.fill([len(self._boxes)], tf.constant(-1, tf.int16)),
+      matched[:, None],
+      tf.cast(matched_boxes, tf.int16),
+    )
+    return self._sample(objects, background, seed), matches
 
   def _anchors(self, indices: tf.Tensor) -> tf.Tensor:
     return tf.gather(tf.constant(self._boxes), indices)
@@ -109,26 +112,51 @@ class AnchorLabeler:
     return tf.gather(tf.concat(indices, axis=1), best, batch_dims=1)
 
   def _sample(self, objects: tf.Tensor, background: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """[N] int32 scores' targets."""
+    """[N] int8 samples."""
     noise = tf.random.stateless_uniform([len(self._boxes)], seed)
     batch = self._data.rpn_batch_size_per_im
     limit = int(batch * self._data.rpn_fg_fraction)
     objects = _choose(objects, noise, limit, limit)
     background = _choose(background, noise, batch, batch - tf.size(objects))
     chosen = tf.concat([objects, background], axis=0)
-    values = tf.concat([tf.fill(tf.shape(objects), 2), tf.fill(tf.shape(background), 1)], axis=0)
-    return tf.scatter_nd(chosen[:, None], values, [len(self._boxes)]) - 1
+    values = tf.concat([tf.ones_like(objects), tf.zeros_like(background)], axis=0)
+    return tf.tensor_scatter_nd_update(
+      tf.fill([len(self._boxes)], tf.constant(-1, tf.int8)),
+      chosen[:, None],
+      tf.cast(values, tf.int8),
+    )
 
-  def _encode(self, matched: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
-    """[N, 4] float32, 0 but at the matched anchors, of which the last mention counts."""
-    encoded = box_ops.encode_boxes(boxes, self._anchors(matched))
-    zeros = tf.zeros([len(self._boxes), 4])
-    return tf.tensor_scatter_nd_update(zeros, matched[:, None], encoded)
 
-  def _by_level(self, values: tf.Tensor) -> dict[str, tf.Tensor]:
-    sizes = [grid[..., 0].size for grid in self._grids.values()]
-    parts = zip(self._grids.items(), tf.split(values, sizes), strict=True)
-    return {level: tf.reshape(part, [*grid.shape[:2], -1]) for (level, grid), part in parts}
+def rpn_targets(
+  samples: tf.Tensor, matches: tf.Tensor, gt_boxes: tf.Tensor, anchors: dict[str, tf.Tensor]
+) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
+  """A batch of `AnchorLabeler`'s labels as the Model Garden's losses take them.
+
+  Args:
+    samples: [B, N] int8.
+    matches: [B, N] int16.
+    gt_boxes: [B, M, 4] float32.
+    anchors: [H, W, 4 A] by level.
+
+  Returns:
+    By level, [B, H, W, A] int32 scores' targets, and [B, H, W, 4 A] float32 boxes' targets, 0 where
+    an anchor is no object.
+  """
+  boxes = tf.concat([tf.reshape(grid, [1, -1, 4]) for grid in anchors.values()], axis=1)
+  is_object = matches[..., None] >= 0
+  matched = tf.gather(gt_boxes, tf.maximum(tf.cast(matches, tf.int32), 0), batch_dims=1)
+  encoded = box_ops.encode_boxes(tf.where(is_object, matched, boxes), boxes)
+  encoded = tf.where(is_object, encoded, 0.0)
+  sizes = [grid.shape[0] * grid.shape[1] * grid.shape[2] // 4 for grid in anchors.values()]
+  shapes = {level: [-1, *grid.shape[:2], grid.shape[2] // 4] for level, grid in anchors.items()}
+
+  def by_level(values: tf.Tensor, channels: int) -> dict[str, tf.Tensor]:
+    parts = zip(shapes.items(), tf.split(values, sizes, axis=1), strict=True)
+    return {
+      level: tf.reshape(part, [*shape[:3], shape[3] * channels]) for (level, shape), part in parts
+    }
+
+  return by_level(tf.cast(samples, tf.int32), 1), by_level(encoded, 4)
 
 
 def _overlap_along_axes(grid: np.ndarray, boxes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

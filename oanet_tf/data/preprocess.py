@@ -38,7 +38,7 @@ def training_steps(
   """Steps for training: `tf_example.decode`'s dict and a `seed` -> network input and targets.
 
   The result has
-    image: [A, B, 3] float32, normalised by ImageNet's mean and deviation, 0 in the padding.
+    image: [A, B, 3] uint8.
     image_info: [4, 2] float32: original size, size of the picture within the input, scale, offset
       of the crop (the Model Garden's layout).
     source_id: [] string.
@@ -46,7 +46,7 @@ def training_steps(
       padded with -1.
     crowd_boxes: [20, 4], padded with -1.
     category_labels: [A / label_stride, B / label_stride] int32, 0 for void.
-    rpn_score_targets, rpn_box_targets: by level, as `official.vision.ops.anchor` makes them.
+    anchor_samples, anchor_matches: of `anchor_targets.AnchorLabeler`.
   """
   fit, canvas = canvas_of(data.output_size, portrait)
   return [
@@ -62,7 +62,7 @@ def training_steps(
     _pad_instances(data.max_num_instances),
     _keep(
       'image', 'image_info', 'source_id', 'gt_boxes', 'gt_classes', 'gt_masks', 'crowd_boxes',
-      'category_labels', 'rpn_score_targets', 'rpn_box_targets',
+      'category_labels', 'anchor_samples', 'anchor_matches',
     ),
   ]  # fmt: skip
 
@@ -180,8 +180,7 @@ def _distort_colors(strength: float) -> Step:
 
 
 def _warp_image(canvas: list[int]) -> Step:
-  mean = np.array(preprocess_ops.MEAN_RGB, np.float32)
-  deviation = np.array(preprocess_ops.STDDEV_RGB, np.float32)
+  """Makes `image` [A, B, 3] uint8, black in the padding; bytes are four times as quick to move."""
 
   def step(example: Example) -> Example:
     size, valid, scale, offset = tf.unstack(example['image_info'])
@@ -190,8 +189,7 @@ def _warp_image(canvas: list[int]) -> Step:
     image = tf.image.resize(image, tf.cast(tf.round(size * scale), tf.int32))
     start, length = tf.cast(offset, tf.int32), tf.cast(valid, tf.int32)
     image = tf.slice(image, [start[0], start[1], 0], [length[0], length[1], 3])
-    # `preprocess_ops.normalize_image`, in one multiplication and one addition.
-    image = tf.cast(image, tf.float32) * (1.0 / deviation) - mean / deviation
+    image = tf.cast(tf.round(tf.cast(image, tf.float32)), tf.uint8)
     image = tf.image.pad_to_bounding_box(image, 0, 0, *canvas)
     return {**example, 'image': tf.ensure_shape(image, [*canvas, 3])}
 
@@ -317,7 +315,8 @@ def _assign_anchors(data: Data, model: OANet, canvas: list[int]) -> Step:
   def step(example: Example) -> Example:
     # Apart from the draws of the geometry, which takes the seed itself.
     seed = example['seed'] + 2**33
-    scores, boxes = labeler(example['gt_boxes'], example['crowd_boxes'], seed)
-    return {**example, 'rpn_score_targets': scores, 'rpn_box_targets': boxes}
+    gt_boxes = example['gt_boxes'][: data.max_num_instances]
+    samples, matches = labeler(gt_boxes, example['crowd_boxes'], seed)
+    return {**example, 'anchor_samples': samples, 'anchor_matches': matches}
 
   return step

@@ -140,4 +140,4 @@ def _freeze_batch_norm(model: OANet) -> None:
 
 def _make_variables(model: OANet, size: int) -> None:
   info = tf.constant([[[size, size], [size, size], [1, 1], [0, 0]]], tf.float32)
-  model(tf.zeros([1, size, size, 3]), info, training=False)
+  model(tf.zeros([1, size, size, 3], tf.uint8), info, training=False)

@@ -5,9 +5,9 @@
 
 import tensorflow as tf
 import tf_keras
-from official.vision.ops import anchor, box_ops
+from official.vision.ops import anchor, box_ops, preprocess_ops
 
-from oanet_tf.data.anchor_targets import within_crowd
+from oanet_tf.data.anchor_targets import rpn_targets, within_crowd
 from oanet_tf.data.preprocess import NO_INSTANCE
 from oanet_tf.modeling.mask_paste import paste_masks
 from oanet_tf.modeling.spatial_ranking import instance_tensor, ranking_scores
@@ -98,13 +98,14 @@ class OANet(tf_keras.Model):
     """The forward pass.
 
     Args:
-      images: [B, H, W, 3] float32 as `data.preprocess` makes them; H and W static.
+      images: [B, H, W, 3] uint8 as `data.preprocess` makes them; H and W static.
       image_info: [B, 4, 2] float32.
       labels: in training, `data.preprocess.training_steps`' examples.
       training: targets and raw predictions for the losses, or detections.
 
     Returns:
-      In training `rpn_scores`, `rpn_boxes` by level; `class_outputs` [B, N, C], `box_outputs`
+      In training `rpn_scores`, `rpn_boxes`, `rpn_score_targets`, `rpn_box_targets` by level;
+      `class_outputs` [B, N, C], `box_outputs`
       [B, N, 4C], `class_targets`, `box_targets`; `mask_outputs`, `mask_targets` [B, K, M, M],
       `mask_class_targets` [B, K]; `stuff_logits` of all supervised categories; `instance_tensor`
       and `ranking_logits` [B, h, w, T].
@@ -113,6 +114,7 @@ class OANet(tf_keras.Model):
       [B, N, M, M] probabilities in the box; `stuff_logits` [B, h, w, S] of the stuff categories
       alone; `ranking_map` [B, h, w, T], `ranking_scores` [B, N].
     """
+    images = normalize(images, image_info)
     backbone_features = self.backbone(images)
     features = self.decoder(backbone_features)
     stuff_logits = self.stuff_head(self._stuff_features(images, backbone_features, features))
@@ -120,6 +122,12 @@ class OANet(tf_keras.Model):
     proposals = self._propose(rpn_scores, rpn_boxes, images, image_info, training)
     if training:
       outputs = {'rpn_scores': rpn_scores, 'rpn_boxes': rpn_boxes, 'stuff_logits': stuff_logits}
+      outputs['rpn_score_targets'], outputs['rpn_box_targets'] = rpn_targets(
+        labels['anchor_samples'],
+        labels['anchor_matches'],
+        labels['gt_boxes'],
+        self._anchors(images.shape[1:3]),
+      )
       outputs.update(self._instance_training(features, proposals, labels))
       outputs.update(self._ranking_training(images, labels))
       return outputs
@@ -223,3 +231,20 @@ class OANet(tf_keras.Model):
     height, width = (side // self._ranking_stride for side in images.shape[1:3])
     pasted = paste_masks(masks, boxes / self._ranking_stride, height, width)
     return tf.cast(pasted >= self._mask_threshold, tf.float32)
+
+
+def normalize(images: tf.Tensor, image_info: tf.Tensor) -> tf.Tensor:
+  """[B, H, W, 3] uint8 -> float32 by ImageNet's mean and deviation, 0 in the padding.
+
+  The constants are those of the Model Garden's `preprocess_ops.normalize_image`.
+  """
+  mean, deviation = (
+    tf.constant(values) for values in (preprocess_ops.MEAN_RGB, preprocess_ops.STDDEV_RGB)
+  )
+  normalized = (tf.cast(images, tf.float32) - mean) / deviation
+  rows, columns = (
+    tf.range(tf.cast(images.shape[axis + 1], tf.float32)) < image_info[:, 1, axis, None]
+    for axis in (0, 1)
+  )
+  inside = tf.logical_and(rows[:, :, None, None], columns[:, None, :, None])
+  return tf.where(inside, normalized, 0.0)

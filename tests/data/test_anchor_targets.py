@@ -10,6 +10,17 @@ CANVAS = [96, 160]
 NO_CROWD = tf.zeros([0, 4])
 
 
+def label(labeler, boxes, crowds=NO_CROWD, seed=0):
+  """Labels of one image, as the losses take them."""
+  samples, matches = labeler(boxes, crowds, tf.constant([0, seed], tf.int64))
+  anchors = {
+    level: tf.constant(grid.reshape(*grid.shape[:2], -1)) for level, grid in labeler._grids.items()
+  }
+  padded = tf.pad(boxes, [[0, 1], [0, 0]], constant_values=-1.0)
+  targets = anchor_targets.rpn_targets(samples[None], matches[None], padded[None], anchors)
+  return tuple({level: part[0] for level, part in by_level.items()} for by_level in targets)
+
+
 def make(**changes):
   task = experiments.load_experiment('oanet_r50fpn_coco').task
   task.train_data.override({'rpn_batch_size_per_im': 100_000, 'rpn_fg_fraction': 1.0, **changes})
@@ -42,7 +53,7 @@ def flat(by_level, last):
 def test_equals_the_model_gardens(seed, count):
   labeler, task = make()
   boxes = random_boxes(seed, count)
-  scores, targets = labeler(boxes, NO_CROWD, tf.constant([0, seed], tf.int64))
+  scores, targets = label(labeler, boxes, seed=seed)
   expected_scores, expected_targets = reference(boxes, task)
   scores, expected_scores = flat(scores, 1)[:, 0], flat(expected_scores, 1)[:, 0]
   targets, expected_targets = flat(targets, 4), flat(expected_targets, 4)
@@ -61,7 +72,7 @@ def test_equals_the_model_gardens(seed, count):
 
 def test_no_box():
   labeler, _ = make(rpn_batch_size_per_im=32)
-  scores, targets = labeler(tf.zeros([0, 4]), NO_CROWD, tf.constant([0, 1], tf.int64))
+  scores, targets = label(labeler, tf.zeros([0, 4]), seed=1)
   values = np.concatenate([part.numpy().ravel() for part in scores.values()])
   assert (values == 0).sum() == 32 and (values == 1).sum() == 0
   assert not any(part.numpy().any() for part in targets.values())
@@ -72,7 +83,7 @@ def test_samples_at_most_the_share_of_objects_and_fills_up_with_background():
   boxes = tf.constant([[10.0, 10, 42, 42], [40.0, 60, 90, 120]])
   chosen = []
   for seed in range(4):
-    scores, _ = labeler(boxes, NO_CROWD, tf.constant([0, seed], tf.int64))
+    scores, _ = label(labeler, boxes, seed=seed)
     values = np.concatenate([part.numpy().ravel() for part in scores.values()])
     assert 1 <= (values == 1).sum() <= 5 and (values >= 0).sum() == 20
     chosen.append(tuple(np.flatnonzero(values == 0)))
@@ -82,7 +93,7 @@ def test_samples_at_most_the_share_of_objects_and_fills_up_with_background():
 def test_every_box_has_an_anchor_however_odd():
   labeler, _ = make()
   odd = tf.constant([[0.0, 0, 1, 160], [50.0, 50, 51, 51], [0.0, 0, 96, 160]])
-  scores, targets = labeler(odd, NO_CROWD, tf.constant([0, 0], tf.int64))
+  scores, targets = label(labeler, odd, seed=0)
   assert sum((part.numpy() == 1).sum() for part in scores.values()) >= 3
   assert all(np.isfinite(part.numpy()).all() for part in targets.values())
 
@@ -90,7 +101,7 @@ def test_every_box_has_an_anchor_however_odd():
 def test_anchors_in_a_crowd_are_ignored():
   labeler, _ = make()
   crowd = tf.constant([[0.0, 0, 96, 80]])
-  scores, _ = labeler(tf.zeros([0, 4]), crowd, tf.constant([0, 0], tf.int64))
+  scores, _ = label(labeler, tf.zeros([0, 4]), crowd)
   finest = scores['2'].numpy()  # [24, 40, 3], a location every 4 pixels.
   assert (finest[6:18, 6:14] == -1).all() and (finest[6:18, 26:34] == 0).all()
 

@@ -1,13 +1,15 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from official.vision.ops import preprocess_ops
 
 from oanet_tf import losses
 from oanet_tf.data.categories import Category, PanopticCategories
 from oanet_tf.errors import InputError
-from oanet_tf.modeling import build
+from oanet_tf.modeling import build, oanet
 from tests import small_model
 
+BLACK = tf.zeros([1, 64, 64, 3], tf.uint8)
 INFO = tf.constant([[[64, 64], [64, 64], [1, 1], [0, 0]]], tf.float32)
 
 
@@ -35,7 +37,7 @@ def small(categories):
 
 def test_inference_outputs(small):
   model, _ = small
-  outputs = model(tf.zeros([2, 64, 64, 3]), tf.repeat(INFO, 2, 0), training=False)
+  outputs = model(tf.zeros([2, 64, 64, 3], tf.uint8), tf.repeat(INFO, 2, 0), training=False)
   assert outputs['detection_boxes'].shape == (2, 6, 4)
   assert outputs['detection_masks'].shape == (2, 6, 28, 28)
   assert outputs['stuff_logits'].shape == (2, 16, 16, 2)
@@ -46,9 +48,19 @@ def test_inference_outputs(small):
   np.testing.assert_allclose(tf.reduce_sum(outputs['ranking_map'], -1), 1.0, atol=1e-5)
 
 
+def test_normalizes_as_the_model_garden_and_leaves_the_padding_zero():
+  images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3)).astype(np.uint8)
+  info = np.tile([[[8, 8], [5, 7], [1, 1], [0, 0]]], (2, 1, 1)).astype(np.float32)
+  normalized = oanet.normalize(images, info).numpy()
+  for image, result in zip(images, normalized, strict=True):
+    expected = preprocess_ops.normalize_image(tf.constant(image))
+    np.testing.assert_allclose(result[:5, :7], expected[:5, :7], atol=1e-5)
+  assert not normalized[:, 5:].any() and not normalized[:, :, 7:].any()
+
+
 def test_a_batch_is_the_same_as_one_by_one(small):
   model, _ = small
-  images = tf.random.stateless_normal([2, 64, 64, 3], [0, 1])
+  images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3)).astype(np.uint8)
   both = model(images, tf.repeat(INFO, 2, 0), training=False)
   for index in range(2):
     alone = model(images[index : index + 1], INFO, training=False)
@@ -139,7 +151,7 @@ def test_stuff_only_supervision(categories):
 @pytest.mark.parametrize('convolution', ['1x1', '3x3'])
 def test_other_ranking_convolutions(categories, convolution):
   model, _ = make(categories, f'task.model.spatial_ranking.convolution={convolution}')
-  outputs = model(tf.zeros([1, 64, 64, 3]), INFO, training=False)
+  outputs = model(BLACK, INFO, training=False)
   assert outputs['ranking_map'].shape == (1, 32, 32, 2)
 
 
@@ -157,13 +169,13 @@ def test_frozen_batch_norm_is_not_trained(categories):
 @pytest.mark.parametrize('model_id', [34, 50])
 def test_deeper_backbones(categories, model_id):
   model, _ = make(categories, f'task.model.backbone.resnet.model_id={model_id}')
-  assert model(tf.zeros([1, 64, 64, 3]), INFO, training=False)['stuff_logits'].shape[-1] == 2
+  assert model(BLACK, INFO, training=False)['stuff_logits'].shape[-1] == 2
 
 
 @pytest.mark.slow
 def test_resnet_101(categories):
   model, _ = make(categories, 'task.model.backbone.resnet.model_id=101')
-  assert model(tf.zeros([1, 64, 64, 3]), INFO, training=False)['stuff_logits'].shape[-1] == 2
+  assert model(BLACK, INFO, training=False)['stuff_logits'].shape[-1] == 2
 
 
 def test_weight_decay_is_half_the_sum_of_squares_of_the_kernels(categories):
@@ -182,5 +194,5 @@ def test_a_dataset_without_things_is_refused():
 def test_a_dataset_without_stuff_works():
   things = PanopticCategories([Category(1, 'person', True, (0, 0, 0))])
   model, _ = make(things)
-  outputs = model(tf.zeros([1, 64, 64, 3]), INFO, training=False)
+  outputs = model(BLACK, INFO, training=False)
   assert outputs['stuff_logits'].shape == (1, 16, 16, 0)
