@@ -71,7 +71,8 @@ def run(
     InputError: if data, categories or checkpoint are missing or do not fit.
   """
   model_dir = pathlib.Path(model_dir)
-  tf_keras.utils.set_random_seed(config.task.seed)
+  # Not 0: tf.data takes no tensor for a seed where TensorFlow's own is 0.
+  tf_keras.utils.set_random_seed(config.task.seed + 1)
   strategy = tf.distribute.MirroredStrategy()
   categories = find_categories(config.task, model_dir)
   # What can be wrong is looked at before the network is built.
