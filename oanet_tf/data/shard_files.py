@@ -6,12 +6,15 @@ import itertools
 import logging
 import os
 import struct
-from collections.abc import Iterator
-
-import tensorflow as tf
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from oanet_tf.data import tf_example
 from oanet_tf.errors import InputError
+
+if TYPE_CHECKING:
+  # Loaded where it is used: arguments are checked before, and TensorFlow takes seconds.
+  import tensorflow as tf
 
 log = logging.getLogger(__name__)
 
@@ -19,23 +22,36 @@ log = logging.getLogger(__name__)
 _LENGTH, _CHECKSUM = struct.Struct('<Q'), 4
 
 
-def list_shards(input_path: str) -> list[str]:
-  """Files that a glob, or several with commas between, match, in order.
+def find_shards(patterns: Sequence[str]) -> list[str]:
+  """Files, and those that globs match, in order, each once.
 
   Raises:
-    InputError: if a glob matches none.
+    InputError: if one matches nothing, or is a folder.
   """
-  shards = []
-  for pattern in filter(None, (part.strip() for part in input_path.split(','))):
-    found = sorted(glob.glob(pattern))
-    if not found:
+  found = []
+  for pattern in patterns:
+    matches = [pattern] if os.path.exists(pattern) else sorted(glob.glob(pattern))
+    if not matches:
       raise InputError(
         f'{pattern}: no TFRecord file matches; scripts/convert_coco_tfrecord.py makes them'
       )
-    shards.extend(found)
-  if not shards:
+    found.extend(matches)
+  for path in found:
+    if os.path.isdir(path):
+      raise InputError(f"{path}: is a folder; give its shards, '{path}/*.tfrecord'")
+  return list(dict.fromkeys(found))
+
+
+def list_shards(input_path: str) -> list[str]:
+  """`find_shards` of what a config says: a file or glob, or several with commas between.
+
+  Raises:
+    InputError: if there is none, or one matches nothing or is a folder.
+  """
+  patterns = [part.strip() for part in input_path.split(',') if part.strip()]
+  if not patterns:
     raise InputError('input_path is empty; set task.train_data.input_path (or validation_data)')
-  return shards
+  return find_shards(patterns)
 
 
 def record_lengths(path: str) -> Iterator[int]:
@@ -50,6 +66,23 @@ def record_lengths(path: str) -> Iterator[int]:
       yield length
 
 
+def count_whole_records(shard: str) -> int:
+  """Records of a shard, by its headers alone, so that a million takes seconds.
+
+  Raises:
+    InputError: if there is none, or lengths and the file's size do not fit.
+  """
+  lengths = list(record_lengths(shard))
+  if sum(lengths) + len(lengths) * (_LENGTH.size + 2 * _CHECKSUM) != os.path.getsize(shard):
+    raise InputError(
+      f'{shard}: record {len(lengths)} is truncated or damaged, or this is no TFRecord file; '
+      'convert or copy it again'
+    )
+  if not lengths:
+    raise InputError(f'{shard}: holds no record; convert it again')
+  return len(lengths)
+
+
 def count_records(shards: list[str], most: int) -> int:
   """How many records the shards hold, counted up to `most`."""
   lengths = itertools.chain.from_iterable(map(record_lengths, shards))
@@ -61,6 +94,8 @@ def readable_records(shards: list[str]) -> dict[str, int]:
 
   Logs a warning for each damaged shard with the number of records that are lost.
   """
+  import tensorflow as tf
+
   readable = {}
   for shard in shards:
     readable[shard], damage = _read(shard, tf.data.TFRecordDataset(shard))
@@ -79,6 +114,8 @@ def named_errors(input_path: str) -> Iterator[None]:
   Raises:
     InputError: if a shard is damaged, or has a record that cannot be decoded.
   """
+  import tensorflow as tf
+
   try:
     yield
   except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
@@ -94,8 +131,10 @@ def named_errors(input_path: str) -> Iterator[None]:
     raise InputError(f'{input_path}: {_first_line(error)}') from None
 
 
-def _read(shard: str, dataset: tf.data.Dataset) -> tuple[int, tf.errors.OpError | None]:
+def _read(shard: str, dataset: 'tf.data.Dataset') -> 'tuple[int, tf.errors.OpError | None]':
   """How many elements come, and the error that ends them, if any."""
+  import tensorflow as tf
+
   count = 0
   try:
     for _ in dataset:
@@ -105,7 +144,7 @@ def _read(shard: str, dataset: tf.data.Dataset) -> tuple[int, tf.errors.OpError 
   return count, None
 
 
-def _first_line(error: tf.errors.OpError) -> str:
+def _first_line(error: 'tf.errors.OpError') -> str:
   """TensorFlow's own words, without the names of nodes about them."""
   text = ' '.join(error.message.split())
   return text.removeprefix('{{function_node ').split('[[')[0].split('}} ')[-1].strip()

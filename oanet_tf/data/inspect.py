@@ -1,0 +1,348 @@
+"""What is in TFRecord shards, in numbers and pictures: `python -m oanet_tf.data.inspect --help`.
+
+H, W height and width of an image, S segments, M objects, h, w height and width of an object's box.
+"""
+
+import argparse
+import contextlib
+import io
+import itertools
+import json
+import os
+import pathlib
+import re
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import tqdm
+
+from oanet_tf.data import inspect_pictures, shard_files, tf_example
+from oanet_tf.data.categories import PanopticCategories
+from oanet_tf.data.convert import CATEGORIES_FILE
+from oanet_tf.errors import InputError, run
+
+STATISTICS_FILE = 'statistics.json'
+CATEGORIES_PICTURE = 'categories.png'
+CONTACT_SHEET = 'contact_sheet.png'
+# Above it, the contact sheet is larger than viewers open.
+MAX_IMAGES = 100
+
+
+class Statistics:
+  """Counts over records, one after the other."""
+
+  def __init__(self, categories: PanopticCategories):
+    self._categories = categories
+    self._label_of_id = categories.label_of_id_table()
+    self._heights, self._widths, self._objects_per_image = [], [], []
+    self._crowd_segments = self._crowd_objects = 0
+    self._overlapping_boxes = self._overlapping_masks = 0
+    # By label, 0 being void.
+    self._segments, self._objects, self._images, self._pixels = np.zeros(
+      [4, categories.num_labels], np.int64
+    )
+
+  def add(self, record: inspect_pictures.Record) -> None:
+    """Counts a record of `checked_records`."""
+    self._heights.append(int(record['height']))
+    self._widths.append(int(record['width']))
+    self._objects_per_image.append(len(record['object_masks']))
+    self._crowd_segments += int(record['segment_is_crowd'].sum())
+    self._crowd_objects += int(record['object_is_crowd'].sum())
+    boxes, masks = overlapping_objects(record)
+    self._overlapping_boxes += int(boxes.sum())
+    self._overlapping_masks += int(masks.sum())
+
+    segment_labels = self._label_of_id[record['segment_category_ids']]
+    object_labels = self._label_of_id[record['object_category_ids']]
+    areas = np.bincount(record['segment_index'].ravel(), minlength=len(segment_labels) + 1)
+    np.add.at(self._segments, segment_labels, 1)
+    np.add.at(self._objects, object_labels, 1)
+    self._images[np.union1d(segment_labels, object_labels)] += 1
+    np.add.at(self._pixels, np.concatenate([[0], segment_labels]), areas)
+
+  def to_json(self) -> dict:
+    """The counts as plain numbers; there must have been a record.
+
+    `images_without_things` have no object. Medians are values that occur (of two, the lower). A
+    `pixel_share` is of all pixels; with `void_share` they add up to 1.
+    """
+    share = (self._pixels / self._pixels.sum()).tolist()
+    return {
+      'records': len(self._heights),
+      'segments': int(self._segments.sum()),
+      'crowd_segments': self._crowd_segments,
+      'objects': sum(self._objects_per_image),
+      'crowd_objects': self._crowd_objects,
+      'objects_with_overlapping_box': self._overlapping_boxes,
+      'objects_with_overlapping_mask': self._overlapping_masks,
+      'images_without_things': self._objects_per_image.count(0),
+      'void_share': share[0],
+      'image_height': _spread(self._heights),
+      'image_width': _spread(self._widths),
+      'objects_per_image': _spread(self._objects_per_image),
+      'categories': [
+        {
+          'id': category.id,
+          'name': category.name,
+          'isthing': int(category.is_thing),
+          'segments': int(self._segments[label]),
+          'objects': int(self._objects[label]),
+          'images': int(self._images[label]),
+          'pixel_share': share[label],
+        }
+        for label, category in enumerate(self._categories, start=1)
+      ],
+    }
+
+
+def _spread(values: Sequence[int]) -> dict[str, int]:
+  return {'min': min(values), 'median': statistics.median_low(values), 'max': max(values)}
+
+
+def overlapping_objects(record: inspect_pictures.Record) -> tuple[np.ndarray, np.ndarray]:
+  """Which objects overlap another; crowds are objects too.
+
+  Returns:
+    [M] bool by box, and [M] bool by mask: where a pixel is shared.
+  """
+  boxes, masks = record['object_boxes'], record['object_masks']
+  top_left = np.maximum(boxes[:, np.newaxis, :2], boxes[:, :2])
+  bottom_right = np.minimum(boxes[:, np.newaxis, 2:], boxes[:, 2:])
+  meets = (top_left < bottom_right).all(axis=-1)
+  covers = np.zeros(record['segment_index'].shape, np.int32)
+  for box, mask in zip(boxes, masks, strict=True):
+    covers[inspect_pictures.slices(box)] += mask
+  by_mask = [
+    (covers[inspect_pictures.slices(box)][mask] > 1).any()
+    for box, mask in zip(boxes, masks, strict=True)
+  ]
+  return meets.sum(axis=1) > 1, np.array(by_mask, bool)  # each box meets itself
+
+
+def read_categories(shards: Sequence[pathlib.Path], file: str | None) -> PanopticCategories:
+  """The categories of a file, or else those beside the shards.
+
+  Raises:
+    InputError: if there is no such file, it is malformed, or shards of different categories meet.
+  """
+  if file:
+    return PanopticCategories.from_json(file)
+  paths = list(dict.fromkeys(shard.parent / CATEGORIES_FILE for shard in shards))
+  for path in paths:
+    if not path.exists():
+      raise InputError(f'{path}: there is no such file; name the right one with --categories')
+  categories = PanopticCategories.from_json(paths[0])
+  for path in paths[1:]:
+    if PanopticCategories.from_json(path) != categories:
+      raise InputError(f'{path}: has other categories than {paths[0]}; inspect them one by one')
+  return categories
+
+
+def checked_records(
+  shard: pathlib.Path, categories: PanopticCategories
+) -> Iterator[inspect_pictures.Record]:
+  """A shard's records in order: `tf_example.decode`'s dicts, with masks as M arrays [h, w] bool.
+
+  Raises:
+    InputError: if the shard is damaged, a record is not of the schema, has a category that is
+      unknown, or contradicts itself.
+  """
+  import tensorflow as tf
+
+  dataset = tf.data.TFRecordDataset(str(shard))
+  dataset = dataset.map(tf_example.decode, tf.data.AUTOTUNE, deterministic=True).prefetch(2)
+  records = dataset.as_numpy_iterator()
+  for index in itertools.count():
+    try:
+      record = next(records)
+      masks = [tf.io.decode_png(png, channels=1).numpy() for png in record['object_masks']]
+    except StopIteration:
+      return
+    except tf.errors.DataLossError as error:
+      raise InputError(f'{shard}: {_fact(error.message)}; convert or copy it again') from None
+    except tf.errors.InvalidArgumentError as error:
+      raise InputError(
+        f'{shard}: record {index} is no panoptic record of schema {tf_example.SCHEMA} '
+        f'({_fact(error.message)})'
+      ) from None
+    record = {**record, 'object_masks': [mask[..., 0] > 0 for mask in masks]}
+    fault = _misfit(record, categories) or _contradiction(record)
+    if fault:
+      raise InputError(f'{shard}: image {inspect_pictures.source_id(record)} {fault}')
+    yield record
+
+
+def _fact(message: str) -> str:
+  """TensorFlow's message without the names of its operations."""
+  line = re.sub(r'^\{\{.*?\}\} |.*Iterator::Root(::\w+)*: ', '', message.split('\n')[0])
+  return re.sub(r' \[Op:.*|assertion failed: | \[Condition.*|[\[\]]', '', line)
+
+
+def _misfit(record: inspect_pictures.Record, categories: PanopticCategories) -> str | None:
+  objects, segments = (record[f'{kind}_category_ids'].tolist() for kind in ('object', 'segment'))
+  for category_id in segments + objects:
+    if category_id not in categories:
+      return (
+        f'has category {category_id}, which is unknown; is {CATEGORIES_FILE} of another dataset?'
+      )
+  for category_id in objects:
+    if not categories.is_thing(categories.label(category_id)):
+      return (
+        f'has an object of category {category_id}, stuff; is {CATEGORIES_FILE} of another dataset?'
+      )
+  return None
+
+
+def _contradiction(record: inspect_pictures.Record) -> str | None:
+  size = (int(record['height']), int(record['width']))
+  if record['image'].shape[:2] != size or record['segment_index'].shape != size:
+    return f'is not of the size {size} that its record gives; convert it again'
+  if record['segment_index'].max(initial=0) > len(record['segment_ids']):
+    return 'has a pixel of a segment that is not listed; convert it again'
+  for box, mask in zip(record['object_boxes'], record['object_masks'], strict=True):
+    inside = (box >= 0).all() and (box[2:] <= size).all()
+    if not inside or (box[2:] - box[:2] != mask.shape).any():
+      return 'has an object whose box and mask do not fit; convert it again'
+  return None
+
+
+def table(counts: Mapping) -> str:
+  """`Statistics.to_json` as lines of text."""
+
+  def spread(key: str) -> str:
+    return '{min:,} … {median:,} … {max:,}'.format(**counts[key])
+
+  rows = {
+    'records': f'{counts["records"]:,}',
+    'without things': f'{counts["images_without_things"]:,}',
+    'height in pixels': f'{spread("image_height")} (least … median … greatest)',
+    'width in pixels': spread('image_width'),
+    'void': f'{inspect_pictures.percent(counts["void_share"])} of the pixels',
+    'segments': f'{counts["segments"]:,}, of which crowds: {counts["crowd_segments"]:,}',
+    'objects': f'{counts["objects"]:,}, of which crowds: {counts["crowd_objects"]:,}',
+    'objects per image': spread('objects_per_image'),
+    'whose box overlaps': f'{counts["objects_with_overlapping_box"]:,}',
+    'whose mask overlaps': f'{counts["objects_with_overlapping_mask"]:,}',
+  }
+  lines = [f'{name:<20} {value}' for name, value in rows.items()]
+  columns = (
+    f'{{:>5}} {{:<{inspect_pictures.LONGEST_NAME}}} {{:<5}} {{:>9}} {{:>9}} {{:>9}} {{:>11}}'
+  )
+  heading = ('id', 'category', '', 'segments', 'objects', 'images', 'of pixels')
+  lines += ['', columns.format(*heading)]
+  for c in counts['categories']:
+    name, kind = inspect_pictures.shortened(c['name']), 'thing' if c['isthing'] else 'stuff'
+    numbers = [f'{c[key]:,}' for key in ('segments', 'objects', 'images')]
+    share = inspect_pictures.percent(c['pixel_share'])
+    lines.append(columns.format(c['id'], name, kind, *numbers, share))
+  return '\n'.join(lines)
+
+
+def inspect(
+  shards: Sequence[pathlib.Path],
+  categories: PanopticCategories,
+  output_dir: pathlib.Path,
+  num_images: int = 16,
+) -> dict:
+  """Reads all shards once, and writes what the command line promises.
+
+  Args:
+    shards: TFRecord files.
+    categories: of the shards.
+    output_dir: is made if need be.
+    num_images: how many images to draw, spread over the shards evenly.
+  Returns:
+    `Statistics.to_json`.
+  Raises:
+    InputError: if a shard is damaged or does not fit the categories, or the folder cannot be
+      written.
+  """
+  _check_writable(output_dir)
+  lengths = [shard_files.count_whole_records(shard) for shard in shards]
+  total = sum(lengths)
+  num_images = min(num_images, total)
+  drawn = {(2 * i + 1) * total // (2 * num_images) for i in range(num_images)}
+  totals, pictures = Statistics(categories), []
+  numbered = itertools.count()
+  with tqdm.tqdm(total=total, desc='inspecting', unit='image') as bar:
+    for shard in shards:
+      for record in checked_records(shard, categories):
+        totals.add(record)
+        if next(numbered) in drawn:
+          pictures.append(inspect_pictures.draw_record(record, categories, shard.name))
+        bar.update()
+  counts = totals.to_json()
+  histogram = inspect_pictures.draw_categories(
+    counts['categories'], [category.color for category in categories]
+  )
+  with _replacing(output_dir / STATISTICS_FILE) as file:
+    file.write((json.dumps(counts, indent=1) + '\n').encode())
+  with _replacing(output_dir / CATEGORIES_PICTURE) as file:
+    histogram.save(file, 'PNG')
+  with _replacing(output_dir / CONTACT_SHEET) as file:
+    inspect_pictures.contact_sheet(pictures).save(file, 'PNG')
+  return counts
+
+
+def _check_writable(folder: pathlib.Path) -> None:
+  """Tells before the long work; makes nothing yet."""
+  folder = folder.resolve()
+  existing = next(path for path in (folder, *folder.parents) if path.exists())
+  if not existing.is_dir() or not os.access(existing, os.W_OK):
+    raise InputError(f'{folder}: cannot be made or written; choose another --output_dir')
+
+
+@contextlib.contextmanager
+def _replacing(path: pathlib.Path) -> Iterator[io.BufferedWriter]:
+  """A file that becomes `path` when it is whole."""
+  temporary = path.with_name(f'.{path.name}.part')
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with temporary.open('wb') as file:
+      yield file
+    os.replace(temporary, path)
+  except OSError as error:
+    raise InputError(f'{path}: cannot be written ({error.strerror})') from None
+  finally:
+    temporary.unlink(missing_ok=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+  """The command line; `arguments` are `sys.argv[1:]` unless given."""
+  parser = argparse.ArgumentParser(
+    prog='python -m oanet_tf.data.inspect',
+    description='Shows what is in TFRecord shards. Prints a table, and writes it as '
+    f'{STATISTICS_FILE}, a histogram of the categories ({CATEGORIES_PICTURE}), and images with '
+    f'their segments and objects drawn over them ({CONTACT_SHEET}).',
+  )
+  parser.add_argument('shards', nargs='+', metavar='SHARDS', help='TFRecord files, or globs')
+  parser.add_argument(
+    '--output_dir', required=True, type=pathlib.Path, help='folder of the results'
+  )
+  parser.add_argument(
+    '--categories', metavar='FILE', help=f'default: {CATEGORIES_FILE} beside the shards'
+  )
+  parser.add_argument(
+    '--num_images',
+    type=_image_count,
+    default=16,
+    help=f'images to draw, 1 to {MAX_IMAGES}, spread over the shards evenly (default: 16)',
+  )
+  arguments = parser.parse_args(arguments)
+  shards = [pathlib.Path(shard) for shard in shard_files.find_shards(arguments.shards)]
+  categories = read_categories(shards, arguments.categories)
+  print(table(inspect(shards, categories, arguments.output_dir, arguments.num_images)))
+  print(f'\n{arguments.output_dir}: {STATISTICS_FILE}, {CATEGORIES_PICTURE}, {CONTACT_SHEET}')
+
+
+def _image_count(text: str) -> int:
+  value = int(text)
+  if not 1 <= value <= MAX_IMAGES:
+    raise argparse.ArgumentTypeError(f'{value} is not in [1, {MAX_IMAGES}]')
+  return value
+
+
+if __name__ == '__main__':
+  run(main)
