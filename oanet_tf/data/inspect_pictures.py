@@ -38,7 +38,7 @@ def draw_record(record: Record, categories: PanopticCategories, shard: str) -> I
   names = [categories.category(categories.label(i)).name for i in panel['object_category_ids']]
   crowds = int(panel['object_is_crowd'].sum())
   truth = visualize.draw_panoptic(panel['image'], segmentation, categories)
-  title = f'{source_id(panel)[:LONGEST_NAME]} in {shard[-LONGEST_NAME:]}'
+  title = f'{source_id(panel)[:LONGEST_NAME]} in {shard.removesuffix(".tfrecord")[-LONGEST_NAME:]}'
   objects = f'objects: {len(names)}' + f', of which crowds (hatched): {crowds}' * (crowds > 0)
   row = visualize.side_by_side({title: truth, objects: draw_objects(panel, names)})
   return Image.fromarray(row)
