@@ -130,7 +130,7 @@ def _assign_labels(categories: PanopticCategories) -> Step:
     label_of_index = tf.concat([[VOID_LABEL], labels], axis=0)
     return {
       **example,
-      'category_map': tf.gather(label_of_index, example['segment_index']),
+      'label_of_index': label_of_index,
       'object_labels': labels_of(example['object_category_ids']),
     }
 
@@ -197,14 +197,15 @@ def _warp_image(canvas: list[int]) -> Step:
 
 
 def _warp_category_labels(canvas: list[int], stride: int) -> Step:
-  """Samples `category_map` at the middle of each stride × stride cell of the network input."""
+  """Samples the panoptic truth at the middle of each stride × stride cell of the network input."""
 
   def step(example: Example) -> Example:
     info = example['image_info']
     rows, row_valid = _source_indices(info[:, 0], canvas[0], stride)
     columns, column_valid = _source_indices(info[:, 1], canvas[1], stride)
     columns = tf.where(example['flip'], tf.cast(info[0, 1], tf.int32) - 1 - columns, columns)
-    labels = tf.gather(tf.gather(example['category_map'], rows), columns, axis=1)
+    index = tf.gather(tf.gather(example['segment_index'], rows), columns, axis=1)
+    labels = tf.gather(example['label_of_index'], index)
     inside = tf.logical_and(row_valid[:, None], column_valid[None, :])
     return {**example, 'category_labels': tf.where(inside, labels, VOID_LABEL)}
 
