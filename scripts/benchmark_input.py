@@ -50,9 +50,9 @@ def write_records(arguments: argparse.Namespace, folder: pathlib.Path) -> None:
   )
   import tensorflow as tf
 
-  from oanet_tf.data import coco_panoptic
+  from oanet_tf.data import coco_json, coco_panoptic
 
-  dataset = coco_panoptic.load(arguments.panoptic_json, arguments.panoptic_dir, arguments.image_dir)
+  dataset = coco_json.load(arguments.panoptic_json, arguments.panoptic_dir, arguments.image_dir)
   with tf.io.TFRecordWriter(str(folder / 'model_garden.tfrecord')) as writer:
     for entry in dataset.entries:
       record = coco_panoptic.read_record(entry, dataset.categories)

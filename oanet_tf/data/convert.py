@@ -1,28 +1,27 @@
 """Converts a COCO panoptic dataset to TFRecord shards; the schema is in tfrecords/README.md."""
 
 import argparse
-import collections
 import contextlib
 import functools
 import itertools
-import multiprocessing
-import operator
-import os
 import pathlib
 import re
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
+import numpy as np
 import tqdm
 
-from oanet_tf.data import coco_panoptic, tf_example
+from oanet_tf.data import coco_json, coco_panoptic, shards, tf_example
 from oanet_tf.data.categories import PanopticCategories
-from oanet_tf.data.coco_panoptic import FilePath, ImageEntry
+from oanet_tf.data.coco_json import FilePath, ImageEntry
+from oanet_tf.data.coco_panoptic import PanopticRecord
+from oanet_tf.data.objects import Overlaps, overlapping
+from oanet_tf.data.parallel import map_in_order
+from oanet_tf.data.shards import Progress, SkippedImage, Summary
+from oanet_tf.data.tf_example import MaskEncoding
 from oanet_tf.errors import InputError, run
 
 if TYPE_CHECKING:
@@ -33,29 +32,15 @@ CATEGORIES_FILE = 'categories.json'
 IMAGES_PER_SHARD = 500
 MAX_DEFAULT_SHARDS = 256
 
+OnError = Literal['raise', 'skip']
 
-class Summary(NamedTuple):
-  """What a conversion has written and left out, in numbers."""
 
-  images: int = 0
-  segments: int = 0
-  crowd_segments: int = 0
-  objects: int = 0
-  crowd_objects: int = 0
-  images_without_objects: int = 0
-  images_from_panoptic: int = 0
-  empty_instances: int = 0
-  unannotated_images: int = 0
+class Encoded(NamedTuple):
+  """One image: its features and numbers, or the error for which it is left out."""
 
-  def __str__(self) -> str:
-    return (
-      f'{self.images} images, {self.segments} segments ({self.crowd_segments} crowds), '
-      f'{self.objects} objects ({self.crowd_objects} crowds). '
-      f'Images without an object: {self.images_without_objects}; '
-      f'whose objects come from the panoptic masks: {self.images_from_panoptic}. '
-      f'Left out: {self.empty_instances} instances without a pixel, '
-      f'{self.unannotated_images} images without an annotation.'
-    )
+  features: tf_example.Features | None
+  summary: Summary
+  error: str | None
 
 
 def convert(
@@ -67,11 +52,21 @@ def convert(
   instances_json: FilePath | None = None,
   num_shards: int | None = None,
   num_workers: int | None = None,
+  on_error: OnError = 'raise',
+  mask_encoding: MaskEncoding = 'cropped',
+  overlaps: Overlaps = 'fill_holes',
 ) -> Summary:
-  """Writes `<split>-00000-of-000NN.tfrecord` and `categories.json` to `output_dir`.
+  """Writes `<split>-00000-of-000NN.tfrecord`, `<split>_summary.json` and `categories.json`.
 
   Images stay in the order of the panoptic JSON, shard after shard; the bytes do not depend on
-  `num_workers`. Shards of the same names are replaced. On an error, no file of this run stays.
+  `num_workers`, nor on how often the conversion was stopped and started again.
+
+  However it ends (by an error, Ctrl-C, SIGTERM or `kill -9`), the shards that were finished stay,
+  and the same call goes on after them; an unfinished one is a hidden file that nothing reads. The
+  summary then says `"complete": false`. If none was finished, no file is left.
+  Shards are of the same conversion if the JSON files' bytes, `num_shards`, `mask_encoding`,
+  `overlaps` and the schema are the same; whether pictures or PNGs have changed since is not
+  looked at.
 
   Args:
     image_dir: folder of the pictures.
@@ -82,48 +77,75 @@ def convert(
     instances_json: COCO instance annotations, whose masks may overlap.
     num_shards: default: one per 500 images, at most 256.
     num_workers: processes; default: the number of CPUs. 1 starts none.
+    on_error: whether an image whose files or masks are wrong ends the conversion, or is left out
+      and listed in the summary with the reason. Shards that leave images out are made anew if
+      'raise' follows 'skip'. What is wrong with a JSON file as such always ends it.
+    mask_encoding: see `tf_example.features`.
+    overlaps: how objects are made of panoptic masks; see `objects.objects_of_segments`.
 
   Raises:
-    InputError: if the dataset or an argument is wrong; see `coco_panoptic`.
+    InputError: if the dataset or an argument is wrong, see `coco_json.load`; if `output_dir` has
+      other shards of this split; if a file cannot be written, e.g. because the disk is full.
   """
   if not re.fullmatch(r'[\w.-]+', split):
     raise InputError(f'split {split!r} is not made of letters, digits, _, - and . only')
   print(f'reading {panoptic_json}', file=sys.stderr)
-  dataset = coco_panoptic.load(panoptic_json, panoptic_dir, image_dir, instances_json)
-  output_dir = pathlib.Path(output_dir)
+  dataset = coco_json.load(panoptic_json, panoptic_dir, image_dir, instances_json)
   parts = _deal(dataset.entries, num_shards)
-  names = [f'{split}-{i:05}-of-{len(parts):05}.tfrecord' for i in range(len(parts))]
-  _check_output(output_dir, split, names, dataset.categories)
-
-  summary = Summary(unannotated_images=dataset.num_unannotated)
-  encode = functools.partial(_encode_image, categories=dataset.categories)
-  with (
-    _removed_on_error(output_dir) as files,
-    tqdm.tqdm(total=len(dataset.entries), desc=split, unit='image') as bar,
-    contextlib.closing(_map_in_order(encode, dataset.entries, num_workers)) as encoded,
-  ):
-    for name, part in zip(names, parts, strict=True):
-      with _shard_writer(output_dir / name, files) as writer:
-        for features, counts in itertools.islice(encoded, len(part)):
-          writer.write(tf_example.serialize(features))
-          summary = Summary(*map(operator.add, summary, counts))
-          bar.update()
-    with _replacing(output_dir / CATEGORIES_FILE, files) as temporary:
+  parts = dict(zip(shards.shard_names(split, len(parts)), parts, strict=True))
+  made_of = {
+    'panoptic_json': shards.sha256(panoptic_json),
+    'instances_json': shards.sha256(instances_json) if instances_json else None,
+    'num_shards': len(parts),
+    'mask_encoding': mask_encoding,
+    'overlaps': overlaps,
+    'schema_version': tf_example.SCHEMA,
+  }
+  output_dir = pathlib.Path(output_dir)
+  _check_categories(output_dir / CATEGORIES_FILE, dataset.categories)
+  encode = functools.partial(
+    _encode_image,
+    categories=dataset.categories,
+    on_error=on_error,
+    mask_encoding=mask_encoding,
+    overlaps=overlaps,
+  )
+  start = Progress(made_of, dataset.num_unannotated, {}, [])
+  with shards.only_run(output_dir, split):
+    progress = shards.resume(output_dir, split, list(parts), start, on_error == 'skip')
+    _write_shards(output_dir, split, parts, progress, encode, num_workers)
+    path = output_dir / CATEGORIES_FILE
+    with shards.replacing(path) as temporary, shards.writing(path):
       dataset.categories.to_json(temporary)
-  return summary
+    shards.write_progress(shards.summary_path(output_dir, split), progress, is_complete=True)
+  return progress.total()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
   """The command line; `arguments` are `sys.argv[1:]` unless given."""
-  parser = argparse.ArgumentParser(description=__doc__)
+  arguments = _parser().parse_args(arguments)
+  signal.signal(signal.SIGTERM, signal.default_int_handler)
+  summary = convert(**vars(arguments))
+  print(f'{arguments.output_dir}, split {arguments.split}: {summary}')
+  if summary.skipped_images:
+    path = shards.summary_path(pathlib.Path(arguments.output_dir), arguments.split)
+    print(
+      f'{path} lists the {summary.skipped_images} images with an error. Once they are mended, '
+      'the same command with --on_error=raise makes their shards anew.'
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(
+    description=f'{__doc__} Stopped at any moment, the same command goes on where it was.'
+  )
   parser.add_argument('--image_dir', required=True, help='folder of the pictures')
   parser.add_argument('--panoptic_json', required=True, help='COCO panoptic annotations')
   parser.add_argument('--panoptic_dir', required=True, help='folder of the panoptic PNGs')
   parser.add_argument(
     '--instances_json',
     help='COCO instance annotations, whose masks may overlap; without them, and for images that '
-    'they do not list, objects come from the panoptic masks, with holes that other things occupy '
-    'filled in',
+    'they do not list, objects come from the panoptic masks',
   )
   parser.add_argument('--output_dir', required=True, help='folder of the shards')
   parser.add_argument('--split', required=True, help="how the shards' names begin, e.g. train")
@@ -135,9 +157,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
   parser.add_argument(
     '--num_workers', type=_positive, help='processes; default: the number of CPUs'
   )
-  arguments = parser.parse_args(arguments)
-  summary = convert(**vars(arguments))
-  print(f'{arguments.output_dir}, split {arguments.split}: {summary}')
+  parser.add_argument(
+    '--on_error',
+    choices=get_args(OnError),
+    default='raise',
+    help='raise: the first image with an error ends the conversion (default); skip: images with '
+    'an error are left out and listed in <split>_summary.json',
+  )
+  parser.add_argument(
+    '--mask_encoding',
+    choices=get_args(MaskEncoding),
+    default='cropped',
+    help='cropped: small and quick to decode (default); full_png: for the decoder of the '
+    'TensorFlow Model Garden',
+  )
+  parser.add_argument(
+    '--overlaps',
+    choices=get_args(Overlaps),
+    default='fill_holes',
+    help='of objects that come from panoptic masks. fill_holes: holes that other things occupy '
+    'are filled in (default); none: masks stay as they are',
+  )
+  return parser
 
 
 def _positive(text: str) -> int:
@@ -157,129 +198,97 @@ def _deal(entries: list[ImageEntry], num_shards: int | None) -> list[list[ImageE
   return [entries[start:stop] for start, stop in itertools.pairwise(bounds)]
 
 
-def _check_output(
-  folder: pathlib.Path, split: str, names: list[str], categories: PanopticCategories
-) -> None:
-  """Refuses a folder with what this run would not replace but readers would take for its own."""
-  path = folder / CATEGORIES_FILE
+def _check_categories(path: pathlib.Path, categories: PanopticCategories) -> None:
   if path.exists() and PanopticCategories.from_json(path) != categories:
     raise InputError(f'{path}: has other categories than this dataset; use another output folder')
-  pattern = re.compile(rf'{re.escape(split)}-\d{{5}}-of-\d{{5}}\.tfrecord')
-  others = [p for p in sorted(folder.glob('*.tfrecord')) if pattern.fullmatch(p.name)]
-  for other in others:
-    if other.name not in names:
-      raise InputError(
-        f'{other}: is of a conversion of {split!r} to another number of shards than {len(names)}; '
-        'remove its shards first'
-      )
+
+
+def _write_shards(
+  folder: pathlib.Path,
+  split: str,
+  parts: dict[str, list[ImageEntry]],
+  progress: Progress,
+  encode: Callable[[ImageEntry], Encoded],
+  num_workers: int | None,
+) -> None:
+  """Writes the shards that `progress` lacks, and adds them to it."""
+  summary_path = shards.summary_path(folder, split)
+  missing = {name: part for name, part in parts.items() if name not in progress.shards}
+  if not progress.shards:
+    summary_path.unlink(missing_ok=True)
+  elif missing:
+    shards.write_progress(summary_path, progress, is_complete=False)
+  for name in missing:
+    (folder / name).unlink(missing_ok=True)
+  entries = list(itertools.chain.from_iterable(missing.values()))
+  total = sum(map(len, parts.values()))
+  with (
+    tqdm.tqdm(total=total, initial=total - len(entries), desc=split, unit='image') as bar,
+    contextlib.closing(map_in_order(encode, entries, num_workers)) as encoded,
+  ):
+    for name, part in missing.items():
+      path = folder / name
+      with shards.replacing(path) as temporary:
+        with shards.record_writer(path, temporary) as writer:
+          summary, skipped = _write_shard(writer, name, part, encoded, bar)
+        progress.shards[name] = summary
+        progress.skipped.extend(skipped)
+        # Before the shard has its name: the summary lists every shard that there is.
+        shards.write_progress(summary_path, progress, is_complete=False)
+
+
+def _write_shard(
+  writer: 'tf.io.TFRecordWriter',
+  name: str,
+  part: list[ImageEntry],
+  encoded: Iterator[Encoded],
+  bar: tqdm.tqdm,
+) -> tuple[Summary, list[SkippedImage]]:
+  """Takes as many images from `encoded` as there are entries in `part`."""
+  total, skipped = Summary(), []
+  for entry, image in zip(part, encoded, strict=False):
+    if image.error is None:
+      writer.write(tf_example.serialize(image.features))
+    else:
+      skipped.append(SkippedImage(entry.image_id, entry.file_name, image.error, name))
+    total = total.plus(image.summary)
+    bar.update()
+  return total, skipped
 
 
 def _encode_image(
-  entry: ImageEntry, categories: PanopticCategories
-) -> tuple[tf_example.Features, Summary]:
-  record = coco_panoptic.read_record(entry, categories)
-  num_objects = len(record.objects.masks)
-  from_panoptic = entry.instances is None
-  return tf_example.features(record), Summary(
+  entry: ImageEntry,
+  categories: PanopticCategories,
+  on_error: OnError,
+  mask_encoding: MaskEncoding,
+  overlaps: Overlaps,
+) -> Encoded:
+  try:
+    record = coco_panoptic.read_record(entry, categories, overlaps)
+    features = tf_example.features(record, mask_encoding)
+  except InputError as error:
+    if on_error == 'raise':
+      raise
+    return Encoded(None, Summary(skipped_images=1), str(error))
+  return Encoded(features, _summary(entry, record), None)
+
+
+def _summary(entry: ImageEntry, record: PanopticRecord) -> Summary:
+  objects, from_panoptic = record.objects, entry.instances is None
+  num_objects = len(objects.masks)
+  return Summary(
     images=1,
-    segments=len(entry.segment_ids),
-    crowd_segments=int(entry.is_crowd.sum()),
+    segments=len(record.segments.segment_ids),
+    crowd_segments=int(record.segments.is_crowd.sum()),
     objects=num_objects,
-    crowd_objects=int(record.objects.is_crowd.sum()),
+    crowd_objects=int(objects.is_crowd.sum()),
+    overlapping_objects=int(overlapping(objects, record.height, record.width).sum()),
     images_without_objects=int(num_objects == 0),
     images_from_panoptic=int(from_panoptic),
+    pixels=record.height * record.width,
+    void_pixels=record.height * record.width - int(np.count_nonzero(record.segments.index)),
     empty_instances=0 if from_panoptic else len(entry.instances) - num_objects,
   )
-
-
-def _map_in_order(
-  function: Callable[[Any], Any], items: Sequence, num_workers: int | None
-) -> Iterator:
-  """`map(function, items)` by processes that are a few items ahead, never all."""
-  num_workers = min(num_workers or os.cpu_count() or 1, len(items))
-  if num_workers == 1:
-    yield from map(function, items)
-    return
-  pool = ProcessPoolExecutor(num_workers, multiprocessing.get_context('spawn'), _start_worker)
-  try:
-    pending = collections.deque()
-    for item in items:
-      with _interrupts_blocked():
-        pending.append(pool.submit(function, item))
-      if len(pending) > 4 * num_workers:
-        yield pending.popleft().result()
-    while pending:
-      yield pending.popleft().result()
-  except BrokenProcessPool:
-    raise InputError(
-      f'one of {num_workers} processes was killed, perhaps for want of memory; '
-      'try a smaller num_workers'
-    ) from None
-  finally:
-    pool.shutdown(cancel_futures=True)
-
-
-@contextlib.contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-  """Processes that are started inside never see Ctrl-C: it is for their parent to end them."""
-  before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-  try:
-    yield
-  finally:
-    signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _start_worker() -> None:
-  """Lets this process end with its parent, even if that is killed."""
-
-  def end_with_parent() -> None:
-    multiprocessing.parent_process().join()
-    os._exit(1)
-
-  threading.Thread(target=end_with_parent, daemon=True).start()
-
-
-@contextlib.contextmanager
-def _removed_on_error(folder: pathlib.Path) -> Iterator[list[pathlib.Path]]:
-  """Makes a folder; on an error, removes the files that were listed, and the folder if new."""
-  is_new = not folder.exists()
-  try:
-    folder.mkdir(parents=True, exist_ok=True)
-  except OSError as error:
-    raise InputError(f'{folder}: cannot be made ({error.strerror})') from None
-  files = []
-  try:
-    yield files
-  except BaseException:
-    for file in files:
-      file.unlink(missing_ok=True)
-    if is_new and not any(folder.iterdir()):
-      folder.rmdir()
-    raise
-
-
-@contextlib.contextmanager
-def _replacing(path: pathlib.Path, files: list[pathlib.Path]) -> Iterator[pathlib.Path]:
-  """A temporary name to write to, which becomes `path` at the end; lists both in `files`."""
-  temporary = path.with_name(f'.{path.name}.part')
-  files.append(temporary)
-  yield temporary
-  os.replace(temporary, path)
-  files.append(path)
-
-
-@contextlib.contextmanager
-def _shard_writer(
-  path: pathlib.Path, files: list[pathlib.Path]
-) -> 'Iterator[tf.io.TFRecordWriter]':
-  import tensorflow as tf
-
-  with _replacing(path, files) as temporary:
-    try:
-      with tf.io.TFRecordWriter(str(temporary)) as writer:
-        yield writer
-    except tf.errors.OpError as error:
-      raise InputError(f'{path}: cannot be written ({error.message})') from None
 
 
 if __name__ == '__main__':

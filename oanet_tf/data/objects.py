@@ -5,14 +5,15 @@ H, W height and width of an image, S segments, M objects, h, w height and width 
 
 import reprlib
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from pycocotools import mask as coco_mask
 from scipy import ndimage
 
-from oanet_tf.data.categories import PanopticCategories
-from oanet_tf.data.panoptic_map import PanopticSegmentation, segment_positions
+from oanet_tf.data.panoptic_map import IndexedSegments
+
+Overlaps = Literal['fill_holes', 'none']
 
 # pycocotools allocates memory in proportion to a polygon's length.
 _MAX_COORDINATE = 2**16
@@ -44,22 +45,25 @@ class Instance(NamedTuple):
 
 
 def objects_of_segments(
-  segmentation: PanopticSegmentation, categories: PanopticCategories
+  segments: IndexedSegments, is_thing: np.ndarray, overlaps: Overlaps = 'fill_holes'
 ) -> Objects:
-  """The segments of thing categories as objects, holes filled with `fill_holes`.
+  """The segments of thing categories as objects.
 
-  A crowd is no single object that others could lie on: its holes stay.
+  Args:
+    segments: each with a pixel in the map.
+    is_thing: [S] bool.
+    overlaps: 'fill_holes' fills holes with `fill_holes`, but for those of crowds: a crowd is no
+      single object that others could lie on. 'none' leaves masks as they are, without overlaps.
   """
-  index = segment_positions(segmentation, 'segmentation')
-  is_thing = [categories.is_thing(categories.label(i)) for i in segmentation.category_ids.tolist()]
-  things = np.array([False, *is_thing])[index]
+  index = segments.index
+  things = np.concatenate([[False], is_thing])[index]
   found = []
   for k, (rows, columns) in enumerate(ndimage.find_objects(index), start=1):
     if not is_thing[k - 1]:
       continue
-    category_id, is_crowd = segmentation.category_ids[k - 1], segmentation.is_crowd[k - 1]
+    category_id, is_crowd = segments.category_ids[k - 1], segments.is_crowd[k - 1]
     mask = index[rows, columns] == k
-    if not is_crowd:
+    if overlaps == 'fill_holes' and not is_crowd:
       mask = fill_holes(mask, things[rows, columns])
     found.append(
       ((rows.start, columns.start, rows.stop, columns.stop), category_id, is_crowd, mask)
@@ -79,7 +83,26 @@ def fill_holes(mask: np.ndarray, things: np.ndarray) -> np.ndarray:
   Returns:
     [h, w] bool.
   """
-  return mask | (ndimage.binary_fill_holes(mask) & things)
+  others = things & ~mask
+  if not others.any():
+    return mask
+  # Two to three times as fast as ndimage.binary_fill_holes.
+  regions, count = ndimage.label(~mask)
+  is_hole = np.ones(count + 1, bool)
+  for edge in (regions[0], regions[-1], regions[:, 0], regions[:, -1]):
+    is_hole[edge] = False
+  return mask | (is_hole[regions] & others)
+
+
+def overlapping(objects: Objects, height: int, width: int) -> np.ndarray:
+  """[M] bool: whether an object's mask shares a pixel with another object's mask."""
+  masks_at = np.zeros([height, width], np.uint8)  # How many masks, up to 2.
+  crops = [masks_at[y1:y2, x1:x2] for y1, x1, y2, x2 in objects.boxes.astype(int)]
+  for crop, mask in zip(crops, objects.masks, strict=True):
+    crop += mask & (crop < 2)
+  return np.array(
+    [(mask & (crop > 1)).any() for crop, mask in zip(crops, objects.masks, strict=True)], bool
+  )
 
 
 def objects_of_instances(instances: Sequence[Instance], height: int, width: int) -> Objects:

@@ -26,6 +26,28 @@ class PanopticSegmentation(NamedTuple):
   is_crowd: np.ndarray
 
 
+class IndexedSegments(NamedTuple):
+  """For each pixel a segment's place in a list, and what each segment is.
+
+  Attributes:
+    index: [H, W] uint16; 0 is void, k the k-th segment, counted from 1.
+    segment_ids: [S] int32 in [1, 2^24 - 1], unique.
+    category_ids: [S] int32, ids of the dataset.
+    is_crowd: [S] bool.
+  """
+
+  index: np.ndarray
+  segment_ids: np.ndarray
+  category_ids: np.ndarray
+  is_crowd: np.ndarray
+
+
+def segmentation_of(segments: IndexedSegments) -> PanopticSegmentation:
+  """The same with segment ids in the map."""
+  ids = np.concatenate([[VOID_ID], segments.segment_ids]).astype(np.int32)
+  return PanopticSegmentation(ids[segments.index], *segments[1:])
+
+
 def rgb_to_ids(rgb: np.ndarray) -> np.ndarray:
   """[H, W, 3] uint8 -> [H, W] int32: id = R + 256 G + 256² B (cocodataset.org/#format-data)."""
   wide = rgb.astype(np.int32)
@@ -71,7 +93,7 @@ def segment_positions(segmentation: PanopticSegmentation, name: str) -> np.ndarr
 
 
 def check_segments_have_pixels(
-  segmentation: PanopticSegmentation, areas: np.ndarray, name: str
+  segmentation: PanopticSegmentation | IndexedSegments, areas: np.ndarray, name: str
 ) -> None:
   """Raises `InputError` if one of the [S] areas, in pixels, is 0."""
   if not areas.all():

@@ -3,25 +3,25 @@
 H, W height and width of the image, S segments, M objects.
 """
 
-import io
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from PIL import Image
 
+from oanet_tf.data import model_garden_records
 from oanet_tf.data.coco_panoptic import PanopticRecord
-from oanet_tf.data.panoptic_map import PanopticSegmentation, segment_positions
-from oanet_tf.errors import InputError
+from oanet_tf.data.model_garden_records import CATEGORY_MASK, FULL_MASK, INSTANCE_MASK
+from oanet_tf.data.panoptic_map import IndexedSegments, PanopticSegmentation, segmentation_of
+from oanet_tf.data.png import gray_png
 
 if TYPE_CHECKING:
   # Loaded in the functions that use it: the converter's processes encode features only, and
   # without TensorFlow start in a tenth of the time.
   import tensorflow as tf
 
+MaskEncoding = Literal['cropped', 'full_png']
+
 SCHEMA = 1
-# A 16-bit PNG holds their index.
-_MAX_SEGMENTS = 2**16 - 1
 
 # The Model Garden's names (create_coco_tf_record.py), so that its decoder reads boxes and classes.
 IMAGE = 'image/encoded'
@@ -41,21 +41,25 @@ SEGMENT_ID = 'image/panoptic/segment/id'
 SEGMENT_CATEGORY_ID = 'image/panoptic/segment/category_id'
 SEGMENT_IS_CROWD = 'image/panoptic/segment/is_crowd'
 SCHEMA_VERSION = 'image/schema_version'
+# A record has the first, or the other two.
+_PANOPTIC_MAPS = (SEGMENT_INDEX, CATEGORY_MASK, INSTANCE_MASK)
 
 Features = dict[str, list[bytes] | list[int] | list[float]]
 
 
-def features(record: PanopticRecord) -> Features:
+def features(record: PanopticRecord, mask_encoding: MaskEncoding = 'cropped') -> Features:
   """A record's features as plain lists; this needs no TensorFlow.
 
+  Args:
+    record: any.
+    mask_encoding: 'cropped' stores each object's mask the size of its box, which takes a fraction
+      of the time to decode; 'full_png' stores what the Model Garden's decoder reads instead: masks
+      the size of the image, and its 8-bit maps of categories and instances.
+
   Raises:
-    InputError: if there are more than 65,535 segments, or the map has an id that no segment has.
+    InputError: if 'full_png' cannot hold the record; see `model_garden_records.mask_features`.
   """
-  segmentation, objects = record.segmentation, record.objects
-  if len(segmentation.segment_ids) > _MAX_SEGMENTS:
-    raise InputError(
-      f'{record.file_name}: has more than {_MAX_SEGMENTS} segments; records cannot hold them'
-    )
+  segments, objects = record.segments, record.objects
   sides = objects.boxes / np.tile([record.height, record.width], 2)
   return {
     SCHEMA_VERSION: [SCHEMA],
@@ -65,16 +69,19 @@ def features(record: PanopticRecord) -> Features:
     WIDTH: [record.width],
     FORMAT: [record.image_format.encode()],
     IMAGE: [record.encoded_image],
-    SEGMENT_INDEX: [_png(segment_positions(segmentation, record.file_name).astype(np.uint16))],
-    SEGMENT_ID: segmentation.segment_ids.tolist(),
-    SEGMENT_CATEGORY_ID: segmentation.category_ids.tolist(),
-    SEGMENT_IS_CROWD: segmentation.is_crowd.astype(int).tolist(),
+    SEGMENT_INDEX: [gray_png(segments.index)],
+    SEGMENT_ID: segments.segment_ids.tolist(),
+    SEGMENT_CATEGORY_ID: segments.category_ids.tolist(),
+    SEGMENT_IS_CROWD: segments.is_crowd.astype(int).tolist(),
     **{key: side.tolist() for key, side in zip(OBJECT_BOX_SIDES, sides.T, strict=True)},
     OBJECT_CATEGORY_ID: objects.category_ids.tolist(),
     OBJECT_IS_CROWD: objects.is_crowd.astype(int).tolist(),
     OBJECT_AREA: [float(mask.sum()) for mask in objects.masks],
-    # 8 bits a pixel: TensorFlow decodes 1-bit PNGs to 0 and 255, and slower.
-    OBJECT_MASK: [_png(mask.astype(np.uint8)) for mask in objects.masks],
+    **(
+      {OBJECT_MASK: [gray_png(mask) for mask in objects.masks]}
+      if mask_encoding == 'cropped'
+      else model_garden_records.mask_features(record)
+    ),
   }
 
 
@@ -92,20 +99,17 @@ def serialize(plain: Features) -> bytes:
   return example.SerializeToString(deterministic=True)
 
 
-def encode(record: PanopticRecord) -> bytes:
-  """A record as a serialized `tf.train.Example`; the inverse of `decode`.
-
-  Raises:
-    InputError: if there are more than 65,535 segments, or the map has an id that no segment has.
-  """
-  return serialize(features(record))
+def encode(record: PanopticRecord, mask_encoding: MaskEncoding = 'cropped') -> bytes:
+  """A record as a serialized `tf.train.Example`, the inverse of `decode`; see `features`."""
+  return serialize(features(record, mask_encoding))
 
 
 def decode(serialized: 'tf.Tensor') -> dict[str, 'tf.Tensor']:
   """A serialized example -> tensors; pure TensorFlow, for use inside tf.data.
 
   Args:
-    serialized: [] string, of `encode`.
+    serialized: [] string, of `encode`, or of the Model Garden's create_coco_tf_record with masks
+      and panoptic masks; what the latter do not tell, see `model_garden_records`.
   Returns:
     source_id: [] string, the image's id.
     height, width: [] int32.
@@ -113,7 +117,8 @@ def decode(serialized: 'tf.Tensor') -> dict[str, 'tf.Tensor']:
     segment_index: [H, W] int32, 0 where void, k where the k-th segment is (1 is the first).
     segment_ids, segment_category_ids: [S] int32, ids of the dataset.
     segment_is_crowd: [S] bool.
-    object_boxes: [M, 4] float32, [y1, x1, y2, x2] in pixels: whole numbers, tight.
+    object_boxes: [M, 4] float32, [y1, x1, y2, x2] in pixels: whole numbers, tight in our own
+      records.
     object_category_ids: [M] int32, ids of the dataset.
     object_is_crowd: [M] bool.
     object_masks: [M] string: 8-bit PNGs of 0 and 1, each the size of its box.
@@ -123,41 +128,55 @@ def decode(serialized: 'tf.Tensor') -> dict[str, 'tf.Tensor']:
   import tensorflow as tf
 
   parsed = _parse(serialized)
-  tf.debugging.assert_equal(
-    parsed[SCHEMA_VERSION],
-    tf.constant(SCHEMA, tf.int64),
-    'record of another schema; convert the dataset again',
-  )
+  is_of_model_garden = parsed[SCHEMA_VERSION] == 0
   height, width = (tf.cast(parsed[key], tf.int32) for key in (HEIGHT, WIDTH))
   image = tf.io.decode_image(parsed[IMAGE], channels=3, expand_animations=False)
   image.set_shape([None, None, 3])
-  index = tf.io.decode_png(parsed[SEGMENT_INDEX], channels=1, dtype=tf.uint16)
+  index, segment_ids, segment_category_ids, segment_is_crowd = tf.cond(
+    is_of_model_garden,
+    lambda: model_garden_records.decode_segments(parsed[CATEGORY_MASK], parsed[INSTANCE_MASK]),
+    lambda: _decode_segments(parsed),
+  )
   sides = tf.stack([parsed[key] for key in OBJECT_BOX_SIDES], axis=-1)
+  boxes = sides * tf.cast([height, width, height, width], tf.float32)
+  masks, boxes = tf.cond(
+    tf.size(parsed[FULL_MASK]) > 0,
+    lambda: model_garden_records.crop_masks(parsed[FULL_MASK], boxes, height, width),
+    lambda: (parsed[OBJECT_MASK], tf.round(boxes)),
+  )
   return {
     'source_id': parsed[SOURCE_ID],
     'height': height,
     'width': width,
     'image': image,
-    'segment_index': tf.cast(index[..., 0], tf.int32),
-    'segment_ids': tf.cast(parsed[SEGMENT_ID], tf.int32),
-    'segment_category_ids': tf.cast(parsed[SEGMENT_CATEGORY_ID], tf.int32),
-    'segment_is_crowd': tf.cast(parsed[SEGMENT_IS_CROWD], tf.bool),
-    'object_boxes': tf.round(sides * tf.cast([height, width, height, width], tf.float32)),
+    'segment_index': index,
+    'segment_ids': segment_ids,
+    'segment_category_ids': segment_category_ids,
+    'segment_is_crowd': segment_is_crowd,
+    'object_boxes': boxes,
     'object_category_ids': tf.cast(parsed[OBJECT_CATEGORY_ID], tf.int32),
     'object_is_crowd': tf.cast(parsed[OBJECT_IS_CROWD], tf.bool),
-    'object_masks': parsed[OBJECT_MASK],
+    'object_masks': masks,
   }
+
+
+def _decode_segments(parsed: Mapping[str, 'tf.Tensor']) -> tuple['tf.Tensor', ...]:
+  """The index and the lists of segments, as `model_garden_records.decode_segments` gives them."""
+  import tensorflow as tf
+
+  index = tf.io.decode_png(parsed[SEGMENT_INDEX], channels=1, dtype=tf.uint16)
+  return (
+    tf.cast(index[..., 0], tf.int32),
+    tf.cast(parsed[SEGMENT_ID], tf.int32),
+    tf.cast(parsed[SEGMENT_CATEGORY_ID], tf.int32),
+    tf.cast(parsed[SEGMENT_IS_CROWD], tf.bool),
+  )
 
 
 def segmentation_from_decoded(decoded: Mapping[str, np.ndarray]) -> PanopticSegmentation:
   """The segmentation of a record; `decoded` is `decode`'s dict as numpy arrays."""
-  ids = np.concatenate([[0], decoded['segment_ids']]).astype(np.int32)
-  return PanopticSegmentation(
-    ids[decoded['segment_index']],
-    decoded['segment_ids'],
-    decoded['segment_category_ids'],
-    decoded['segment_is_crowd'],
-  )
+  keys = ('segment_index', 'segment_ids', 'segment_category_ids', 'segment_is_crowd')
+  return segmentation_of(IndexedSegments(*(decoded[key] for key in keys)))
 
 
 def _parse(serialized: 'tf.Tensor') -> dict[str, 'tf.Tensor']:
@@ -169,7 +188,7 @@ def _parse(serialized: 'tf.Tensor') -> dict[str, 'tf.Tensor']:
   def many(dtype: tf.DType) -> tf.io.FixedLenSequenceFeature:
     return tf.io.FixedLenSequenceFeature([], dtype, allow_missing=True)
 
-  return tf.io.parse_single_example(
+  parsed = tf.io.parse_single_example(
     serialized,
     {
       SCHEMA_VERSION: tf.io.FixedLenFeature([], tf.int64, default_value=0),
@@ -177,7 +196,6 @@ def _parse(serialized: 'tf.Tensor') -> dict[str, 'tf.Tensor']:
       HEIGHT: one(tf.int64),
       WIDTH: one(tf.int64),
       IMAGE: one(tf.string),
-      SEGMENT_INDEX: one(tf.string),
       SEGMENT_ID: many(tf.int64),
       SEGMENT_CATEGORY_ID: many(tf.int64),
       SEGMENT_IS_CROWD: many(tf.int64),
@@ -185,12 +203,17 @@ def _parse(serialized: 'tf.Tensor') -> dict[str, 'tf.Tensor']:
       OBJECT_CATEGORY_ID: many(tf.int64),
       OBJECT_IS_CROWD: many(tf.int64),
       OBJECT_MASK: many(tf.string),
+      **{key: tf.io.FixedLenFeature([], tf.string, default_value='') for key in _PANOPTIC_MAPS},
+      FULL_MASK: many(tf.string),
     },
   )
-
-
-def _png(gray: np.ndarray) -> bytes:
-  """[h, w] uint8 or uint16 -> PNG of that depth."""
-  buffer = io.BytesIO()
-  Image.fromarray(gray).save(buffer, 'PNG')
-  return buffer.getvalue()
+  is_known = (parsed[SCHEMA_VERSION] == SCHEMA) | (
+    (parsed[SCHEMA_VERSION] == 0) & (tf.strings.length(parsed[CATEGORY_MASK]) > 0)
+  )
+  message = (
+    f'record of another schema than {SCHEMA} (and not of the Model Garden with panoptic masks); '
+    'convert the dataset again. Its image/schema_version, 0 if it has none:'
+  )
+  # Otherwise decoding what is not there could fail first, with a message that misleads.
+  with tf.control_dependencies([tf.debugging.Assert(is_known, [message, parsed[SCHEMA_VERSION]])]):
+    return {key: tf.identity(value) for key, value in parsed.items()}

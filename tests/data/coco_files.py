@@ -101,7 +101,7 @@ class CocoFiles:
     }
 
   def write(self) -> dict[str, pathlib.Path]:
-    """Writes the files; gives the arguments of `coco_panoptic.load`."""
+    """Writes the files; gives the arguments of `coco_json.load`."""
     paths = {
       'panoptic_json': self.folder / 'panoptic.json',
       'panoptic_dir': self.folder / 'panoptic',

@@ -1,11 +1,4 @@
-import contextlib
-import io
 import json
-import os
-import pathlib
-import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -16,32 +9,16 @@ from PIL import Image
 from oanet_tf.data import convert as convert_module
 from oanet_tf.data import tf_example
 from oanet_tf.data.categories import PanopticCategories
-from oanet_tf.data.convert import Summary, convert, main
+from oanet_tf.data.convert import convert, main
 from oanet_tf.data.panoptic_map import rgb_to_ids
+from oanet_tf.data.shards import Summary
 from oanet_tf.errors import InputError
-
-SCRIPT = pathlib.Path(__file__).resolve().parents[2] / 'scripts' / 'convert_coco_tfrecord.py'
-
-
-def names(folder):
-  return sorted(path.name for path in folder.iterdir())
-
-
-def flags(paths, output, split='val', **more):
-  pairs = {**paths, 'output_dir': output, 'split': split, **more}
-  return [part for key, value in pairs.items() for part in (f'--{key}', str(value))]
+from tests.data.conversions import flags, many_images, names, run
 
 
 def decoded_records(folder, split):
   shards = sorted(map(str, folder.glob(f'{split}-*.tfrecord')))
   return list(tf.data.TFRecordDataset(shards).map(tf_example.decode).as_numpy_iterator())
-
-
-def many_images(coco, count):
-  """Adds images 1000, 1001, …, copies of image 7."""
-  for image_id in range(1000, 1000 + count):
-    coco.panoptic['images'].append({**coco.panoptic['images'][0], 'id': image_id})
-    coco.panoptic['annotations'].append({**coco.panoptic['annotations'][1], 'image_id': image_id})
 
 
 def test_shards_categories_and_summary(coco, tmp_path, capsys):
@@ -50,7 +27,8 @@ def test_shards_categories_and_summary(coco, tmp_path, capsys):
   coco.add_instances([[1, 1, 4, 1, 4, 3, 1, 3]], [], [])
   paths, output = coco.write(), tmp_path / 'new' / 'records'
   main(flags(paths, output, num_shards=3, num_workers=1))
-  assert names(output) == ['categories.json'] + [f'val-0000{i}-of-00003.tfrecord' for i in range(3)]
+  shards = [f'val-0000{i}-of-00003.tfrecord' for i in range(3)]
+  assert names(output) == ['categories.json', *shards, 'val_summary.json']
   records = decoded_records(output, 'val')
   assert [r['source_id'] for r in records] == [
     b'42', b'7', b'1000', b'1001', b'1002', b'1003', b'1004'
@@ -64,9 +42,10 @@ def test_shards_categories_and_summary(coco, tmp_path, capsys):
   )
   out, err = capsys.readouterr()
   assert out == (
-    f'{output}, split val: 7 images, 15 segments (6 crowds), 7 objects (6 crowds). Images without '
-    'an object: 0; whose objects come from the panoptic masks: 6. Left out: 2 instances without '
-    'a pixel, 1 images without an annotation.\n'
+    f'{output}, split val: 7 images, 15 segments (6 crowds), 9.8% void, 7 objects '
+    '(6 crowds, 0 overlap another). Images without an object: 0; whose objects come from the '
+    'panoptic masks: 6. Left out: 2 instances without a pixel, 1 images without an annotation, 0 '
+    'images with an error.\n'
   )
   assert '7/7' in err
 
@@ -82,6 +61,8 @@ def test_numbers_of_images_without_objects(coco, tmp_path):
     crowd_objects=1,
     images_without_objects=1,
     images_from_panoptic=1,
+    pixels=5 * 8 + 4 * 6,
+    void_pixels=18,
   )
 
 
@@ -113,15 +94,21 @@ def test_a_second_split_and_a_second_run(coco, tmp_path):
   for split in ('val', 'train', 'val'):
     convert(**paths, output_dir=output, split=split, num_workers=1)
   assert names(output) == [
-    'categories.json', 'train-00000-of-00001.tfrecord', 'val-00000-of-00001.tfrecord'
-  ]  # fmt: skip
+    'categories.json',
+    'train-00000-of-00001.tfrecord',
+    'train_summary.json',
+    'val-00000-of-00001.tfrecord',
+    'val_summary.json',
+  ]
 
 
 def test_another_number_of_shards_is_refused(coco, tmp_path):
   paths, output = coco.write(), tmp_path / 'o'
   convert(**paths, output_dir=output, split='val', num_shards=2, num_workers=1)
   before = names(output)
-  with pytest.raises(InputError, match=r'val-00000-of-00002\..*another number.*remove'):
+  with pytest.raises(
+    InputError, match=r'val_summary\.json: .*another num_shards \(2, now 1\); remove'
+  ):
     convert(**paths, output_dir=output, split='val', num_shards=1, num_workers=1)
   assert names(output) == before
   # A split whose name begins alike is another one.
@@ -158,11 +145,10 @@ def test_output_dir_that_is_a_file(coco, tmp_path):
 
 
 @pytest.mark.parametrize('workers', [1, 2])
-def test_an_error_in_the_last_image_leaves_nothing(coco, tmp_path, workers):
+def test_an_error_in_the_first_shard_leaves_nothing(coco, tmp_path, workers):
   many_images(coco, 10)
-  coco.pictures['last.jpg'] = b'damaged'
-  coco.panoptic['images'][-1]['file_name'] = 'last.jpg'
-  with pytest.raises(InputError, match=r'^[^\n]*last\.jpg: is no picture[^\n]*$'):
+  coco.pictures['42.jpg'] = b'damaged'
+  with pytest.raises(InputError, match=r'^[^\n]*42\.jpg: is no picture[^\n]*$'):
     convert(**coco.write(), output_dir=tmp_path / 'o', split='v', num_shards=6, num_workers=workers)
   assert not (tmp_path / 'o').exists()
 
@@ -177,24 +163,7 @@ def test_an_error_leaves_what_others_wrote(coco, tmp_path):
   assert {name: (output / name).read_bytes() for name in names(output)} == before
 
 
-def test_a_shard_that_cannot_be_written(coco, tmp_path, monkeypatch):
-  class FullDisk(io.BytesIO):
-    def write(self, _):
-      raise tf.errors.ResourceExhaustedError(None, None, 'No space left on device')
-
-  monkeypatch.setattr(tf.io, 'TFRecordWriter', lambda _: FullDisk())
-  with pytest.raises(InputError, match=r'val-.*tfrecord: cannot be written \(No space left'):
-    convert(**coco.write(), output_dir=tmp_path / 'o', split='val', num_workers=1)
-  assert not (tmp_path / 'o').exists()
-
-
 # The command line.
-
-
-def run(arguments, **options):
-  return subprocess.run(
-    [sys.executable, SCRIPT, *arguments], capture_output=True, text=True, timeout=120, **options
-  )
 
 
 def test_help_and_argument_errors_are_fast():
@@ -216,90 +185,6 @@ def test_errors_are_one_line_and_exit_code_2(coco, tmp_path):
   *_, last = result.stderr.splitlines()
   assert last == f'error: {tmp_path}/absent.json: there is no such file'
   assert 'Traceback' not in result.stderr
-
-
-def children(process):
-  listed = pathlib.Path(f'/proc/{process.pid}/task/{process.pid}/children').read_text().split()
-  return [int(pid) for pid in listed if b'spawn_main' in command(pid)]
-
-
-def command(pid):
-  try:
-    return pathlib.Path(f'/proc/{pid}/cmdline').read_bytes()
-  except FileNotFoundError:
-    return b''
-
-
-def wait_until(condition, seconds=60):
-  end = time.monotonic() + seconds
-  while not condition():
-    assert time.monotonic() < end
-    time.sleep(0.05)
-
-
-@contextlib.contextmanager
-def started(arguments):
-  process = subprocess.Popen([sys.executable, *arguments], stderr=subprocess.PIPE, text=True)
-  try:
-    yield process
-  finally:
-    process.kill()
-    process.wait()
-
-
-@pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')
-def test_interrupt_leaves_nothing(coco, tmp_path):
-  many_images(coco, 20_000)
-  arguments = flags(coco.write(), tmp_path / 'o', num_workers=2, num_shards=2000)
-  with started([SCRIPT, *arguments]) as process:
-    wait_until(lambda: list((tmp_path / 'o').glob('val-*.tfrecord')))
-    workers = children(process)
-    assert len(workers) == 2
-    for pid in [*workers, process.pid]:  # As a terminal does.
-      os.kill(pid, signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-  assert process.returncode == 130
-  assert 'Traceback' not in err and err.splitlines()[-1] == 'interrupted'
-  assert not (tmp_path / 'o').exists()
-  wait_until(lambda: not any(map(command, workers)))
-
-
-@pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')
-def test_workers_end_with_a_killed_parent():
-  script = (
-    'import time; from oanet_tf.data.convert import _map_in_order\n'
-    'for _ in _map_in_order(time.sleep, [0.1] * 1000, 2): print(end=".", flush=True)'
-  )
-  with started(['-c', script]) as process:
-    wait_until(lambda: len(children(process)) == 2)
-    time.sleep(1)  # They have started to work.
-    workers = children(process)
-    process.kill()
-    try:
-      wait_until(lambda: not any(map(command, workers)), seconds=5)
-    finally:
-      for pid in filter(command, workers):
-        os.kill(pid, signal.SIGKILL)
-
-
-def test_a_killed_worker():
-  with pytest.raises(InputError, match='one of 2 processes was killed'):
-    list(convert_module._map_in_order(os._exit, [9] * 20, 2))
-
-
-def test_workers_are_only_a_few_items_ahead():
-  taken = []
-
-  class Items(list):
-    def __iter__(self):
-      for item in super().__iter__():
-        taken.append(item)
-        yield item
-
-  results = convert_module._map_in_order(abs, Items(range(0, -1000, -1)), 2)
-  assert [next(results) for _ in range(3)] == [0, 1, 2]
-  assert len(taken) < 20
-  assert list(results) == list(range(3, 1000))
 
 
 # The real thing.

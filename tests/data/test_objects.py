@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pycocotools import mask as coco_mask
 
-from oanet_tf.data.categories import Category, PanopticCategories
 from oanet_tf.data.objects import (
   Instance,
   fill_holes,
@@ -15,25 +14,20 @@ from oanet_tf.data.objects import (
   objects_of_instances,
   objects_of_segments,
 )
-from oanet_tf.data.panoptic_map import PanopticSegmentation
+from oanet_tf.data.panoptic_map import IndexedSegments
 from tests.data.coco_files import grid
 
-THINGS = PanopticCategories(
-  [
-    Category(1, 'person', True, (0, 0, 0)),
-    Category(2, 'tie', True, (0, 0, 0)),
-    Category(3, 'sky', False, (0, 0, 0)),
-  ]
-)
 MASKS = hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12))
 
 
-def segmentation(segment_map, *segments):
-  """Segments are (id, category id) or (id, category id, is crowd)."""
+def objects_of(segment_map, *segments, **options):
+  """Segments are (id, category id) or (id, category id, is crowd); 1 and 2 are thing categories."""
   ids, category_ids, is_crowd = zip(*((*s, False)[:3] for s in segments), strict=True)
-  return PanopticSegmentation(
-    segment_map, np.array(ids, np.int32), np.array(category_ids, np.int32), np.array(is_crowd)
+  index = sum((segment_map == i) * k for k, i in enumerate(ids, start=1)).astype(np.uint16)
+  indexed = IndexedSegments(
+    index, np.array(ids, np.int32), np.array(category_ids, np.int32), np.array(is_crowd)
   )
+  return objects_of_segments(indexed, np.isin(category_ids, [1, 2]), **options)
 
 
 def pixels(text):
@@ -76,7 +70,7 @@ def test_a_tie_overlaps_its_person():
     .pp.pp.
     .ppppp."""
   scene = grid(text, s=30, p=20, t=10)
-  objects = objects_of_segments(segmentation(scene, (30, 3), (20, 1), (10, 2)), THINGS)
+  objects = objects_of(scene, (30, 3), (20, 1), (10, 2))
   assert objects.boxes.tolist() == [[1, 1, 5, 6], [2, 2, 3, 4]]
   assert objects.category_ids.tolist() == [1, 2]
   assert objects.is_crowd.tolist() == [False, False]
@@ -87,13 +81,13 @@ def test_a_tie_overlaps_its_person():
 
 def test_crowds_keep_their_holes():
   scene = grid('ppp ptp ppp', p=20, t=10)
-  crowd = objects_of_segments(segmentation(scene, (20, 1, True), (10, 2)), THINGS)
+  crowd = objects_of(scene, (20, 1, True), (10, 2))
   assert crowd.is_crowd.tolist() == [True, False]
   assert crowd.masks[0].tolist() == pixels('xxx x.x xxx').tolist()
 
 
 def test_no_things():
-  objects = objects_of_segments(segmentation(np.full([2, 2], 8), (8, 3)), THINGS)
+  objects = objects_of(np.full([2, 2], 8), (8, 3))
   assert objects.boxes.shape == (0, 4) and objects.boxes.dtype == np.float32
   assert objects.category_ids.shape == objects.is_crowd.shape == (0,)
   assert objects.category_ids.dtype == np.int32 and objects.is_crowd.dtype == bool

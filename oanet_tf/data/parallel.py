@@ -1,0 +1,70 @@
+"""A lazy, ordered `map` over processes that end with their parent."""
+
+import collections
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+from oanet_tf.errors import InputError
+
+
+def map_in_order(
+  function: Callable[[Any], Any], items: Sequence, num_workers: int | None = None
+) -> Iterator:
+  """`map(function, items)` by processes that are a few items ahead, never all.
+
+  Args:
+    function: to be pickled, as are the items and the results.
+    items: what to map.
+    num_workers: processes; default: the number of CPUs. 1 starts none.
+
+  Raises:
+    InputError: if a process was killed.
+  """
+  num_workers = min(num_workers or os.cpu_count() or 1, len(items))
+  if num_workers <= 1:
+    yield from map(function, items)
+    return
+  pool = ProcessPoolExecutor(num_workers, multiprocessing.get_context('spawn'), _start_worker)
+  try:
+    pending = collections.deque()
+    for item in items:
+      with _signals_blocked():
+        pending.append(pool.submit(function, item))
+      if len(pending) > 4 * num_workers:
+        yield pending.popleft().result()
+    while pending:
+      yield pending.popleft().result()
+  except BrokenProcessPool:
+    raise InputError(
+      f'one of {num_workers} processes was killed, perhaps for want of memory; '
+      'try a smaller num_workers'
+    ) from None
+  finally:
+    pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _signals_blocked() -> Iterator[None]:
+  """Processes that are started inside never see these signals: their parent ends them."""
+  before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+  try:
+    yield
+  finally:
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _start_worker() -> None:
+  """Lets this process end with its parent, even if that is killed."""
+
+  def end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+  threading.Thread(target=end_with_parent, daemon=True).start()
