@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Fetches COCO 2017's images and its instance and panoptic annotations (20 GB) into a folder and
-# unpacks them. Interrupted, it goes on where it was.
+# unpacks them. Interrupted, it goes on where it was. COCO_URL may name a mirror.
 set -euo pipefail
 if [[ $# -ne 1 || $1 == -* ]]; then
   echo "usage: bash $0 FOLDER" >&2
@@ -8,14 +8,25 @@ if [[ $# -ne 1 || $1 == -* ]]; then
 fi
 mkdir -p "$1"
 cd "$1"
+url=${COCO_URL:-http://images.cocodataset.org}
+
+size_of() { if [[ -f $1 ]]; then wc -c < "$1"; else echo 0; fi; }
 
 for archive in \
   zips/train2017.zip zips/val2017.zip \
   annotations/annotations_trainval2017.zip annotations/panoptic_annotations_trainval2017.zip; do
   file=$(basename "$archive")
   [[ -f $file.done ]] && continue
-  curl --fail --location --continue-at - --output "$file" "http://images.cocodataset.org/$archive"
-  unzip -q -o "$file"
+  size=$(curl --fail --silent --show-error --head --location "$url/$archive" |
+    awk 'tolower($1) == "content-length:" { size = $2 + 0 } END { print size }')
+  if (($(size_of "$file") != size)); then
+    curl --fail --location --continue-at - --output "$file" "$url/$archive"
+  fi
+  if (($(size_of "$file") != size)); then
+    echo "error: $file has $(size_of "$file") bytes, not $size; remove it and start again" >&2
+    exit 1
+  fi
+  unzip -q -o "$file" # Checks every file's checksum.
   touch "$file.done"
   rm "$file"
 done

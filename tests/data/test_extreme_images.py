@@ -68,7 +68,7 @@ def test_a_thousand_instances_with_ids_that_are_neither_contiguous_nor_sorted(co
   assert dict(zip(restored.segment_ids, restored.category_ids, strict=True)) == category_of
   things = [i for i in ids if category_of[i] in (7, 300)]
   assert decoded['object_category_ids'].tolist() == [category_of[i] for i in things]
-  rows, columns = decoded['object_boxes'][:, 0].astype(int), decoded['object_boxes'][:, 1].astype(int)
+  rows, columns = decoded['object_boxes'][:, :2].astype(int).T
   assert segment_map[rows, columns].tolist() == things
   assert all(mask.tolist() == [[1]] for mask in decoded_masks(decoded))
   with pytest.raises(InputError, match=r'42\.jpg: a category id is 65535, .*use cropped'):
