@@ -172,9 +172,9 @@ def test_instances_of_another_split(coco):
 
 
 def test_what_is_not_read_is_not_kept():
-  entry = {"id": 1, "bbox": [1, 2], "segmentation": [[1, 2.5], "no polygon", [None]]}
+  entry = {'id': 1, 'bbox': [1, 2], 'segmentation': [[1, 2.5], 'no polygon', [None]]}
   compact = coco_json._compact(entry)
-  assert set(compact) == {"id", "segmentation"}
-  packed, *others = compact["segmentation"]
+  assert set(compact) == {'id', 'segmentation'}
+  packed, *others = compact['segmentation']
   assert packed.tolist() == [1, 2.5] and packed.itemsize == 8
-  assert others == ["no polygon", [None]]
+  assert others == ['no polygon', [None]]
