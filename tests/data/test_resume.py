@@ -109,6 +109,7 @@ def test_a_second_run_writes_nothing_again(coco, tmp_path):
   assert shards(output) == times
 
 
+@pytest.mark.slow
 def test_two_runs_at_once(coco, tmp_path):
   many_images(coco, 5000)
   paths, output = coco.write(), tmp_path / 'o'
