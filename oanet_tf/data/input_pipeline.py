@@ -52,6 +52,7 @@ def training_dataset(
   repeats = -(-least // max(1, shard_files.count_records(list(shards), most=least)))
   pipeline = context.input_pipeline_id if context else 0
 
+  @tf.autograph.experimental.do_not_convert
   def epoch(number: tf.Tensor) -> tf.data.Dataset:
     epoch_seed = (seed + 2**32 * pipeline) * 1_000_003 + number
     records = _shuffled(shards, data, context, repeats, epoch_seed)
