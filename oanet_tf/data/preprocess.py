@@ -25,11 +25,6 @@ NO_INSTANCE = -1
 MAX_CROWDS = 20
 # The network input's sides are multiples of it: levels 2 to 5 halve them each time.
 CANVAS_STRIDE = 32
-# The network input's sides are multiples of it: levels 2 to 5 halve them each time.
-CANVAS_STRIDE = 32
-# An anchor or proposal that lies in a crowd by this share of its area is neither object nor
-# background.
-CROWD_OVERLAP = 0.5
 
 
 def training_steps(
