@@ -12,6 +12,7 @@ setup(
   long_description_content_type='text/markdown',
   license='Apache-2.0',
   packages=find_packages(include=['oanet_tf', 'oanet_tf.*']),
+  package_data={'oanet_tf': ['defaults/*.yaml']},
   python_requires='>=3.10,<3.13',
   install_requires=[
     'tensorflow>=2.20,<2.21',
@@ -20,6 +21,7 @@ setup(
     # The reference scorer under its PyPI name; it needs numpy 1.
     'panopticapi-lite>=0.2.0,<0.3',
     'pycocotools>=2.0.7,<3',
+    'h5py>=3.8,<4',
     'numpy>=1.26,<2',
     'pillow>=10.4',
     'pyyaml>=6,<7',

@@ -1,7 +1,7 @@
 """Configuration of an experiment: dataclasses in the Model Garden's manner.
 
-Parts that come from the Model Garden keep its config classes. The registered experiments, and how
-files and overrides change them, are in `experiments.py`.
+Parts that come from the Model Garden keep its config classes. The registered experiments are in
+`defaults/`, and which values a key may have is in `config_values.py`.
 """
 
 import dataclasses
@@ -10,11 +10,19 @@ from official.core import config_definitions
 from official.modeling import hyperparams
 from official.vision.configs import backbones, common, decoders, maskrcnn
 
-from oanet_tf.errors import InputError
 
-SHARING_MODES = ('none', 'backbone', 'backbone_and_fpn')
-BATCH_NORM_MODES = ('frozen', 'sync', 'plain')
-FUSION_METHODS = ('srm', 'heuristic')
+@dataclasses.dataclass
+class KerasResNet(hyperparams.Config):
+  """`tf_keras.applications.ResNet50`, 101 or 152, for weights in their `.h5` files."""
+
+  model_id: int = 50
+
+
+@dataclasses.dataclass
+class Backbone(backbones.Backbone):
+  """The Model Garden's backbones, and Keras' own ResNet."""
+
+  keras_resnet: KerasResNet = dataclasses.field(default_factory=KerasResNet)
 
 
 @dataclasses.dataclass
@@ -85,8 +93,8 @@ class OANet(hyperparams.Config):
   max_level: int = 6
   sharing: str = 'backbone_and_fpn'
   batch_norm: str = 'frozen'
-  backbone: backbones.Backbone = dataclasses.field(
-    default_factory=lambda: backbones.Backbone(type='resnet', resnet=backbones.ResNet(model_id=50))
+  backbone: Backbone = dataclasses.field(
+    default_factory=lambda: Backbone(type='resnet', resnet=backbones.ResNet(model_id=50))
   )
   decoder: decoders.Decoder = dataclasses.field(
     default_factory=lambda: decoders.Decoder(type='fpn', fpn=decoders.FPN(use_keras_layer=True))
@@ -180,8 +188,14 @@ class OANetTask(config_definitions.TaskConfig):
 
   Attributes:
     categories: the `categories.json` that the converter wrote; '' looks beside the shards.
-    init_checkpoint: a Model Garden checkpoint whose backbone is loaded, or ''.
-    seed: of initial weights, shuffling and augmentation.
+    init_checkpoint: what training starts from: a checkpoint of the Model Garden or of this package,
+      a `.h5` file of `tf_keras.applications`, or ''.
+    init_checkpoint_modules: which parts of it: 'all' that fits by name and shape, 'backbone', or
+      'backbone,decoder'.
+    reference_batch_size: the batch for which the learning rates of `trainer.optimizer_config` are
+      meant; they are multiplied by `train_data.global_batch_size` over it. 0 takes them as they
+      are.
+    seed: of initial weights, shuffling, sampling and augmentation.
   """
 
   model: OANet = dataclasses.field(default_factory=OANet)
@@ -191,34 +205,18 @@ class OANetTask(config_definitions.TaskConfig):
   )
   losses: Losses = dataclasses.field(default_factory=Losses)
   categories: str = ''
+  init_checkpoint_modules: str = 'all'
+  reference_batch_size: int = 16
   seed: int = 0
 
 
-def check(task: OANetTask) -> None:
-  """Refuses values that fit their fields but not the network.
+@dataclasses.dataclass
+class Trainer(config_definitions.TrainerConfig):
+  """Schedule and optimizer.
 
-  Raises:
-    InputError: with the key, its value and what it may be.
+  Attributes:
+    gradient_accumulation_steps: the batch of a step is computed in so many parts, one after the
+      other, for less memory; a part's losses are averaged over the part.
   """
-  model = task.model
-  for key, value, choices in (
-    ('model.sharing', model.sharing, SHARING_MODES),
-    ('model.batch_norm', model.batch_norm, BATCH_NORM_MODES),
-    ('model.fusion.method', model.fusion.method, FUSION_METHODS),
-    ('model.spatial_ranking.convolution', model.spatial_ranking.convolution,
-     ('1x1', '3x3', '1x7+7x1')),
-  ):  # fmt: skip
-    if value not in choices:
-      raise InputError(f'task.{key} is {value!r}; it is one of {", ".join(choices)}')
-  if model.roi_sampler.cascade_iou_thresholds:
-    raise InputError('task.model.roi_sampler.cascade_iou_thresholds: OANet has no cascade')
-  ranking_stride, label_stride = model.spatial_ranking.stride, task.train_data.label_stride
-  if label_stride < 1 or ranking_stride % label_stride:
-    raise InputError(
-      f'task.train_data.label_stride is {label_stride}; it divides '
-      f'task.model.spatial_ranking.stride, {ranking_stride}'
-    )
-  for split in ('train_data', 'validation_data'):
-    size = getattr(task, split).output_size
-    if len(size) != 2 or min(size) <= 0 or size[0] > size[1]:
-      raise InputError(f'task.{split}.output_size is {size}; it is [height, width], height ≤ width')
+
+  gradient_accumulation_steps: int = 1

@@ -4,7 +4,7 @@ import argparse
 import logging
 import sys
 
-from oanet_tf import errors
+from oanet_tf import config_check, errors
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -17,7 +17,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
   )
   parser.add_argument(
     '--experiment',
-    help='oanet_r50fpn_coco, oanet_r101fpn_coco or oanet_synthetic; '
+    help=f'one of {", ".join(config_check.experiment_names())}; '
     "may be left out with --mode eval, which then takes the model folder's params.yaml",
   )
   parser.add_argument(
@@ -53,21 +53,18 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
   arguments = parse_arguments()
-  # TensorFlow takes seconds to load; the flags are good by now.
-  from oanet_tf import experiments, inference, train_lib
+  experiment, config_files = arguments.experiment, arguments.config_file
+  if not experiment:
+    experiment = config_check.BASE_EXPERIMENT
+    config_files = [config_check.params_path(arguments.model_dir), *config_files]
+  config_check.resolve_experiment(experiment, config_files, arguments.params_override)
+  # TensorFlow takes seconds to load; flags and configuration are good by now.
+  from oanet_tf import experiments, train_lib
 
   logging.basicConfig(level=logging.WARNING, format='%(message)s', stream=sys.stderr)
   logging.getLogger('oanet_tf').setLevel(logging.INFO)
-  if arguments.experiment:
-    experiment = experiments.load_experiment(
-      arguments.experiment, arguments.config_file, arguments.params_override
-    )
-  else:
-    files = [inference.params_path(arguments.model_dir), *arguments.config_file]
-    experiment = experiments.load_experiment(
-      inference.BASE_EXPERIMENT, files, arguments.params_override
-    )
-  train_lib.run(experiment, arguments.model_dir, arguments.mode)
+  config = experiments.load_experiment(experiment, config_files, arguments.params_override)
+  train_lib.run(config, arguments.model_dir, arguments.mode)
 
 
 if __name__ == '__main__':
