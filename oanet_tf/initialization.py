@@ -1,0 +1,321 @@
+"""Initial weights of a network: from checkpoints of the Model Garden or of this package, or Keras.
+
+Variables are matched by name and shape, whatever the order in which they were made. Optimizer
+slots, averaged weights among them, are not looked at.
+"""
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, Protocol
+
+import h5py
+import numpy as np
+import tensorflow as tf
+import tf_keras
+from tensorflow.core.protobuf import trackable_object_graph_pb2
+
+from oanet_tf.errors import InputError
+from oanet_tf.modeling.keras_resnet import KerasResNet
+from oanet_tf.modeling.oanet import OANet
+
+log = logging.getLogger(__name__)
+
+MODULES = ('all', 'backbone', 'backbone,decoder')
+# The stuff branch's own parts, and what they start from where the file has none.
+STAND_INS = {'stuff_backbone': 'backbone', 'stuff_decoder': 'decoder'}
+# A part's names in a message; further ones are counted.
+MAX_NAMES = 3
+# Of conv4 blocks in a ResNet of Keras.
+BLOCKS_TO_DEPTH = {6: 50, 23: 101, 36: 152}
+
+Shape = tuple[int, ...]
+
+
+class PartReport(NamedTuple):
+  """What became of the variables of one part of the network, by name.
+
+  Attributes:
+    loaded: those that take the file's value.
+    absent: those that the file does not have.
+    other_shape: those that it has in another shape: the network's, and the file's.
+  """
+
+  loaded: list[str]
+  absent: list[str]
+  other_shape: dict[str, tuple[Shape, Shape]]
+
+  def __str__(self) -> str:
+    total = len(self.loaded) + len(self.absent) + len(self.other_shape)
+    facts = [f'{len(self.loaded)} of {total} variables loaded']
+    if self.other_shape:
+      facts.append(_shortened([self.reason(name) for name in self.other_shape]))
+    if self.absent:
+      # Where the file has nothing of a part, its names tell nothing.
+      names = f': {_shortened(self.absent)}' if len(self.absent) < total else ''
+      facts.append(f'{len(self.absent)} not in the file{names}')
+    return '; '.join(facts)
+
+  def reason(self, name: str) -> str:
+    """Why a variable was not loaded."""
+    if name not in self.other_shape:
+      return f'{name} is not in the file'
+    ours, theirs = self.other_shape[name]
+    return f'{name} is {list(ours)} here but {list(theirs)} in the file'
+
+
+class Stored(NamedTuple):
+  """A variable in a file."""
+
+  shape: Shape
+  read: Callable[[], np.ndarray]
+
+
+class WeightsFile(Protocol):
+  """Variables by part of the network and name."""
+
+  def named_variables(self, layer: tf_keras.layers.Layer) -> dict[str, tf.Variable]:
+    """A part's variables, by the names under which this kind of file has them."""
+
+  def has(self, part: str) -> bool:
+    """Whether there is such a part; of one that there is not, nothing else is asked."""
+
+  def find(self, part: str, name: str) -> Stored | None:
+    """A variable of it, or None."""
+
+
+def load_initial_weights(model: OANet, path: str, modules: str = 'all') -> dict[str, PartReport]:
+  """Gives the network's variables the values that a file has for them, and logs which.
+
+  The stuff branch's own backbone and decoder (Table 4) start as the instance branch's do, unless
+  the file has its own for them. A backbone that fits in part is another one, and an error. Nothing
+  is assigned when an error is raised.
+
+  Args:
+    model: the network with its variables made, under any `tf.distribute` strategy.
+    path: a TensorFlow 2 checkpoint, up to `.index`; a folder, for its newest one; or a `.h5` file
+      of `tf_keras.applications.ResNet50`, 101 or 152, with or without top. A checkpoint has the
+      parts at its root, as the Model Garden's `official.core.base_trainer.Trainer` writes them, or
+      in `model`, as this package does.
+    modules: 'all' for what fits by name and shape; 'backbone' or 'backbone,decoder' for these
+      parts, whole. As `official.vision.configs.maskrcnn.MaskRCNNTask.init_checkpoint_modules`.
+
+  Returns:
+    What became of each part of the network that was to be loaded.
+
+  Raises:
+    InputError: if there is no such file, it is damaged or of another kind, lacks a variable of the
+      given modules, has another backbone, or has nothing for this network.
+  """
+  parts = _parts(model, modules)
+  file = _open(path, model)
+  sources = {part: part if file.has(part) else STAND_INS.get(part, part) for part in parts}
+  reports, assignments = {}, []
+  for part, layer in parts.items():
+    reports[part], found = _match(file, sources[part], layer)
+    assignments += found
+  _check(path, file, sources, reports, modules)
+  with _named_errors(path):
+    values = [stored.read() for _, stored in assignments]
+  for (variable, _), value in zip(assignments, values, strict=True):
+    variable.assign(value)
+  log.info('initial weights: %s', path)
+  for part, report in reports.items():
+    log.info('%s: %s', part, report)
+  return reports
+
+
+def _parts(model: OANet, modules: str) -> dict[str, tf_keras.layers.Layer]:
+  """The parts of the network that have variables and that `modules` names."""
+  if modules not in MODULES:
+    choices = ' or '.join(map(repr, MODULES))
+    raise InputError(f'task.init_checkpoint_modules is {modules!r}; it is {choices}')
+  return {
+    name: child
+    for name, child in tf.train.TrackableView.children(model).items()
+    if getattr(child, 'weights', None)
+    and (modules == 'all' or STAND_INS.get(name, name) in modules.split(','))
+  }
+
+
+def _match(
+  file: WeightsFile, source: str, layer: tf_keras.layers.Layer
+) -> tuple[PartReport, list[tuple[tf.Variable, Stored]]]:
+  report, found = PartReport([], [], {}), []
+  if not file.has(source):
+    report.absent.extend(variable.name for variable in layer.weights)
+    return report, found
+  for name, variable in file.named_variables(layer).items():
+    stored, shape = file.find(source, name), tuple(variable.shape)
+    if stored is None:
+      report.absent.append(name)
+    elif stored.shape != shape:
+      report.other_shape[name] = shape, stored.shape
+    else:
+      report.loaded.append(name)
+      found.append((variable, stored))
+  return report, found
+
+
+def _check(
+  path: str,
+  file: WeightsFile,
+  sources: dict[str, str],
+  reports: dict[str, PartReport],
+  modules: str,
+) -> None:
+  """Refuses a part that is not loaded whole though it must be, and a file of no use."""
+  for part, report in reports.items():
+    module = STAND_INS.get(part, part)
+    left = [*report.other_shape, *report.absent]
+    if left and not file.has(sources[part]) and modules != 'all':
+      raise InputError(f'{path}: has no {module}; change task.init_checkpoint_modules, {modules!r}')
+    if left and file.has(sources[part]) and (modules != 'all' or module == 'backbone'):
+      raise InputError(
+        f'{path}: has another {module} than task.model.{module} ({report.reason(left[0])})'
+      )
+  if not any(report.loaded for report in reports.values()):
+    raise InputError(f'{path}: has nothing that fits this network by name and shape')
+
+
+def _open(path: str, model: OANet) -> WeightsFile:
+  if path.endswith('.h5'):
+    return KerasWeights(path, model.backbone)
+  prefix = path.removesuffix('.index')
+  if tf.io.gfile.isdir(path):
+    prefix = tf.train.latest_checkpoint(path)
+    if not prefix:
+      raise InputError(f'{path}: has no file that names its newest checkpoint; give one, to .index')
+  if not tf.io.gfile.exists(f'{prefix}.index'):
+    raise InputError(f'{path}: there is no such checkpoint (no {prefix}.index)')
+  return Checkpoint(prefix)
+
+
+class Checkpoint:
+  """A TensorFlow 2 checkpoint; variables are named by their path in the graph of objects.
+
+  The path is that of attributes and, in functional models, of layers in the order of computation:
+  `layer_with_weights-2/_conv1/kernel`.
+  """
+
+  def __init__(self, prefix: str):
+    with _named_errors(prefix):
+      self._reader = tf.train.load_checkpoint(prefix)
+      self._shapes = self._reader.get_variable_to_shape_map()
+      if '_CHECKPOINTABLE_OBJECT_GRAPH' not in self._shapes:
+        raise InputError(f'{prefix}: is no TensorFlow 2 checkpoint (it has no graph of objects)')
+      graph = trackable_object_graph_pb2.TrackableObjectGraph.FromString(
+        self._reader.get_tensor('_CHECKPOINTABLE_OBJECT_GRAPH')
+      )
+    self._children = [
+      {child.local_name: child.node_id for child in node.children} for node in graph.nodes
+    ]
+    self._keys = [
+      {attribute.name: attribute.checkpoint_key for attribute in node.attributes}
+      for node in graph.nodes
+    ]
+    root = self._children[0]
+    inner = self._children[root['model']] if 'model' in root else {}
+    # The Model Garden keeps its detection head in a list, as a cascade has several.
+    self._parts = {
+      part: self._children[node].get('0', node) for part, node in {**inner, **root}.items()
+    }
+
+  def named_variables(self, layer: tf_keras.layers.Layer) -> dict[str, tf.Variable]:
+    variables, seen = {}, {}
+
+    def walk(parent: tf.Module, path: str) -> None:
+      for name, child in tf.train.TrackableView.children(parent).items():
+        if id(child) in seen:
+          continue
+        # Kept, lest another object gets its id.
+        seen[id(child)] = child
+        if isinstance(child, tf.Variable):
+          variables[f'{path}{name}'] = child
+        else:
+          walk(child, f'{path}{name}/')
+
+    walk(layer, '')
+    return variables
+
+  def has(self, part: str) -> bool:
+    return part in self._parts
+
+  def find(self, part: str, name: str) -> Stored | None:
+    node = self._parts[part]
+    for step in name.split('/'):
+      if step not in self._children[node]:
+        return None
+      node = self._children[node][step]
+    key = self._keys[node].get('VARIABLE_VALUE')
+    if key is None:
+      return None
+    return Stored(tuple(self._shapes[key]), lambda: self._reader.get_tensor(key))
+
+
+class KerasWeights:
+  """A `.h5` file of `tf_keras.applications`' ResNets; variables are named by layer.
+
+  As `tf_keras.Model.save_weights` lays it out: a group a layer, the order of layers in the
+  attribute `layer_names`, that of a layer's datasets in `weight_names`.
+  """
+
+  def __init__(self, path: str, backbone: tf_keras.Model):
+    if not tf.io.gfile.exists(path):
+      raise InputError(f'{path}: there is no such file')
+    with _named_errors(path), h5py.File(path) as file:
+      if 'layer_names' not in file.attrs:
+        raise InputError(
+          f"{path}: has no weights by layer, as Keras 2's save_weights('….h5') writes them"
+        )
+      self._arrays = {
+        f'{_text(layer)}/{_short_name(_text(weight))}': file[layer][weight][()]
+        for layer in file.attrs['layer_names']
+        for weight in file[layer].attrs['weight_names']
+      }
+    blocks = {name.split('_')[1] for name in self._arrays if name.startswith('conv4_block')}
+    depth = BLOCKS_TO_DEPTH.get(len(blocks))
+    if depth is None:
+      raise InputError(f'{path}: is no ResNet-50, 101 or 152 of tf_keras.applications')
+    if not isinstance(backbone, KerasResNet) or backbone.model_id != depth:
+      raise InputError(
+        f'{path}: is a ResNet-{depth} of tf_keras.applications; set '
+        f'task.model.backbone.type=keras_resnet,task.model.backbone.keras_resnet.model_id={depth}'
+      )
+
+  def named_variables(self, layer: tf_keras.layers.Layer) -> dict[str, tf.Variable]:
+    return {
+      f'{part.name}/{_short_name(variable.name)}': variable
+      for part in layer.layers
+      for variable in part.weights
+    }
+
+  def has(self, part: str) -> bool:
+    return part == 'backbone'
+
+  def find(self, part: str, name: str) -> Stored | None:
+    array = self._arrays.get(name)
+    return None if array is None else Stored(array.shape, lambda: array)
+
+
+def _text(name: str | bytes) -> str:
+  return name.decode() if isinstance(name, bytes) else name
+
+
+def _short_name(name: str) -> str:
+  """'conv1_conv/kernel:0' -> 'kernel'."""
+  return name.rsplit('/', 1)[-1].removesuffix(':0')
+
+
+@contextlib.contextmanager
+def _named_errors(path: str) -> Iterator[None]:
+  """What the readers raise of a damaged file, as a line with its name."""
+  try:
+    yield
+  except (tf.errors.OpError, OSError, LookupError) as error:
+    raise InputError(f'{path}: cannot be read ({" ".join(str(error).split())[:200]})') from None
+
+
+def _shortened(items: list[str]) -> str:
+  more = f' and {len(items) - MAX_NAMES} more' if len(items) > MAX_NAMES else ''
+  return ', '.join(items[:MAX_NAMES]) + more

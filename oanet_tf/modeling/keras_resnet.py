@@ -1,0 +1,86 @@
+"""`tf_keras.applications`' ResNets as a backbone, for weights in their `.h5` files."""
+
+import tensorflow as tf
+import tf_keras
+from official.vision.ops import preprocess_ops
+
+from oanet_tf.errors import InputError
+
+MODELS = {
+  50: tf_keras.applications.ResNet50,
+  101: tf_keras.applications.ResNet101,
+  152: tf_keras.applications.ResNet152,
+}
+# Mean of blue, green and red that `tf_keras.applications.resnet.preprocess_input` subtracts.
+CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)
+
+
+class KerasResNet(tf_keras.Model):
+  """`tf_keras.applications.ResNet50`, 101 or 152 behind the interface of the Model Garden's.
+
+  Pictures come in as the network normalizes them, in the Model Garden's manner: [B, H, W, 3] RGB
+  float32 by ImageNet's mean and deviation, any H and W. Keras' weights expect BGR within 0–255 less
+  its mean, so that is what the first layers make of them. Out come features by level, '2' to '5',
+  [B, ⌈H / 2^level⌉, ⌈W / 2^level⌉, 64 · 2^level].
+
+  The layers keep Keras' names, initial values and epsilon.
+  """
+
+  def __init__(
+    self,
+    model_id: int,
+    *,
+    use_sync_bn: bool = False,
+    norm_momentum: float = 0.99,
+    kernel_regularizer: tf_keras.regularizers.Regularizer | None = None,
+  ):
+    """Builds the network.
+
+    Args:
+      model_id: 50, 101 or 152.
+      use_sync_bn: batch statistics over all replicas, instead of in each.
+      norm_momentum: of the moving statistics.
+      kernel_regularizer: of the convolutions.
+
+    Raises:
+      InputError: for another depth.
+    """
+    if model_id not in MODELS:
+      raise InputError(
+        f'task.model.backbone.keras_resnet.model_id is {model_id}; '
+        f'it is one of {", ".join(map(str, MODELS))}'
+      )
+
+    def configured(layer: tf_keras.layers.Layer) -> tf_keras.layers.Layer:
+      settings = layer.get_config()
+      if isinstance(layer, tf_keras.layers.BatchNormalization):
+        settings |= {'momentum': norm_momentum, 'synchronized': use_sync_bn}
+      if isinstance(layer, tf_keras.layers.Conv2D):
+        settings['kernel_regularizer'] = kernel_regularizer
+      return type(layer).from_config(settings)
+
+    images = tf_keras.Input([None, None, 3])
+    network = MODELS[model_id](include_top=False, weights=None, input_tensor=_caffe_colors(images))
+    # Keras takes neither setting, and a layer takes no other once it is built.
+    network = tf_keras.models.clone_model(network, clone_function=configured)
+    super().__init__(inputs=network.input, outputs=_features_by_level(network))
+    self.model_id = model_id
+
+  @property
+  def output_specs(self) -> dict[str, tf.TensorShape]:
+    """Shape of each level's features, as the decoders take it."""
+    return {level: features.shape for level, features in self.output.items()}
+
+
+def _caffe_colors(images: tf.Tensor) -> tf.Tensor:
+  """[B, H, W, 3] RGB by mean and deviation -> BGR within 0–255, less Keras' mean."""
+  mean, deviation = preprocess_ops.MEAN_RGB[::-1], preprocess_ops.STDDEV_RGB[::-1]
+  offset = [ours - keras for ours, keras in zip(mean, CAFFE_MEAN_BGR, strict=True)]
+  return tf_keras.layers.Rescaling(list(deviation), offset, name='caffe_colors')(images[..., ::-1])
+
+
+def _features_by_level(network: tf_keras.Model) -> dict[str, tf.Tensor]:
+  """The output of the last block of each stage; its layers are `conv<level>_block<number>_out`."""
+  return {
+    layer.name[len('conv')]: layer.output for layer in network.layers if layer.name.endswith('_out')
+  }

@@ -1,0 +1,96 @@
+"""`scripts/download_backbone.sh` against a server of our own."""
+
+import functools
+import http.server
+import os
+import pathlib
+import random
+import subprocess
+import tarfile
+import threading
+from typing import ClassVar
+
+import pytest
+
+from oanet_tf import experiments
+
+
+class Mirror(http.server.SimpleHTTPRequestHandler):
+  """Serves a folder and the rest of a file; notes where downloads began."""
+
+  starts: ClassVar[list] = []
+
+  def do_GET(self):
+    content = pathlib.Path(self.translate_path(self.path)).read_bytes()
+    start = int(self.headers.get('Range', 'bytes=0-')[len('bytes=') : -1])
+    self.starts.append(start)
+    self.send_response(206 if start else 200)
+    self.send_header('Content-Range', f'bytes {start}-{len(content) - 1}/{len(content)}')
+    self.send_header('Content-Length', str(len(content) - start))
+    self.end_headers()
+    self.wfile.write(content[start:])
+
+
+@pytest.fixture
+def download(tmp_path):
+  """Runs the script against a mirror of `tmp_path / 'mirror'`."""
+  handler = functools.partial(Mirror, directory=tmp_path / 'mirror')
+  server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler)
+  threading.Thread(target=server.serve_forever, daemon=True).start()
+  script = pathlib.Path(__file__).parents[1] / 'scripts' / 'download_backbone.sh'
+
+  def run(*arguments):
+    return subprocess.run(
+      ['bash', script, *arguments],
+      env={**os.environ, 'BACKBONE_URL': f'http://127.0.0.1:{server.server_port}'},
+      cwd=tmp_path,
+      capture_output=True,
+      text=True,
+    )
+
+  yield run
+  server.shutdown()
+  server.server_close()
+
+
+def test_goes_on_unpacks_and_prints_the_setting(download, tmp_path):
+  folder = tmp_path / 'mirror/tf_model_garden/vision/resnet'
+  folder.mkdir(parents=True)
+  with tarfile.open(folder / 'resnet-50-i224.tar.gz', 'w:gz') as archive:
+    for name in ('ckpt-1.index', '._ckpt-1.index', 'ckpt-1.data-00000-of-00001'):
+      (tmp_path / name).write_bytes(random.Random(0).randbytes(5000))
+      archive.add(tmp_path / name, f'inside/{name}')
+  begun = tmp_path / 'runs/backbones/resnet-50-i224.tar.gz.part'
+  begun.parent.mkdir(parents=True)
+  begun.write_bytes((folder / 'resnet-50-i224.tar.gz').read_bytes()[:1000])
+  Mirror.starts.clear()
+  first, second = download(), download('50')
+  assert first.returncode == 0 and Mirror.starts == [1000]
+  assert first.stdout == second.stdout
+  assert first.stdout == (
+    'task.init_checkpoint=runs/backbones/resnet-50-i224/inside/ckpt-1,'
+    'task.model.backbone.resnet.model_id=50\n'
+  )
+  assert [path.name for path in begun.parent.iterdir()] == ['resnet-50-i224']
+  config = experiments.load_experiment('oanet_r50fpn_coco', (), first.stdout.strip())
+  assert config.task.init_checkpoint == 'runs/backbones/resnet-50-i224/inside/ckpt-1'
+
+
+def test_refuses_a_file_with_another_checksum(download, tmp_path):
+  folder = tmp_path / 'mirror/tensorflow/keras-applications/resnet'
+  folder.mkdir(parents=True)
+  name = 'resnet101_weights_tf_dim_ordering_tf_kernels_notop.h5'
+  (folder / name).write_text('not these')
+  outcome = download('--keras', '101', 'weights')
+  assert outcome.returncode == 1 and not outcome.stdout
+  assert outcome.stderr.endswith(
+    f'error: weights/{name}.part is damaged; remove it and start again\n'
+  )
+  assert [path.name for path in (tmp_path / 'weights').iterdir()] == [f'{name}.part']
+
+
+@pytest.mark.parametrize('arguments', [['18'], ['--kears'], ['50', 'a', 'b']])
+def test_explains_itself_when_misused(arguments, download):
+  outcome = download(*arguments)
+  assert outcome.returncode == 2 and 'usage:' in outcome.stderr
+  assert download('--help').stdout == outcome.stderr
