@@ -1,5 +1,6 @@
 """A trained network from its folder, and its panoptic maps: shared by evaluation and prediction."""
 
+import logging
 import pathlib
 from collections.abc import Sequence
 
@@ -10,38 +11,29 @@ from official.core import config_definitions
 
 from oanet_tf import config as config_lib
 from oanet_tf import experiments
+from oanet_tf.config_check import BASE_EXPERIMENT, PARAMS_FILE, params_path
+from oanet_tf.data import shard_files
 from oanet_tf.data.categories import VOID_LABEL, PanopticCategories
 from oanet_tf.data.panoptic_map import PanopticSegmentation
 from oanet_tf.errors import InputError
 from oanet_tf.modeling.build import build_oanet
 from oanet_tf.modeling.fusion import Panoptic, fuse
 from oanet_tf.modeling.oanet import OANet
+from oanet_tf.training import checkpoints
+from oanet_tf.training.optimizer import load_averages
 
-PARAMS_FILE = 'params.yaml'
+log = logging.getLogger(__name__)
+
 CATEGORIES_FILE = 'categories.json'
-# `params.yaml` gives every key, so which experiment it overrides does not matter.
-BASE_EXPERIMENT = 'oanet_r50fpn_coco'
-
-
-def params_path(model_dir: str | pathlib.Path) -> str:
-  """The resolved configuration that training wrote.
-
-  Raises:
-    InputError: if the folder has none.
-  """
-  path = pathlib.Path(model_dir) / PARAMS_FILE
-  if not path.is_file():
-    raise InputError(f'{model_dir}: is no model folder (it has no {PARAMS_FILE})')
-  return str(path)
 
 
 def latest_checkpoint(model_dir: str | pathlib.Path) -> str:
-  """Path of the newest checkpoint.
+  """Path of the newest checkpoint that can be read.
 
   Raises:
     InputError: if there is none.
   """
-  path = tf.train.latest_checkpoint(str(model_dir))
+  path = checkpoints.newest_readable(model_dir)
   if path is None:
     raise InputError(f'{model_dir}: has no checkpoint; train first, or give another model folder')
   return path
@@ -50,14 +42,39 @@ def latest_checkpoint(model_dir: str | pathlib.Path) -> str:
 def load_model(
   model_dir: str | pathlib.Path,
 ) -> tuple[OANet, config_definitions.ExperimentConfig, PanopticCategories]:
-  """The network with its newest checkpoint, its configuration and its categories."""
+  """The network with its best weights, its configuration and its categories.
+
+  The best are those that evaluation during training chose; without one, the newest, or their moving
+  averages where training kept some.
+  """
   config = experiments.load_experiment(BASE_EXPERIMENT, [params_path(model_dir)])
-  path = latest_checkpoint(model_dir)
   categories = PanopticCategories.from_json(pathlib.Path(model_dir) / CATEGORIES_FILE)
+  subfolder = config.trainer.best_checkpoint_export_subdir
+  best = checkpoints.newest_readable(pathlib.Path(model_dir) / subfolder) if subfolder else None
+  path = best or latest_checkpoint(model_dir)
+  log.info('weights of %s', path)
   model = build_oanet(config.task.model, categories)
-  # The checkpoint holds the optimizer's slots and the step too.
-  tf.train.Checkpoint(model=model).restore(path).assert_existing_objects_matched().expect_partial()
+  if best or config.trainer.optimizer_config.ema is None:
+    checkpoint = tf.train.Checkpoint(model=model)
+    # The checkpoint of a training holds the optimizer's slots and the step too.
+    checkpoint.restore(path).assert_existing_objects_matched().expect_partial()
+  else:
+    load_averages(model, config, path)
   return model, config, categories
+
+
+def find_categories(task: config_lib.OANetTask, model_dir: pathlib.Path) -> PanopticCategories:
+  """The categories that the config names, or those beside the shards, or the model folder's."""
+  if task.categories:
+    return PanopticCategories.from_json(task.categories)
+  first = (task.train_data.input_path or task.validation_data.input_path).split(',')[0].strip()
+  beside = pathlib.Path(first).parent / CATEGORIES_FILE
+  if not beside.is_file() and (model_dir / CATEGORIES_FILE).is_file():
+    return PanopticCategories.from_json(model_dir / CATEGORIES_FILE)
+  if not beside.is_file():
+    # A glob that matches nothing explains itself better than its missing neighbour.
+    shard_files.list_shards(first)
+  return PanopticCategories.from_json(beside)
 
 
 def save_config(

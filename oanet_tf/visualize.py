@@ -65,6 +65,23 @@ def draw_panoptic(
   return _draw_names(painted, positions, [category.name for category in segment_categories])
 
 
+def draw_ranking_map(ranking_map: np.ndarray, categories: PanopticCategories) -> np.ndarray:
+  """Shows which thing category lies on top, and how surely (Figure 4).
+
+  Args:
+    ranking_map: [h, w, T] probabilities.
+    categories: with the colours.
+
+  Returns:
+    [h, w, 3] uint8: the colour of the likeliest category, the paler the less likely.
+  """
+  things = range(1, categories.num_things + 1)
+  colors = np.array([categories.category(label).color for label in things], np.float64)
+  likeliest = ranking_map.argmax(axis=-1)
+  probability = ranking_map.max(axis=-1)[..., None].astype(np.float64)
+  return (255.0 + probability * (colors[likeliest] - 255.0)).round().astype(np.uint8)
+
+
 def side_by_side(panels: Mapping[str, np.ndarray]) -> np.ndarray:
   """Sets titled pictures in a row, all as high as the highest.
 

@@ -2,7 +2,10 @@ import pathlib
 
 import pytest
 
-import oanet_tf  # noqa: F401  Sets TensorFlow's environment before any test imports it.
+from tests import devices  # noqa: F401  Before TensorFlow is used.
+
+# isort: split
+
 from oanet_tf import experiments, train_lib
 from oanet_tf.data.categories import Category, PanopticCategories
 from tests import end_to_end

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from official.vision.losses import maskrcnn_losses
 
 from oanet_tf import losses
 
@@ -84,3 +85,51 @@ def test_srm_loss_takes_the_label_at_the_middle_of_each_cell():
   ranking = logits_for([[[1]]], T)
   loss = losses.srm_loss(tf.constant(ranking), tf.constant(tensor), tf.constant(labels))
   assert float(loss) == pytest.approx(cross_entropy(T), rel=1e-5)
+
+
+def test_box_losses_equal_the_model_gardens_but_for_its_0_01():
+  rng = np.random.default_rng(0)
+  shapes = {'2': (2, 4, 5, 12), '3': (2, 2, 3, 12)}
+  outputs = {
+    level: tf.constant(rng.normal(size=shape), tf.float32) for level, shape in shapes.items()
+  }
+  matched = {level: rng.random((*shape[:3], 3)) < 0.3 for level, shape in shapes.items()}
+  targets = {
+    level: tf.constant(rng.normal(size=shape) * matched[level].repeat(4, -1), tf.float32)
+    for level, shape in shapes.items()
+  }
+  theirs = 0.0
+  for level in shapes:
+    count = 4 * matched[level].sum()
+    one = maskrcnn_losses.RpnBoxLoss(0.3)({level: outputs[level]}, {level: targets[level]})
+    theirs += float(one) * (count + 0.01) / count
+  assert float(losses.rpn_box_loss(outputs, targets, 0.3)) == pytest.approx(theirs, rel=1e-5)
+
+  outputs = tf.constant(rng.normal(size=(2, 6, 4 * 5)), tf.float32)
+  classes = tf.constant(rng.integers(0, 5, (2, 6)))
+  boxes = tf.constant(rng.normal(size=(2, 6, 4)), tf.float32)
+  count = 4 * np.count_nonzero(classes)
+  theirs = float(maskrcnn_losses.FastrcnnBoxLoss(1.0)(outputs, classes, boxes))
+  ours = float(losses.box_loss(outputs, classes, boxes, 1.0))
+  assert ours == pytest.approx(theirs * (count + 0.01) / count, rel=1e-5)
+
+
+def test_mask_loss_equals_the_model_gardens_but_for_its_0_01():
+  rng = np.random.default_rng(1)
+  logits = tf.constant(rng.normal(size=(2, 3, 4, 4)), tf.float32)
+  targets = tf.constant(rng.integers(0, 2, (2, 3, 4, 4)), tf.float32)
+  classes = tf.constant([[1, 0, 2], [0, 0, 3]])
+  theirs = float(maskrcnn_losses.MaskrcnnLoss()(logits, targets, classes))
+  ours = float(losses.mask_loss(logits, targets, classes))
+  assert ours == pytest.approx(theirs * (3 * 16 + 0.01) / (3 * 16), rel=1e-5)
+
+
+def test_losses_of_no_object_are_zero_with_zero_gradient():
+  outputs = tf.Variable(tf.random.normal([2, 3, 8]))
+  with tf.GradientTape() as tape:
+    loss = losses.box_loss(outputs, tf.zeros([2, 3], tf.int32), tf.zeros([2, 3, 4]), 1.0)
+  assert float(loss) == 0.0 and not tape.gradient(loss, outputs).numpy().any()
+
+
+def test_huber_by_hand():
+  np.testing.assert_allclose(losses.huber(tf.constant([0.5, -1.0, 3.0]), 1.0), [0.125, 0.5, 2.5])

@@ -11,6 +11,8 @@ from panopticapi.evaluation import PQStat, pq_compute_single_core
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from oanet_tf import experiments, inference, train, train_lib
+from oanet_tf.training.cluster import Cluster
+from oanet_tf.training.state import create_state
 from tests import end_to_end
 
 
@@ -20,6 +22,7 @@ def scalars(folder):
   return {
     tag: {event.step: float(tf.make_ndarray(event.tensor_proto)) for event in events.Tensors(tag)}
     for tag in events.Tags()['tensors']
+    if not tag.startswith('image_')
   }
 
 
@@ -40,11 +43,16 @@ def test_tensorboard_has_every_loss_rate_and_quality(trained):
   folder, results = trained
   written = scalars(folder / 'model' / 'train')
   losses = ['rpn_class', 'rpn_box', 'class', 'box', 'mask', 'stuff', 'srm', 'weight_decay']
-  for tag in ['loss', 'learning_rate', 'images_per_second', *(f'loss_{name}' for name in losses)]:
+  tags = [
+    *('loss', 'learning_rate', 'images_per_second', 'gradient_norm/instance'),
+    *('gradient_norm/stuff', 'step_seconds/input', 'step_seconds/compute', 'step_seconds/total'),
+  ]
+  for tag in [*tags, *(f'loss_{name}' for name in losses)]:
     assert set(written[tag]) == {2, 4}, tag
     assert all(np.isfinite(value) for value in written[tag].values())
-  # After step 2 of a warm-up of 100 steps from 0.004 to 0.04.
-  assert written['learning_rate'][2] == pytest.approx(0.004 + 2 / 100 * 0.036, rel=1e-4)
+  # After step 2 of a warm-up of 100 steps from 0.004 to 0.04, for batches of 8; these are of 2.
+  expected = (0.004 + 2 / 100 * 0.036) * 2 / 8
+  assert written['learning_rate'][2] == pytest.approx(expected, rel=1e-4)
   quality = scalars(folder / 'model' / 'validation')
   for method in ('srm', 'heuristic'):
     expected = 100 * results[method]['Stuff']['pq']
@@ -94,7 +102,7 @@ def test_goes_on_from_the_checkpoint(trained, tmp_path, caplog):
   momentum = [n for n in checkpoint.get_variable_to_shape_map() if 'momentum' in n]
   # 6 images of which not all are square: two at a time, in one orientation.
   (position,) = (n for n in checkpoint.get_variable_to_shape_map() if n.startswith('position'))
-  epoch, place = checkpoint.get_tensor(position)
+  ((epoch, place),) = checkpoint.get_tensor(position)
   assert epoch >= 0 and place >= 1 and epoch * 4 + place >= 5
   assert momentum and all(np.isfinite(checkpoint.get_tensor(name)).all() for name in momentum)
 
@@ -117,8 +125,8 @@ def test_the_backbone_is_loaded_from_a_model_garden_checkpoint(trained, tmp_path
   model, _, categories = inference.load_model(folder / 'model')
   path = tf.train.Checkpoint(backbone=model.backbone).save(str(tmp_path / 'ckpt'))
   config.task.init_checkpoint = path
-  strategy = tf.distribute.get_strategy()
-  state = train_lib.create_state(config, categories, tmp_path / 'model', strategy)
+  cluster = Cluster(tf.distribute.get_strategy())
+  state = create_state(config, categories, tmp_path / 'model', cluster)
   for loaded, saved in zip(state.model.backbone.weights, model.backbone.weights, strict=True):
     np.testing.assert_array_equal(loaded, saved)
 
@@ -165,19 +173,48 @@ def test_a_folder_that_is_no_model(tmp_path, monkeypatch, capsys):
   assert 'is no model folder' in end_to_end.one_line_error(outcome)
 
 
+WITHOUT_TENSORFLOW = """
+import runpy, sys
+module, sys.argv = sys.argv[1], sys.argv[1:]
+try:
+  runpy.run_module(module, run_name='__main__')
+finally:
+  loaded = {'tensorflow', 'tf_keras', 'official'} & set(sys.modules)
+  assert not loaded, loaded
+"""
+
+
+def run_without_tensorflow(module, *arguments):
+  command = [sys.executable, '-c', WITHOUT_TENSORFLOW, module, *map(str, arguments)]
+  return subprocess.run(command, capture_output=True, text=True)
+
+
 @pytest.mark.parametrize('module', ['oanet_tf.train', 'oanet_tf.predict'])
 def test_help_answers_without_loading_tensorflow(module):
-  code = (
-    'import runpy, sys\n'
-    f'sys.argv = ["x", "--help"]\n'
-    'try:\n'
-    f'  runpy.run_module("{module}", run_name="__main__")\n'
-    'except SystemExit as stop:\n'
-    '  assert stop.code == 0\n'
-    'assert "tensorflow" not in sys.modules\n'
-  )
-  done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
-  assert 'usage: python -m' in done.stdout
+  done = run_without_tensorflow(module, '--help')
+  assert done.returncode == 0 and 'usage: python -m' in done.stdout
+
+
+SYNTHETIC = ('--experiment', 'oanet_synthetic')
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'message'),
+  [
+    ([], '--experiment is required to train'),
+    ([*SYNTHETIC, '--mode', 'test'], 'invalid choice'),
+    (['--experiment', 'oanet'], 'no experiment'),
+    ([*SYNTHETIC, '--config_file', 'nowhere.yaml'], 'nowhere.yaml: cannot be read'),
+    ([*SYNTHETIC, '--params_override', 'task.sed=1'], 'did you mean task.seed'),
+    ([*SYNTHETIC, '--params_override', 'task.seed=x'], 'takes a int'),
+    ([*SYNTHETIC, '--params_override', 'task.seed=-1'], 'at least 0'),
+    (['--mode', 'eval'], 'is no model folder'),
+  ],
+)
+def test_a_bad_configuration_is_told_without_loading_tensorflow(arguments, message, tmp_path):
+  done = run_without_tensorflow('oanet_tf.train', '--model_dir', tmp_path / 'model', *arguments)
+  assert done.returncode == 2 and message in done.stderr and 'Traceback' not in done.stderr
+  assert not (tmp_path / 'model').exists()
 
 
 def test_training_without_experiment_is_a_usage_error(monkeypatch, capsys):

@@ -13,6 +13,7 @@ import tensorflow as tf
 from official.vision.ops import preprocess_ops
 
 from oanet_tf.config import Data, OANet
+from oanet_tf.config_values import CANVAS_STRIDE
 from oanet_tf.data.anchor_targets import AnchorLabeler
 from oanet_tf.data.categories import VOID_LABEL, PanopticCategories
 
@@ -23,8 +24,7 @@ Step = Callable[[Example], Example]
 NO_INSTANCE = -1
 # Crowd regions of one image that training can ignore; COCO's images have three or four at most.
 MAX_CROWDS = 20
-# The network input's sides are multiples of it: levels 2 to 5 halve them each time.
-CANVAS_STRIDE = 32
+SOURCE_ID_BYTES = 64
 
 
 def training_steps(
@@ -36,12 +36,13 @@ def training_steps(
     image: [A, B, 3] uint8.
     image_info: [4, 2] float32: original size, size of the picture within the input, scale, offset
       of the crop (the Model Garden's layout).
-    source_id: [] string.
+    source_id: [64] uint8, the image id's first bytes and zeros; strings do not go to every device.
     gt_boxes, gt_classes, gt_masks: [M, 4], [M] int32, [M, S, S] float32 in {0, 1} within the box;
       padded with -1.
     crowd_boxes: [20, 4], padded with -1.
     category_labels: [A / label_stride, B / label_stride] int32, 0 for void.
     anchor_samples, anchor_matches: of `anchor_targets.AnchorLabeler`.
+    roi_priorities: [P + M] float32 in [0, 1), random, for P proposals and the M instances.
   """
   fit, canvas = canvas_of(data.output_size, portrait)
   return [
@@ -55,9 +56,11 @@ def training_steps(
     _separate_crowds(),
     _assign_anchors(data, model, canvas),
     _pad_instances(data.max_num_instances),
+    _draw_roi_priorities(model.roi_generator.num_proposals + data.max_num_instances),
+    _source_id_as_bytes(),
     _keep(
       'image', 'image_info', 'source_id', 'gt_boxes', 'gt_classes', 'gt_masks', 'crowd_boxes',
-      'category_labels', 'anchor_samples', 'anchor_matches',
+      'category_labels', 'anchor_samples', 'anchor_matches', 'roi_priorities',
     ),
   ]  # fmt: skip
 
@@ -90,6 +93,11 @@ def network_input(image: tf.Tensor, output_size: Sequence[int], portrait: bool) 
     _keep('image', 'image_info'),
   ]
   return apply(steps, example)
+
+
+def source_ids(encoded: np.ndarray) -> list[str]:
+  """The image ids of a training batch's `source_id`, [B, 64] uint8."""
+  return [row.tobytes().rstrip(b'\0').decode(errors='replace') for row in encoded]
 
 
 def canvas_of(output_size: Sequence[int], portrait: bool) -> tuple[list[int], list[int]]:
@@ -314,5 +322,24 @@ def _assign_anchors(data: Data, model: OANet, canvas: list[int]) -> Step:
     gt_boxes = example['gt_boxes'][: data.max_num_instances]
     samples, matches = labeler(gt_boxes, example['crowd_boxes'], seed)
     return {**example, 'anchor_samples': samples, 'anchor_matches': matches}
+
+  return step
+
+
+def _draw_roi_priorities(number: int) -> Step:
+  """Random numbers by which the network samples its ROIs."""
+
+  def step(example: Example) -> Example:
+    # Apart from the anchors' draws.
+    priorities = tf.random.stateless_uniform([number], example['seed'] + 2**34)
+    return {**example, 'roi_priorities': priorities}
+
+  return step
+
+
+def _source_id_as_bytes() -> Step:
+  def step(example: Example) -> Example:
+    encoded = tf.io.decode_raw(example['source_id'], tf.uint8, fixed_length=SOURCE_ID_BYTES)
+    return {**example, 'source_id': encoded}
 
   return step

@@ -2,8 +2,9 @@
 
 import json
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -16,8 +17,28 @@ from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.panoptic_map import PanopticSegmentation
 from oanet_tf.evaluation.coco_results import PanopticResultsWriter
 from oanet_tf.evaluation.panoptic_quality import PanopticQuality
-from oanet_tf.modeling.fusion import Panoptic
 from oanet_tf.modeling.oanet import OANet
+from oanet_tf.training.cluster import Cluster
+
+
+class EvaluatedImage(NamedTuple):
+  """One image of the split, at its own size.
+
+  Attributes:
+    source_id: of the image.
+    truth: its segments.
+    predictions: by fusion.
+    image: [A, B, 3] uint8 network input, with padding.
+    image_info: [4, 2] float32.
+    ranking_map: [h, w, T] float32 at the ranking module's stride of the network input.
+  """
+
+  source_id: str
+  truth: PanopticSegmentation
+  predictions: dict[str, PanopticSegmentation]
+  image: np.ndarray
+  image_info: np.ndarray
+  ranking_map: np.ndarray
 
 
 def evaluate(
@@ -25,77 +46,111 @@ def evaluate(
   task: config_lib.OANetTask,
   categories: PanopticCategories,
   methods: Sequence[str],
-  output_dir: pathlib.Path,
-  strategy: tf.distribute.Strategy,
+  cluster: Cluster,
+  output_dir: pathlib.Path | None = None,
+  look_at: Callable[[EvaluatedImage], None] = lambda image: None,
 ) -> dict[str, dict]:
-  """Panoptic quality on the validation split.
+  """Panoptic quality on the validation split, of which each machine takes its share.
 
-  Writes `<output_dir>/<method>.json` and `<output_dir>/<method>/*.png`, predictions in COCO's
-  panoptic format, and `<output_dir>/results.json`, the returned scores.
+  Writes `<output_dir>/results.json`, the returned scores; one machine alone also writes
+  `<output_dir>/<method>.json` and `<output_dir>/<method>/*.png`, predictions in COCO's panoptic
+  format.
+
+  Args:
+    model: the network.
+    task: gives data and fusion.
+    categories: of the dataset.
+    methods: of fusion.
+    cluster: all its machines must call this.
+    output_dir: None writes nothing.
+    look_at: is called with each image of this machine's.
 
   Returns:
-    For each method what `PanopticQuality.result` gives.
+    For each method what `PanopticQuality.result` gives, of all machines' images.
 
   Raises:
     InputError: if the split has no shard, or its truth does not fit the categories.
   """
   scores = {method: PanopticQuality(categories) for method in methods}
   with ExitStack() as stack:
-    writers = {
-      method: stack.enter_context(PanopticResultsWriter(output_dir, method, categories))
-      for method in methods
-    }
-    for image in _predictions(model, task, methods, strategy):
-      truth = _truth(image)
-      height, width = truth.segment_map.shape
-      for method in methods:
-        masks = (mask[:height, :width] for mask in image[method])
-        prediction = inference.to_segmentation(*masks, categories)
-        scores[method].update(truth, prediction)
-        source_id = image['source_id'].decode()
-        writers[method].write(source_id, f'{source_id}.png', prediction)
+    writers = {}
+    if output_dir and cluster.num_workers == 1:
+      writers = {
+        method: stack.enter_context(PanopticResultsWriter(output_dir, method, categories))
+        for method in methods
+      }
+    for image in evaluated_images(model, task, categories, methods, cluster):
+      for method, prediction in image.predictions.items():
+        scores[method].update(image.truth, prediction)
+        if method in writers:
+          writers[method].write(image.source_id, f'{image.source_id}.png', prediction)
+      look_at(image)
+  for score in scores.values():
+    score.statistics = cluster.sum_over_workers(score.statistics)
   results = {method: score.result() for method, score in scores.items()}
-  (output_dir / 'results.json').write_text(json.dumps(results, indent=1) + '\n')
+  if output_dir and cluster.is_chief:
+    output_dir.mkdir(parents=True, exist_ok=True)
+    (output_dir / 'results.json').write_text(json.dumps(results, indent=1) + '\n')
   return results
 
 
-def _predictions(
+def evaluated_images(
   model: OANet,
   task: config_lib.OANetTask,
+  categories: PanopticCategories,
   methods: Sequence[str],
-  strategy: tf.distribute.Strategy,
-) -> Iterator[dict]:
-  """One dict of numpy values an image: truth, `image_info`, and a `Panoptic` for each method."""
+  cluster: Cluster,
+) -> Iterator[EvaluatedImage]:
+  """This machine's images of the validation split, one by one."""
 
-  def replica_step(images: tf.Tensor, image_info: tf.Tensor) -> dict[str, Panoptic]:
+  def replica_step(images: tf.Tensor, image_info: tf.Tensor) -> dict:
     canvas_size = tf.cast(tf.reduce_max(image_info[:, 0], axis=0), tf.int32)
-    return inference.predict_panoptic(model, task.model, methods, images, image_info, canvas_size)[
-      1
-    ]
+    outputs, maps = inference.predict_panoptic(
+      model, task.model, methods, images, image_info, canvas_size
+    )
+    return {'ranking_map': outputs['ranking_map'], 'maps': maps}
 
   # Of what varies from batch to batch nothing is an argument, so there is one trace for each
   # orientation of the images.
   @tf.function(autograph=False)
-  def step(images: tf.Tensor, image_info: tf.Tensor) -> dict[str, Panoptic]:
-    return strategy.run(replica_step, args=(images, image_info))
+  def step(images: tf.Tensor, image_info: tf.Tensor) -> dict:
+    return cluster.strategy.run(replica_step, args=(images, image_info))
 
-  data = task.validation_data
-  dataset = strategy.distribute_datasets_from_function(
-    lambda context: input_pipeline.evaluation_dataset(data, context)
-  )
-  batches = iter(dataset)
   with tqdm.tqdm(desc='evaluating', unit='image', leave=False) as progress:
-    while True:
-      with shard_files.named_errors(data.input_path):
-        batch = next(batches, None)
-      if batch is None:
-        return
-      maps = step(batch.pop('image'), batch['image_info'])
-      for replica in _local(strategy, {**batch, **maps}):
-        for image in _unbatch(replica):
+    for batches in _batches_of_replicas(task.validation_data, cluster):
+      results = step(*(_distribute(cluster, batches, key) for key in ('image', 'image_info')))
+      for batch, result in zip(batches, _local(cluster.strategy, results), strict=True):
+        for image in unbatch({**batch, **result}):
           if not image['is_repeated']:
             progress.update()
-            yield image
+            yield _evaluated(image, categories)
+
+
+def _batches_of_replicas(
+  data: config_lib.Data, cluster: Cluster
+) -> Iterator[list[dict[str, tf.Tensor]]]:
+  """For each step the batches of this machine's replicas.
+
+  The strategy's own iterators would make machines wait for each other at every step, although one
+  may have more images than another.
+  """
+  context = tf.distribute.InputContext(
+    cluster.num_workers, cluster.index, cluster.strategy.num_replicas_in_sync
+  )
+  batches = iter(input_pipeline.evaluation_dataset(data, context))
+  while True:
+    with shard_files.named_errors(data.input_path):
+      step = [batch for _ in range(cluster.num_local_replicas) if (batch := next(batches, None))]
+    if not step:
+      return
+    yield step
+
+
+def _distribute(cluster: Cluster, batches: Sequence[Mapping], key: str) -> tf.Tensor:
+  def of_replica(context: tf.distribute.experimental.ValueContext) -> tf.Tensor:
+    return batches[context.replica_id_in_sync_group % cluster.num_local_replicas][key]
+
+  return cluster.strategy.experimental_distribute_values_from_function(of_replica)
 
 
 def _local(strategy: tf.distribute.Strategy, results: dict) -> list[dict]:
@@ -104,13 +159,47 @@ def _local(strategy: tf.distribute.Strategy, results: dict) -> list[dict]:
   return [tf.nest.pack_sequence_as(results, values) for values in zip(*flat, strict=True)]
 
 
-def _unbatch(batch: dict) -> Iterator[dict]:
+def unbatch(batch: dict) -> Iterator[dict]:
+  """Each image of a batch of tensors, as numpy values."""
   arrays = tf.nest.map_structure(lambda tensor: tensor.numpy(), batch)
   for index in range(len(arrays['source_id'])):
     yield tf.nest.map_structure(lambda array, index=index: array[index], arrays)
 
 
-def _truth(image: dict) -> PanopticSegmentation:
+def named_scores(results: Mapping[str, dict]) -> dict[str, float]:
+  """`evaluate`'s results as percentages by name: `pq/srm`, `sq_things/heuristic` and the like."""
+  return {
+    f'{quality}{group}/{method}': 100.0 * result[key][quality]
+    for method, result in results.items()
+    for key, group in (('All', ''), ('Things', '_things'), ('Stuff', '_stuff'))
+    for quality in ('pq', 'sq', 'rq')
+  }
+
+
+def _evaluated(image: dict, categories: PanopticCategories) -> EvaluatedImage:
+  truth = truth_of(image)
+  return EvaluatedImage(
+    source_id=image['source_id'].decode(),
+    truth=truth,
+    predictions={
+      method: prediction_of(masks, truth.segment_map.shape, categories)
+      for method, masks in image['maps'].items()
+    },
+    image=image['image'],
+    image_info=image['image_info'],
+    ranking_map=image['ranking_map'],
+  )
+
+
+def prediction_of(
+  masks: Sequence[np.ndarray], size: tuple[int, int], categories: PanopticCategories
+) -> PanopticSegmentation:
+  """A fusion's category and instance mask of one image, without the batch's padding."""
+  height, width = size
+  return inference.to_segmentation(*(mask[:height, :width] for mask in masks), categories)
+
+
+def truth_of(image: dict) -> PanopticSegmentation:
   """The truth of one image, without the batch's padding."""
   height, width = (int(side) for side in image['image_info'][0])
   real = image['segment_ids'] > 0

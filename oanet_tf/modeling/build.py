@@ -9,19 +9,22 @@ from official.vision.modeling.layers import (
   mask_sampler,
   roi_aligner,
   roi_generator,
-  roi_sampler,
 )
 from official.vision.ops import anchor
 
 from oanet_tf import config as config_lib
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.errors import InputError
+from oanet_tf.modeling.keras_resnet import KerasResNet
 from oanet_tf.modeling.oanet import OANet
+from oanet_tf.modeling.roi_sampling import ROISampler
 from oanet_tf.modeling.spatial_ranking import SpatialRankingModule
 from oanet_tf.modeling.stuff_head import StuffHead
 
 # The stuff branch uses P2–P5 (Figure 3); coarser levels serve the RPN alone.
 COARSEST_STUFF_LEVEL = 5
+# Half precision cannot tell neighbouring pixels of a large image apart.
+BOXES_IN_FLOAT32 = {'dtype': 'float32'}
 
 
 def build_oanet(
@@ -35,7 +38,7 @@ def build_oanet(
     l2_weight_decay: half of it times the sum of squares of all kernels becomes a loss of the model.
 
   Raises:
-    InputError: if the dataset has no thing category.
+    InputError: if the dataset has no thing category, or there is no backbone of that depth.
   """
   if not categories.num_things:
     raise InputError('the dataset has no thing category, which OANet needs')
@@ -51,6 +54,13 @@ def build_oanet(
   num_classes = categories.num_things + 1
 
   def backbone() -> tf_keras.Model:
+    if config.backbone.type == 'keras_resnet':
+      return KerasResNet(
+        config.backbone.keras_resnet.model_id,
+        use_sync_bn=norm.use_sync_bn,
+        norm_momentum=norm.norm_momentum,
+        kernel_regularizer=regularizer,
+      )
     return backbones.factory.build_backbone(
       tf_keras.layers.InputSpec(shape=[None, None, None, 3]), config.backbone, norm, regularizer
     )
@@ -75,10 +85,10 @@ def build_oanet(
       **config.rpn_head.as_dict(),
       **norm_options,
     ),
-    roi_generator=roi_generator.MultilevelROIGenerator(**config.roi_generator.as_dict()),
-    roi_sampler=roi_sampler.ROISampler(
-      **_without(config.roi_sampler.as_dict(), 'cascade_iou_thresholds')
+    roi_generator=roi_generator.MultilevelROIGenerator(
+      **config.roi_generator.as_dict(), **BOXES_IN_FLOAT32
     ),
+    roi_sampler=ROISampler(**_without(config.roi_sampler.as_dict(), 'cascade_iou_thresholds')),
     roi_aligner=roi_aligner.MultilevelROIAligner(**config.roi_aligner.as_dict()),
     detection_head=instance_heads.DetectionHead(
       num_classes=num_classes,
@@ -86,11 +96,12 @@ def build_oanet(
       **norm_options,
     ),
     detection_generator=detection_generator.DetectionGenerator(
-      **config.detection_generator.as_dict()
+      **config.detection_generator.as_dict(), **BOXES_IN_FLOAT32
     ),
     mask_sampler=mask_sampler.MaskSampler(
       mask_target_size=config.mask_roi_aligner.crop_size * config.mask_head.upsample_factor,
       **config.mask_sampler.as_dict(),
+      **BOXES_IN_FLOAT32,
     ),
     mask_roi_aligner=roi_aligner.MultilevelROIAligner(**config.mask_roi_aligner.as_dict()),
     mask_head=instance_heads.MaskHead(

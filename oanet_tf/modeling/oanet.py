@@ -10,6 +10,7 @@ from official.vision.ops import anchor, box_ops, preprocess_ops
 from oanet_tf.data.anchor_targets import rpn_targets, within_crowd
 from oanet_tf.data.preprocess import NO_INSTANCE
 from oanet_tf.modeling.mask_paste import paste_masks
+from oanet_tf.modeling.roi_sampling import ROISampler
 from oanet_tf.modeling.spatial_ranking import instance_tensor, ranking_scores
 
 Features = dict[str, tf.Tensor]
@@ -35,7 +36,7 @@ class OANet(tf_keras.Model):
     anchors: anchor.AnchorGeneratorv2,
     rpn_head: tf_keras.layers.Layer,
     roi_generator: tf_keras.layers.Layer,
-    roi_sampler: tf_keras.layers.Layer,
+    roi_sampler: ROISampler,
     roi_aligner: tf_keras.layers.Layer,
     detection_head: tf_keras.layers.Layer,
     detection_generator: tf_keras.layers.Layer,
@@ -72,7 +73,6 @@ class OANet(tf_keras.Model):
     self.stuff_decoder = stuff_decoder
     self.rpn_head = rpn_head
     self.roi_generator = roi_generator
-    self.roi_sampler = roi_sampler
     self.roi_aligner = roi_aligner
     self.detection_head = detection_head
     self.detection_generator = detection_generator
@@ -84,6 +84,7 @@ class OANet(tf_keras.Model):
     self.num_things = num_things
     self.num_stuff = num_stuff
     self._anchors = anchors
+    self._sample_rois = roi_sampler
     self._ranking_stride = ranking_stride
     self._score_threshold = score_threshold
     self._mask_threshold = mask_threshold
@@ -108,7 +109,7 @@ class OANet(tf_keras.Model):
       `class_outputs` [B, N, C], `box_outputs`
       [B, N, 4C], `class_targets`, `box_targets`; `mask_outputs`, `mask_targets` [B, K, M, M],
       `mask_class_targets` [B, K]; `stuff_logits` of all supervised categories; `instance_tensor`
-      and `ranking_logits` [B, h, w, T].
+      and `ranking_logits` [B, h, w, T]; `last_feature`, the backbone's coarsest.
       In inference `detection_boxes` [B, N, 4] in pixels of the network input, `detection_scores`
       (descending), `detection_classes` [B, N] in [1, T], `num_detections` [B], `detection_masks`
       [B, N, M, M] probabilities in the box; `stuff_logits` [B, h, w, S] of the stuff categories
@@ -122,6 +123,7 @@ class OANet(tf_keras.Model):
     proposals = self._propose(rpn_scores, rpn_boxes, images, image_info, training)
     if training:
       outputs = {'rpn_scores': rpn_scores, 'rpn_boxes': rpn_boxes, 'stuff_logits': stuff_logits}
+      outputs['last_feature'] = backbone_features[max(backbone_features)]
       outputs['rpn_score_targets'], outputs['rpn_box_targets'] = rpn_targets(
         labels['anchor_samples'],
         labels['anchor_matches'],
@@ -167,8 +169,8 @@ class OANet(tf_keras.Model):
     """Raw predictions for sampled ROIs, with their targets."""
     in_crowd = within_crowd(proposals, labels['crowd_boxes'])
     proposals = tf.where(in_crowd[..., None], float(NO_INSTANCE), proposals)
-    rois, matched_boxes, matched_classes, matched_indices = self.roi_sampler(
-      proposals, labels['gt_boxes'], labels['gt_classes']
+    rois, matched_boxes, matched_classes, matched_indices = self._sample_rois(
+      proposals, labels['gt_boxes'], labels['gt_classes'], labels['roi_priorities']
     )
     class_outputs, box_outputs = self.detection_head(self.roi_aligner(features, rois))
     box_targets = box_ops.encode_boxes(matched_boxes, rois, weights=BOX_WEIGHTS)

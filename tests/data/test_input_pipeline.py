@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from oanet_tf import experiments
-from oanet_tf.data import input_pipeline, shard_files
+from oanet_tf.data import input_pipeline, preprocess, shard_files
 from oanet_tf.data.categories import Category, PanopticCategories
 from oanet_tf.errors import InputError
 from tests import end_to_end
@@ -37,7 +37,7 @@ def training(shards, categories, seed=0, start=(0, 0), **changes):
 
 
 def ids_of(batches):
-  return [tuple(batch['source_id'].numpy().tolist()) for batch in batches]
+  return [tuple(preprocess.source_ids(batch['source_id'].numpy())) for batch in batches]
 
 
 def position_of(batch):
@@ -58,7 +58,7 @@ def test_an_epoch_gives_each_image_at_most_once_and_nearly_all(shards, scene_cat
   epochs = {}
   for batch in training(shards, scene_categories, global_batch_size=2).take(30):
     epoch, _ = position_of(batch)
-    epochs.setdefault(epoch, []).extend(batch['source_id'].numpy().tolist())
+    epochs.setdefault(epoch, []).extend(preprocess.source_ids(batch['source_id'].numpy()))
   for ids in (epochs[0], epochs[1]):
     # What does not fill a batch, of either orientation, waits for another epoch.
     assert len(set(ids)) == len(ids) and 22 <= len(ids) <= 24

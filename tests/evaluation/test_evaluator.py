@@ -27,10 +27,10 @@ def score_truth(shards, categories):
   data.input_path = shards
   quality, count = PanopticQuality(categories), 0
   for batch in input_pipeline.evaluation_dataset(data):
-    for image in evaluator._unbatch(batch):
+    for image in evaluator.unbatch(batch):
       if image['is_repeated']:
         continue
-      truth = evaluator._truth(image)
+      truth = evaluator.truth_of(image)
       quality.update(truth, truth_as_prediction(truth, categories))
       count += 1
   return quality.result(), count

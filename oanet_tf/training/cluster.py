@@ -1,0 +1,124 @@
+"""Devices and machines: one strategy for all of them."""
+
+import contextlib
+import dataclasses
+import json
+import logging
+import os
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+from official.common import distribute_utils
+from official.core import config_definitions
+from official.modeling import performance
+
+from oanet_tf.errors import InputError
+
+log = logging.getLogger(__name__)
+
+DTYPES = {'float32': tf.float32, 'bfloat16': tf.bfloat16, 'float16': tf.float16}
+# What TensorFlow raises where another machine is gone.
+LOST_WORKER_ERRORS = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
+
+
+def configure(runtime: config_definitions.RuntimeConfig) -> None:
+  """Sets what holds for the whole process: precision, XLA, eager execution."""
+  performance.set_mixed_precision_policy(DTYPES[runtime.mixed_precision_dtype or 'float32'])
+  # XLA takes the clusters of operations that it can compile.
+  tf.config.optimizer.set_jit(runtime.enable_xla)
+  tf.config.run_functions_eagerly(runtime.run_eagerly)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cluster:
+  """The replicas that train together, and this process among those that run them.
+
+  Attributes:
+    strategy: over all devices of all machines.
+    num_workers: processes, one on each machine.
+    index: of this process; the first is the chief, the only one that writes.
+  """
+
+  strategy: tf.distribute.Strategy
+  num_workers: int = 1
+  index: int = 0
+
+  @property
+  def is_chief(self) -> bool:
+    return self.index == 0
+
+  @property
+  def num_local_replicas(self) -> int:
+    return self.strategy.num_replicas_in_sync // self.num_workers
+
+  def sum_over_workers(self, values: np.ndarray) -> np.ndarray:
+    """Adds an array of each process; all must call it, at the same point."""
+    if self.num_workers == 1:
+      return values
+    values = np.asarray(values)
+
+    def of_replica(context: tf.distribute.experimental.ValueContext) -> tf.Tensor:
+      first = context.replica_id_in_sync_group % self.num_local_replicas == 0
+      return tf.constant(values if first else np.zeros_like(values))
+
+    parts = self.strategy.experimental_distribute_values_from_function(of_replica)
+    return self.strategy.reduce(tf.distribute.ReduceOp.SUM, parts, axis=None).numpy()
+
+  def any_worker(self, flag: bool) -> bool:
+    """Whether the flag is set in one process at least; all must call it, at the same point."""
+    return bool(self.sum_over_workers(np.array([flag], np.float32))[0])
+
+  @contextlib.contextmanager
+  def lost_workers_named(self) -> Iterator[None]:
+    """Turns TensorFlow's errors about other processes that are gone into an `InputError`."""
+    try:
+      yield
+    except LOST_WORKER_ERRORS as error:
+      if self.num_workers == 1:
+        raise
+      raise InputError(
+        f'worker {self.index}: another worker is gone ({_first_line(error)}); start all of them '
+        'again: training goes on from the newest checkpoint'
+      ) from None
+
+
+def make_cluster(runtime: config_definitions.RuntimeConfig) -> Cluster:
+  """Replicas on the devices of this machine, or of all machines that TF_CONFIG names.
+
+  Raises:
+    InputError: if TF_CONFIG is malformed, or fewer GPUs are there than asked for.
+  """
+  num_workers, index = _read_tf_config()
+  if num_workers > 1:
+    log.info('worker %d waits for all %d of TF_CONFIG', index, num_workers)
+    kind, num_gpus = 'multi_worker_mirrored', 0
+  else:
+    kind, available = runtime.distribution_strategy, len(tf.config.list_logical_devices('GPU'))
+    if runtime.num_gpus > available:
+      raise InputError(f'runtime.num_gpus is {runtime.num_gpus}, but TensorFlow sees {available}')
+    num_gpus = runtime.num_gpus or (min(available, 1) if kind == 'one_device' else available)
+  strategy = distribute_utils.get_distribution_strategy(
+    kind, num_gpus, all_reduce_alg=runtime.all_reduce_alg, num_packs=runtime.num_packs
+  )
+  return Cluster(strategy, num_workers, index)
+
+
+def _read_tf_config() -> tuple[int, int]:
+  """Number of machines that TF_CONFIG names, and this one's index; (1, 0) without."""
+  text = os.environ.get('TF_CONFIG', '').strip() or '{}'
+  try:
+    config = json.loads(text)
+    cluster = config.get('cluster', {})
+    names = [(job, i) for job in ('chief', 'worker') for i in range(len(cluster.get(job, [])))]
+    task = (config.get('task', {}).get('type'), int(config.get('task', {}).get('index', 0)))
+  except (ValueError, AttributeError, TypeError):
+    raise InputError(f'TF_CONFIG: {text[:80]!r} is not the JSON that TensorFlow takes') from None
+  if len(names) > 1 and task not in names:
+    raise InputError(f'TF_CONFIG: task {task[0]} {task[1]} is no worker of its cluster')
+  return (len(names), names.index(task)) if len(names) > 1 else (1, 0)
+
+
+def _first_line(error: tf.errors.OpError) -> str:
+  """What happened, without the place in the graph."""
+  return error.message.split('Collective ops is aborted by: ')[-1].splitlines()[0]

@@ -1,0 +1,53 @@
+"""SIGTERM and SIGINT, put off until the step is done."""
+
+import contextlib
+import signal
+import types
+from collections.abc import Iterator
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Interrupted(Exception):
+  """A signal came where it need not be put off."""
+
+
+class Interruption:
+  """While entered, the first signal is only noted; a second one acts as it always does.
+
+  Attributes:
+    received: the signal, or None.
+  """
+
+  def __init__(self):
+    """Has no effect until it is entered."""
+    self.received: signal.Signals | None = None
+    self._at_once = False
+    self._previous: dict[signal.Signals, object] = {}
+
+  def __enter__(self) -> 'Interruption':
+    self._previous = {number: signal.signal(number, self._note) for number in SIGNALS}
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    self._restore()
+
+  @contextlib.contextmanager
+  def at_once(self) -> Iterator[None]:
+    """Within, a signal raises `Interrupted`: there is nothing to be saved first."""
+    self._at_once = True
+    try:
+      yield
+    finally:
+      self._at_once = False
+
+  def _note(self, number: int, _: types.FrameType | None) -> None:
+    self.received = signal.Signals(number)
+    self._restore()
+    if self._at_once:
+      raise Interrupted
+
+  def _restore(self) -> None:
+    for number, handler in self._previous.items():
+      signal.signal(number, handler)
+    self._previous = {}

@@ -1,0 +1,122 @@
+"""What can be watched while training: TensorBoard, `metrics.jsonl` and the terminal."""
+
+import collections
+import json
+import os
+import pathlib
+import time
+from collections.abc import Mapping
+
+import numpy as np
+import tensorflow as tf
+import tqdm
+
+METRICS_FILE = 'metrics.jsonl'
+# What the terminal's line leaves to TensorBoard.
+_NOT_IN_LINE = ('gradient_norm/', 'step_seconds/', 'images_per_second', 'learning_rate')
+
+
+class Stopwatch:
+  """Time spent on one of two things: waiting for input, or computing."""
+
+  def __init__(self):
+    """Starts."""
+    self._last = time.perf_counter()
+
+  def lap(self) -> float:
+    """Seconds since the last call."""
+    now = time.perf_counter()
+    self._last, elapsed = now, now - self._last
+    return elapsed
+
+
+class TrainingLog:
+  """Scalars by step, for TensorBoard (`train/`, `validation/`) and `metrics.jsonl`."""
+
+  def __init__(self, folder: pathlib.Path | None, step: int):
+    """Drops what `metrics.jsonl` has of steps after this one, which a resumed run does again.
+
+    Args:
+      folder: the model folder; None logs nothing.
+      step: that is done.
+    """
+    self._folder = folder
+    self._writers: dict[str, tf.summary.SummaryWriter] = {}
+    self._recent: dict[str, list[float]] = collections.defaultdict(list)
+    if folder:
+      _drop_later(folder / METRICS_FILE, step)
+
+  def add(self, scalars: Mapping[str, float], input_seconds: float, compute_seconds: float) -> None:
+    """Notes one step's losses, and where its time went."""
+    for name, value in scalars.items():
+      self._recent[name].append(value)
+    self._recent['step_seconds/input'].append(input_seconds)
+    self._recent['step_seconds/compute'].append(compute_seconds)
+
+  def write_interval(
+    self, step: int, num_steps: int, batch_size: int, learning_rate: float
+  ) -> None:
+    """Means over the steps since the last call, written and printed as one line."""
+    scalars = {name: float(np.mean(values)) for name, values in self._recent.items()}
+    self._recent.clear()
+    seconds = scalars['step_seconds/input'] + scalars['step_seconds/compute']
+    scalars['step_seconds/total'] = seconds
+    scalars['images_per_second'] = batch_size / seconds
+    scalars['learning_rate'] = learning_rate
+    self.write('train', step, scalars)
+    if self._folder:
+      tqdm.tqdm.write(_line(step, num_steps, scalars))
+
+  def write(self, split: str, step: int, scalars: Mapping[str, float]) -> None:
+    """Writes scalars of 'train' or 'validation'."""
+    if not self._folder:
+      return
+    with self._writer(split).as_default(step=step):
+      for name, value in scalars.items():
+        tf.summary.scalar(name, value)
+    self._writer(split).flush()
+    with open(self._folder / METRICS_FILE, 'a') as file:
+      file.write(json.dumps({'step': step, 'split': split, **scalars}) + '\n')
+
+  def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
+    """Shows [H, W, 3] uint8 pictures of the validation by name."""
+    if not self._folder:
+      return
+    with self._writer('validation').as_default(step=step):
+      for name, image in images.items():
+        tf.summary.image(name, image[None])
+    self._writer('validation').flush()
+
+  def _writer(self, split: str) -> tf.summary.SummaryWriter:
+    if split not in self._writers:
+      self._writers[split] = tf.summary.create_file_writer(str(self._folder / split))
+    return self._writers[split]
+
+
+def _line(step: int, num_steps: int, scalars: Mapping[str, float]) -> str:
+  losses = [
+    f'{name.removeprefix("loss_")} {value:.3f}'
+    for name, value in scalars.items()
+    if not name.startswith(_NOT_IN_LINE)
+  ]
+  share = scalars['step_seconds/input'] / scalars['step_seconds/total']
+  return (
+    f'step {step}/{num_steps}  {"  ".join(losses)}  rate {scalars["learning_rate"]:.3g}  '
+    f'{scalars["images_per_second"]:.1f} images/s, {share:.0%} of the time waiting for input'
+  )
+
+
+def _drop_later(path: pathlib.Path, step: int) -> None:
+  if not path.is_file():
+    return
+  kept = []
+  for line in path.read_text().splitlines():
+    try:
+      record = json.loads(line)
+    except ValueError:
+      continue  # A process that was killed while it wrote leaves half a line.
+    if record['step'] <= step:
+      kept.append(line + '\n')
+  temporary = path.with_name(f'.{path.name}.partial')
+  temporary.write_text(''.join(kept))
+  os.replace(temporary, path)

@@ -1,0 +1,94 @@
+"""The Model Garden's optimizers, with the learning rate scaled to the batch."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import tensorflow as tf
+import tf_keras
+from official.core import config_definitions
+from official.modeling import optimization, performance
+from official.modeling.optimization import ema_optimizer
+
+Optimizer = tf_keras.optimizers.Optimizer | tf_keras.optimizers.legacy.Optimizer
+
+
+class ScaledLearningRate(tf_keras.optimizers.schedules.LearningRateSchedule):
+  """A rate, constant or a schedule, times a factor."""
+
+  def __init__(
+    self, rate: tf_keras.optimizers.schedules.LearningRateSchedule | float, factor: float
+  ):
+    """Takes rate and factor."""
+    super().__init__()
+    self._rate = rate
+    self._factor = factor
+
+  def __call__(self, step: tf.Tensor) -> tf.Tensor:
+    return self._factor * tf.cast(
+      self._rate(step) if callable(self._rate) else self._rate, tf.float32
+    )
+
+  def get_config(self) -> dict[str, Any]:
+    return {'rate': self._rate, 'factor': self._factor}
+
+
+def build_learning_rate(config: config_definitions.ExperimentConfig) -> ScaledLearningRate:
+  """Step -> rate, scaled linearly with the batch ("Accurate, Large Minibatch SGD", section 2.1)."""
+  rate = optimization.OptimizerFactory(config.trainer.optimizer_config).build_learning_rate()
+  batch, reference = config.task.train_data.global_batch_size, config.task.reference_batch_size
+  return ScaledLearningRate(rate, batch / reference if reference else 1.0)
+
+
+def build_optimizer(
+  config: config_definitions.ExperimentConfig,
+  learning_rate: ScaledLearningRate,
+) -> Optimizer:
+  """As `official.core.base_task.Task.create_optimizer`; float16 scales its losses."""
+  factory = optimization.OptimizerFactory(config.trainer.optimizer_config)
+  return performance.configure_optimizer(
+    factory.build_optimizer(learning_rate),
+    use_float16=config.runtime.mixed_precision_dtype == 'float16',
+    loss_scale=config.runtime.loss_scale,
+  )
+
+
+def describe_learning_rate(config: config_definitions.ExperimentConfig) -> str:
+  """What the batch does to the rates, for the log."""
+  batch, reference = config.task.train_data.global_batch_size, config.task.reference_batch_size
+  if not reference:
+    return f'learning rates as given, for batches of {batch}'
+  return (
+    f'learning rates × {batch / reference:g}: batches of {batch}, given for {reference} '
+    '(task.reference_batch_size=0 takes them as they are)'
+  )
+
+
+def load_averages(
+  model: tf_keras.Model, config: config_definitions.ExperimentConfig, path: str
+) -> None:
+  """Gives a network the moving averages, and what has none, of a training's checkpoint."""
+  optimizer = build_optimizer(config, build_learning_rate(config))
+  optimizer.shadow_copy(model)
+  checkpoint = tf.train.Checkpoint(model=model, optimizer=optimizer)
+  checkpoint.restore(path).assert_existing_objects_matched().expect_partial()
+  for variable in optimizer._model_weights:
+    variable.assign(optimizer.get_slot(variable, 'average'))
+
+
+@contextlib.contextmanager
+def averaged_weights(optimizer: Optimizer) -> Iterator[None]:
+  """Within, the variables have their moving averages, if the optimizer keeps some."""
+  if not isinstance(optimizer, ema_optimizer.ExponentialMovingAverage):
+    yield
+    return
+  variables = optimizer._model_weights
+  # Not its own `swap_weights`, which adds and subtracts, and so does not give back the same bits.
+  trained = [variable.numpy() for variable in variables]
+  for variable in variables:
+    variable.assign(optimizer.get_slot(variable, 'average').numpy())
+  try:
+    yield
+  finally:
+    for variable, value in zip(variables, trained, strict=True):
+      variable.assign(value)

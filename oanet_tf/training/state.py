@@ -1,0 +1,169 @@
+"""What is trained, and how it is kept."""
+
+import dataclasses
+import logging
+import pathlib
+import tempfile
+
+import numpy as np
+import tensorflow as tf
+from official.core import config_definitions
+from official.modeling.optimization import ema_optimizer
+
+from oanet_tf.data.categories import PanopticCategories
+from oanet_tf.errors import InputError
+from oanet_tf.initialization import load_initial_weights
+from oanet_tf.modeling.build import build_oanet
+from oanet_tf.modeling.oanet import OANet
+from oanet_tf.training import checkpoints
+from oanet_tf.training.cluster import Cluster
+from oanet_tf.training.optimizer import (
+  Optimizer,
+  ScaledLearningRate,
+  build_learning_rate,
+  build_optimizer,
+)
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass
+class State:
+  """What is trained, and where it is kept.
+
+  Attributes:
+    model: the network.
+    optimizer: its `iterations` are the step.
+    learning_rate: step -> rate.
+    positions: [P, 2] int64: for each input pipeline, one a machine, epoch and place therein of its
+      next batch.
+    checkpoint: of all these.
+    manager: of the checkpoints in `folder`.
+    folder: the model folder; on machines that are not the chief, one that is thrown away.
+  """
+
+  model: OANet
+  optimizer: Optimizer
+  learning_rate: ScaledLearningRate
+  positions: tf.Variable
+  checkpoint: tf.train.Checkpoint
+  manager: tf.train.CheckpointManager
+  folder: pathlib.Path
+
+  @property
+  def step(self) -> int:
+    return int(self.optimizer.iterations.numpy())
+
+
+def create_state(
+  config: config_definitions.ExperimentConfig,
+  categories: PanopticCategories,
+  model_dir: pathlib.Path,
+  cluster: Cluster,
+) -> State:
+  """Network and optimizer: from the newest checkpoint, `init_checkpoint`, or scratch.
+
+  Raises:
+    InputError: if machines find different checkpoints, or `init_checkpoint` does not fit.
+  """
+  with cluster.strategy.scope():
+    model = build_oanet(config.task.model, categories, config.task.losses.l2_weight_decay)
+    learning_rate = build_learning_rate(config)
+    optimizer = build_optimizer(config, learning_rate)
+    if isinstance(optimizer, ema_optimizer.ExponentialMovingAverage):
+      optimizer.shadow_copy(model)
+  positions = tf.Variable(
+    np.zeros([cluster.num_workers, 2], np.int64), trainable=False, shape=[None, 2]
+  )
+  checkpoint = tf.train.Checkpoint(model=model, optimizer=optimizer, positions=positions)
+  folder = model_dir if cluster.is_chief else pathlib.Path(tempfile.mkdtemp(prefix='oanet_tf_'))
+  manager = tf.train.CheckpointManager(
+    checkpoint,
+    str(folder),
+    max_to_keep=config.trainer.max_to_keep,
+    checkpoint_name=checkpoints.PREFIX,
+  )
+  state = State(model, optimizer, learning_rate, positions, checkpoint, manager, folder)
+  _restore(state, config, model_dir, cluster)
+  return state
+
+
+def save(state: State, cluster: Cluster) -> None:
+  """Writes a checkpoint of the present step; all machines must call it.
+
+  Raises:
+    InputError: if a weight is not finite; then nothing is written.
+  """
+  for variable in state.model.variables:
+    if not np.isfinite(variable.numpy()).all():
+      raise InputError(f'step {state.step}: weight {variable.name} is not finite; {advice(state)}')
+  positions = np.zeros([cluster.num_workers, 2], np.int64)
+  positions[cluster.index] = state.positions.numpy()[cluster.index]
+  state.positions.assign(cluster.sum_over_workers(positions))
+  state.manager.save(checkpoint_number=state.step)
+
+
+def share_statistics(model: OANet, cluster: Cluster) -> None:
+  """Gives all replicas the means of the statistics that each has gathered for itself."""
+  if cluster.strategy.num_replicas_in_sync == 1:
+    return
+  for variable in model.non_trainable_variables:
+    if variable.synchronization == tf.VariableSynchronization.ON_READ:
+      variable.assign(variable.read_value())
+
+
+def advice(state: State) -> str:
+  """What to do after training went wrong."""
+  newest = checkpoints.newest_readable(state.folder)
+  return (
+    f'the last good checkpoint is {newest or "none"}; lower the learning rate or set '
+    'trainer.optimizer_config.optimizer.sgd.global_clipnorm'
+  )
+
+
+def _restore(
+  state: State,
+  config: config_definitions.ExperimentConfig,
+  model_dir: pathlib.Path,
+  cluster: Cluster,
+) -> None:
+  path = checkpoints.newest_readable(model_dir)
+  if path:
+    try:
+      state.checkpoint.restore(path).assert_existing_objects_matched()
+    except (AssertionError, ValueError) as error:
+      raise InputError(
+        f'{path}: does not fit the configuration ({str(error).splitlines()[0]}); go on with the '
+        'settings it was made with, or take another model_dir'
+      ) from None
+    log.info('resumed from %s', path)
+  elif config.task.init_checkpoint:
+    load_initial_weights(
+      state.model, config.task.init_checkpoint, config.task.init_checkpoint_modules
+    )
+  elif config.task.model.batch_norm == 'frozen':
+    log.warning(
+      'batch norm is frozen but there is no task.init_checkpoint: the backbone starts from random '
+      'weights without normalisation; give a checkpoint, or task.model.batch_norm=plain'
+    )
+  _check_agreement(state, model_dir, cluster)
+  _fit_positions(state, cluster)
+
+
+def _check_agreement(state: State, model_dir: pathlib.Path, cluster: Cluster) -> None:
+  steps = np.zeros([cluster.num_workers], np.float32)
+  steps[cluster.index] = state.step
+  steps = cluster.sum_over_workers(steps)
+  if np.ptp(steps):
+    raise InputError(
+      f'{model_dir}: machines found checkpoints of different steps ({steps.astype(int).tolist()}); '
+      'it must be the same folder on all of them'
+    )
+
+
+def _fit_positions(state: State, cluster: Cluster) -> None:
+  """With another number of machines than before, all go on with a new epoch."""
+  if len(positions := state.positions.numpy()) != cluster.num_workers:
+    epoch = int(positions[:, 0].max()) + 1
+    state.positions.assign(np.array([[epoch, 0]] * cluster.num_workers))
+    log.warning('the number of machines has changed: the data goes on with epoch %d', epoch)

@@ -1,0 +1,150 @@
+"""One training step over all replicas."""
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+import tf_keras
+
+from oanet_tf import config as config_lib
+from oanet_tf import losses
+from oanet_tf.modeling.oanet import OANet
+from oanet_tf.training.optimizer import Optimizer
+
+Batch = dict[str, tf.Tensor]
+Scalars = dict[str, tf.Tensor]
+
+
+class TrainStep:
+  """A batch -> its losses; the weights take a step.
+
+  The batch may come in parts, for less memory: their gradients are averaged (gradient
+  accumulation).
+  """
+
+  def __init__(
+    self,
+    task: config_lib.OANetTask,
+    strategy: tf.distribute.Strategy,
+    model: OANet,
+    optimizer: Optimizer,
+    num_parts: int = 1,
+  ):
+    """Takes what a step needs.
+
+    Args:
+      task: gives the losses' settings.
+      strategy: the replicas.
+      model: the network.
+      optimizer: sums gradients over replicas, clips them if so configured, and updates.
+      num_parts: in which a step's batch comes.
+    """
+    self._task = task
+    self._strategy = strategy
+    self._model = model
+    self._optimizer = optimizer
+    self._num_parts = num_parts
+    # Nothing in the network needs AutoGraph, and tracing takes half the time without.
+    self._whole = tf.function(self._on_replicas(self._train), autograph=False)
+    self._accumulate = tf.function(self._on_replicas(self._add_gradients), autograph=False)
+    self._update = tf.function(lambda: strategy.run(self._apply_sums), autograph=False)
+    self._sums = _zeros_like(model.trainable_variables, strategy) if num_parts > 1 else []
+
+  def __call__(self, parts: Sequence[Batch], with_gradient_norms: bool = False) -> Scalars:
+    """Takes a step.
+
+    Args:
+      parts: of the step's batch, distributed over the replicas.
+      with_gradient_norms: adds `gradient_norm/instance` and `gradient_norm/stuff`.
+
+    Returns:
+      Scalar losses, `loss` their weighted sum with weight decay; means over parts and replicas.
+    """
+    if self._num_parts == 1:
+      return self._whole(parts[0], with_gradient_norms)
+    results = [self._accumulate(part, with_gradient_norms) for part in parts]
+    self._update()
+    return tf.nest.map_structure(lambda *values: tf.add_n(values) / self._num_parts, *results)
+
+  def gradients(
+    self, batch: Batch, with_gradient_norms: bool = False
+  ) -> tuple[Scalars, list[tf.Tensor]]:
+    """In a replica: losses of its share of the batch, and gradients to be summed over replicas."""
+    model, optimizer = self._model, self._optimizer
+    scaled = isinstance(optimizer, tf_keras.mixed_precision.LossScaleOptimizer)
+    with tf.GradientTape(persistent=with_gradient_norms) as tape:
+      outputs = model(batch['image'], batch['image_info'], labels=batch, training=True)
+      scalars = self._losses(outputs, batch)
+      objective = scalars['loss'] / tf.distribute.get_strategy().num_replicas_in_sync
+      if scaled:
+        objective = optimizer.get_scaled_loss(objective)
+      instance_loss = tf.add_n([scalars[name] for name in losses.INSTANCE_LOSSES])
+    gradients = tape.gradient(
+      objective, model.trainable_variables, unconnected_gradients=tf.UnconnectedGradients.ZERO
+    )
+    if with_gradient_norms:
+      # As in the paper's Figure 5, "where λ is set to 1 for fairness" (section 4.3).
+      for branch, loss in (('instance', instance_loss), ('stuff', scalars['loss_stuff'])):
+        scalars[f'gradient_norm/{branch}'] = _norm(tape, loss, outputs['last_feature'])
+    return scalars, optimizer.get_unscaled_gradients(gradients) if scaled else gradients
+
+  def _losses(self, outputs: dict[str, tf.Tensor], batch: Batch) -> Scalars:
+    scalars = losses.oanet_losses(
+      outputs,
+      batch,
+      self._task.losses,
+      num_things=self._model.num_things,
+      object_context=self._task.model.stuff_head.object_context,
+      rpn_batch_size_per_im=self._task.train_data.rpn_batch_size_per_im,
+    )
+    decay = tf.add_n(self._model.losses) if self._model.losses else tf.constant(0.0)
+    return {'loss': scalars.pop('loss') + decay, **scalars, 'loss_weight_decay': decay}
+
+  def _on_replicas(self, function):  # noqa: ANN001
+    def run(batch: Batch, with_gradient_norms: bool) -> Scalars:
+      scalars = self._strategy.run(function, args=(batch, with_gradient_norms))
+      mean = tf.distribute.ReduceOp.MEAN
+      return {
+        name: self._strategy.reduce(mean, value, axis=None) for name, value in scalars.items()
+      }
+
+    return run
+
+  def _train(self, batch: Batch, with_gradient_norms: bool) -> Scalars:
+    scalars, gradients = self.gradients(batch, with_gradient_norms)
+    self._apply(gradients)
+    return scalars
+
+  def _add_gradients(self, batch: Batch, with_gradient_norms: bool) -> Scalars:
+    scalars, gradients = self.gradients(batch, with_gradient_norms)
+    for total, gradient in zip(self._sums, gradients, strict=True):
+      total.assign_add(gradient / self._num_parts)
+    return scalars
+
+  def _apply_sums(self) -> None:
+    self._apply([total.read_value() for total in self._sums])
+    for total in self._sums:
+      total.assign(tf.zeros_like(total))
+
+  def _apply(self, gradients: Sequence[tf.Tensor]) -> None:
+    self._optimizer.apply_gradients(zip(gradients, self._model.trainable_variables, strict=True))
+
+
+def _zeros_like(
+  variables: Sequence[tf.Variable], strategy: tf.distribute.Strategy
+) -> list[tf.Variable]:
+  """Variables that each replica has for itself."""
+  with strategy.scope():
+    return [
+      tf.Variable(
+        tf.zeros_like(variable),
+        trainable=False,
+        synchronization=tf.VariableSynchronization.ON_READ,
+        aggregation=tf.VariableAggregation.SUM,
+      )
+      for variable in variables
+    ]
+
+
+def _norm(tape: tf.GradientTape, loss: tf.Tensor, feature: tf.Tensor) -> tf.Tensor:
+  gradient = tape.gradient(loss, feature, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+  return tf.norm(tf.cast(gradient, tf.float32))

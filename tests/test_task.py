@@ -1,0 +1,53 @@
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from official.core import task_factory
+from official.core import train_lib as official_train_lib
+
+from oanet_tf import experiments, inference, task
+from oanet_tf.errors import InputError
+from oanet_tf.evaluation.evaluator import evaluate, named_scores
+from oanet_tf.training.cluster import Cluster
+from tests import end_to_end
+
+
+@pytest.mark.slow
+def test_the_model_gardens_trainer_trains_evaluates_and_exports_the_best(trained, tmp_path):
+  folder, _ = trained
+  config = experiments.load_experiment(
+    'oanet_synthetic',
+    (),
+    end_to_end.training_overrides(folder, steps=4) + ',trainer.steps_per_loop=2',
+  )
+  strategy = tf.distribute.MirroredStrategy(['CPU:0', 'CPU:1'])
+  with strategy.scope():
+    oanet = task_factory.get_task(config.task, logging_dir=str(tmp_path))
+  model, scores = official_train_lib.run_experiment(
+    strategy, oanet, 'train_and_eval', config, str(tmp_path), run_post_eval=True
+  )
+  assert (tmp_path / 'ckpt-4.index').exists()
+  best = json.loads((tmp_path / 'best' / 'info.json').read_text())
+  assert best['best_ckpt_global_step'] == 4.0 and list((tmp_path / 'best').glob('*.index'))
+  categories = inference.find_categories(config.task, tmp_path)
+  methods = ('srm', 'heuristic')
+  cluster = Cluster(strategy)
+  expected = named_scores(evaluate(model, config.task, categories, methods, cluster))
+  assert best['pq/srm'] == pytest.approx(expected['pq/srm'], abs=1e-6)
+  for name, value in expected.items():
+    assert scores[name] == pytest.approx(value, abs=1e-6)
+  assert all(np.isfinite(weight).all() for weight in model.get_weights())
+
+
+def test_images_of_two_orientations_are_refused(trained):
+  folder, _ = trained
+  config = experiments.load_experiment(
+    'oanet_synthetic',
+    (),
+    end_to_end.training_overrides(folder, steps=1) + ',task.train_data.output_size=[64,96]',
+  )
+  oanet = task_factory.get_task(config.task)
+  assert isinstance(oanet, task.OANetPanopticTask)
+  with pytest.raises(InputError, match='needs a square one'):
+    oanet.build_inputs(config.task.train_data)

@@ -1,0 +1,116 @@
+"""Training that is stopped and goes on, on real signals."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from oanet_tf import experiments, train_lib
+from oanet_tf.data import preprocess
+from oanet_tf.errors import InputError
+from tests import end_to_end
+
+STEPS = 12
+STOP = 6
+
+
+@pytest.fixture(scope='module')
+def shards(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('resume')
+  end_to_end.make_shards(folder, num_train=12, num_shards=2)
+  return folder
+
+
+class Observer:
+  """Looks at each step's batch, and does something at one of them."""
+
+  def __init__(self, monkeypatch, step=0, action=None):
+    """Takes the step and what to do there."""
+    self.seen = []
+    original = train_lib.check_finite
+
+    def look(losses, parts, cluster, state):
+      self.seen.append(preprocess.source_ids(parts[0]['source_id'].numpy()))
+      if state.step == step:
+        action(losses, state)
+      original(losses, parts, cluster, state)
+
+    monkeypatch.setattr(train_lib, 'check_finite', look)
+
+
+def config_of(folder, *overrides, steps=STEPS):
+  text = end_to_end.training_overrides(folder, steps)
+  return experiments.load_experiment(
+    'oanet_synthetic', (), ','.join([text, 'trainer.summary_interval=100', *overrides])
+  )
+
+
+def values(path):
+  reader = tf.train.load_checkpoint(str(path))
+  return {
+    name: reader.get_tensor(name)
+    for name in reader.get_variable_to_shape_map()
+    if 'OBJECT_GRAPH' not in name and 'save_counter' not in name
+  }
+
+
+@pytest.mark.slow
+def test_stopped_and_resumed_is_bit_identical_to_undisturbed(shards, tmp_path, monkeypatch, capsys):
+  config = config_of(shards)
+  undisturbed = Observer(monkeypatch)
+  train_lib.run(config, tmp_path / 'undisturbed', 'train')
+  monkeypatch.undo()
+  first = Observer(monkeypatch, STOP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+  with pytest.raises(SystemExit) as stop:
+    train_lib.run(config, tmp_path / 'stopped', 'train')
+  assert stop.value.code == 128 + signal.SIGTERM
+  assert f'stopped by SIGTERM after step {STOP}' in capsys.readouterr().out
+  monkeypatch.undo()
+  second = Observer(monkeypatch)
+  train_lib.run(config, tmp_path / 'stopped', 'train')
+  assert first.seen + second.seen == undisturbed.seen
+  assert len(first.seen) == STOP and len(undisturbed.seen) == STEPS
+  expected = values(tmp_path / 'undisturbed' / f'ckpt-{STEPS}')
+  found = values(tmp_path / 'stopped' / f'ckpt-{STEPS}')
+  assert found.keys() == expected.keys()
+  assert any('momentum' in name for name in found) and any('positions' in name for name in found)
+  for name, value in expected.items():
+    np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_not_finite_stops_training(shards, tmp_path, monkeypatch):
+  observer = Observer(monkeypatch, 5, lambda losses, _: losses.update(loss_srm=float('nan')))
+  with pytest.raises(InputError) as error:
+    train_lib.run(config_of(shards), tmp_path / 'model', 'train')
+  message = str(error.value)
+  assert message.startswith('step 5: non-finite loss_srm (nan)') and '\n' not in message
+  for source_id in observer.seen[-1]:
+    assert source_id in message
+  assert 'ckpt-3' in message
+  assert sorted(path.name for path in (tmp_path / 'model').glob('*.index')) == ['ckpt-3.index']
+
+
+@pytest.mark.slow
+def test_weights_that_are_not_finite_are_not_saved(shards, tmp_path, monkeypatch):
+  def spoil(_, state):
+    variable = state.model.stuff_head.trainable_variables[0]
+    variable.assign(tf.fill(variable.shape, float('inf')))
+
+  Observer(monkeypatch, 6, spoil)
+  with pytest.raises(InputError, match=r'step 6: weight .* is not finite.*ckpt-3'):
+    train_lib.run(config_of(shards), tmp_path / 'model', 'train')
+  assert not (tmp_path / 'model' / 'ckpt-6.index').exists()
+
+
+def test_a_checkpoint_of_other_settings_is_refused(trained):
+  folder, _ = trained
+  config = experiments.load_experiment(
+    'oanet_synthetic',
+    (),
+    end_to_end.training_overrides(folder, steps=8) + ',task.model.stuff_head.num_filters=32',
+  )
+  with pytest.raises(InputError, match='ckpt-4: does not fit the configuration'):
+    train_lib.run(config, folder / 'model', 'train')

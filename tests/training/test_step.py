@@ -1,0 +1,148 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from oanet_tf import experiments
+from oanet_tf.training import cluster as cluster_lib
+from tests import small_model
+from tests.small_model import CROWD, PERSON, STUFF, TIE_ON_PERSON, VOID
+from tests.training.replicas import TWO, Trained
+
+MORE = small_model.decoded_record([(31, 8, 8, 30, 40), (7, 20, 4, 60, 30)], 200, seed=6)
+FROZEN = 'task.model.batch_norm=frozen,task.train_data.global_batch_size=4'
+NO_MOMENTUM = 'trainer.optimizer_config.optimizer.sgd.momentum=0.0'
+CLIP_NORM = 0.5
+
+BATCHES = {
+  'things everywhere': (TIE_ON_PERSON, PERSON, MORE, TIE_ON_PERSON),
+  'a replica without instance': (TIE_ON_PERSON, MORE, STUFF, STUFF),
+  'a replica without conflict': (TIE_ON_PERSON, MORE, PERSON, STUFF),
+  'a replica of nothing but void': (TIE_ON_PERSON, MORE, VOID, VOID),
+  'a replica of nothing but a crowd': (VOID, CROWD, MORE, PERSON),
+  'nothing at all': (VOID, VOID, VOID, VOID),
+}
+
+
+def losses_of(results):
+  return {name: float(value) for name, value in results.items()}
+
+
+@pytest.fixture(scope='module', params=['frozen', pytest.param('sync', marks=pytest.mark.slow)])
+def one_and_two(request, categories):
+  config = small_model.small_experiment(
+    FROZEN,
+    f'task.model.batch_norm={request.param}',
+    f'trainer.optimizer_config.optimizer.sgd.global_clipnorm={CLIP_NORM}',
+  )
+  one = Trained(config, categories, TWO[:1])
+  return one, Trained(config, categories, TWO, one.model.get_weights())
+
+
+def start_anew(trained, weights):
+  trained.model.set_weights(weights)
+  for variable in trained.optimizer.variables():
+    variable.assign(tf.zeros_like(variable))
+
+
+@pytest.mark.parametrize('name', BATCHES)
+def test_two_replicas_are_one(name, one_and_two):
+  """Losses, weights, and momenta, which are sums of gradients."""
+  one, two = one_and_two
+  weights = one.model.get_weights()
+  for trained in one_and_two:
+    start_anew(trained, weights)
+  for step in range(5):
+    expected, results = (losses_of(t.step([t.batch(*BATCHES[name])])) for t in one_and_two)
+    for loss, value in expected.items():
+      assert results[loss] == pytest.approx(value, rel=1e-4, abs=1e-6), (step, loss)
+  pairs = [*zip(one.model.weights, two.model.weights, strict=True)]
+  pairs += zip(one.optimizer.variables(), two.optimizer.variables(), strict=True)
+  for single, mirrored in pairs:
+    largest = np.abs(single.numpy()).max()
+    np.testing.assert_allclose(mirrored.numpy(), single.numpy(), rtol=0, atol=3e-4 * largest + 1e-7)
+  moved = [
+    np.abs(after - before).max()
+    for after, before in zip(one.model.get_weights(), weights, strict=True)
+  ]
+  assert max(moved) > 1e-5
+
+
+def test_the_norm_that_is_clipped_is_of_the_whole_batch(one_and_two):
+  for trained in one_and_two:
+    start_anew(trained, trained.model.get_weights())
+    trained.step([trained.batch(*BATCHES['things everywhere'])])
+    momenta = [v.numpy() for v in trained.optimizer.variables() if v.shape.rank]
+    rate = float(trained.optimizer.learning_rate(tf.constant(0)))
+    norm = np.sqrt(sum((momentum.astype(np.float64) ** 2).sum() for momentum in momenta))
+    assert norm == pytest.approx(rate * CLIP_NORM, rel=1e-3)
+
+
+def test_parts_of_a_batch_give_the_mean_of_their_gradients(categories):
+  """Two parts, one step: w - rate × (g1 + g2) / 2, from steps on each part alone."""
+  device = TWO[:1]
+  accumulated = Trained(
+    small_model.small_experiment(FROZEN, NO_MOMENTUM, 'trainer.gradient_accumulation_steps=2'),
+    categories,
+    device,
+  )
+  weights = accumulated.model.get_weights()
+  alone = Trained(small_model.small_experiment(FROZEN, NO_MOMENTUM), categories, device, weights)
+  parts = [(TIE_ON_PERSON, PERSON), (MORE, STUFF)]
+  moved, part_losses = [], []
+  for part in parts:
+    start_anew(alone, weights)
+    part_losses.append(losses_of(alone.step([alone.batch(*part)])))
+    moved.append(alone.model.get_weights())
+  for _ in range(2):  # The second time, the sums must have started anew.
+    start_anew(accumulated, weights)
+    results = losses_of(accumulated.step([accumulated.batch(*part) for part in parts]))
+    assert int(accumulated.optimizer.iterations) == 1
+    for name, value in results.items():
+      mean = (part_losses[0][name] + part_losses[1][name]) / 2
+      assert value == pytest.approx(mean, rel=1e-4, abs=1e-6)
+    for result, first, second in zip(accumulated.model.get_weights(), *moved, strict=True):
+      np.testing.assert_allclose(result, (first + second) / 2, rtol=1e-4, atol=1e-6)
+
+
+def test_gradient_norms_by_branch(categories):
+  trained = Trained(small_model.small_experiment(FROZEN), categories, TWO[:1])
+  void = losses_of(trained.step([trained.batch(VOID, VOID)], with_gradient_norms=True))
+  # Void teaches the stuff branch nothing, while the proposals are background.
+  assert void['gradient_norm/stuff'] == 0.0 and void['gradient_norm/instance'] > 0.0
+  stuff = losses_of(trained.step([trained.batch(STUFF, STUFF)], with_gradient_norms=True))
+  assert stuff['gradient_norm/stuff'] > 0.0
+
+
+SETTINGS = {
+  'bfloat16': 'runtime.mixed_precision_dtype=bfloat16',
+  'float16': 'runtime.mixed_precision_dtype=float16',
+  'float16 with a fixed scale': ('runtime.mixed_precision_dtype=float16,runtime.loss_scale=128.0'),
+  'frozen batch norm': 'task.model.batch_norm=frozen',
+  'sync batch norm': 'task.model.batch_norm=sync',
+  'plain batch norm': 'task.model.batch_norm=plain',
+  'accumulation': 'trainer.gradient_accumulation_steps=2',
+  'moving average': 'trainer.optimizer_config.ema.average_decay=0.9',
+  'xla': 'runtime.enable_xla=true',
+}
+IN_EVERY_RUN = ('bfloat16', 'moving average')
+
+
+@pytest.mark.parametrize(
+  'name', [pytest.param(n, marks=() if n in IN_EVERY_RUN else pytest.mark.slow) for n in SETTINGS]
+)
+def test_five_finite_steps_with(name, categories):
+  config = small_model.small_experiment(SETTINGS[name])
+  cluster_lib.configure(config.runtime)
+  try:
+    trained = Trained(config, categories, TWO)
+    parts = config.trainer.gradient_accumulation_steps
+    before = trained.model.get_weights()
+    for _ in range(5):
+      batches = [trained.batch(TIE_ON_PERSON, PERSON)] * parts
+      scalars = losses_of(trained.step(batches))
+      assert all(np.isfinite(list(scalars.values()))), scalars
+    after = trained.model.get_weights()
+    assert all(np.isfinite(value).all() and value.dtype == np.float32 for value in after)
+    assert any((a != b).any() for a, b in zip(after, before, strict=True))
+  finally:
+    cluster_lib.configure(experiments.load_experiment('oanet_synthetic').runtime)
