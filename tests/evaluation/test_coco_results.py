@@ -1,6 +1,8 @@
 """The results writer and reader as inverses, and their files in other people's tools."""
 
 import json
+import os
+import zipfile
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from oanet_tf.evaluation.coco_results import (
   PanopticResultsWriter,
   read_results,
   write_panoptic_png,
+  write_testdev_zip,
 )
 
 PERSON, SKY = 7, 90
@@ -238,15 +241,128 @@ def test_malformed_json(results, text, message):
   assert_unreadable(results, message)
 
 
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    ({'image_id': 1.5}, r'annotation 0: `image_id` cannot be 1\.5'),
+    ({'image_id': [1]}, r'`image_id` cannot be \[1\]'),
+    ({'image_id': True}, '`image_id` cannot be True'),
+    ({'file_name': 3}, '`file_name` cannot be 3'),
+    ({'file_name': '../a.png'}, r"file_name` '\.\./a\.png' is not one inside"),
+    ({'file_name': ''}, "file_name` '' is not one inside"),
+    ({'segments_info': 3}, 'annotation 0 is not one of COCO panoptic'),
+  ],
+)
+def test_malformed_annotations(results, change, message):
+  content = json.loads((results / 'val.json').read_text())
+  content['annotations'][0].update(change)
+  (results / 'val.json').write_text(json.dumps(content))
+  assert_unreadable(results, message)
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    ({'id': 0}, r'\(image 1\): segment 0: `id` 0 is no integer in \[1, 16777215\]'),
+    ({'id': 2**40}, r'`id` 1099511627776 is no integer'),
+    ({'id': 5.5}, r'`id` 5\.5 is no integer'),
+    ({'id': '5'}, "`id` '5' is no integer"),
+    ({'category_id': 2**40}, '`category_id` 1099511627776 is no integer'),
+    ({'category_id': None}, '`category_id` None is no integer'),
+    ({'iscrowd': 2}, '`iscrowd` 2 is neither 0 nor 1'),
+    ({'id': 5}, r'\(image 1\): segment 5 is listed twice'),
+  ],
+)
+def test_malformed_segments(results, change, message):
+  content = json.loads((results / 'val.json').read_text())
+  content['annotations'][0]['segments_info'][0].update(change)
+  (results / 'val.json').write_text(json.dumps(content))
+  assert_unreadable(results, message)
+
+
+def test_an_image_is_listed_once(results):
+  content = json.loads((results / 'val.json').read_text())
+  content['annotations'] *= 2
+  (results / 'val.json').write_text(json.dumps(content))
+  assert_unreadable(results, r'val\.json: image 1 is listed twice')
+
+
+def test_results_need_no_iscrowd(results):
+  content = json.loads((results / 'val.json').read_text())
+  for info in content['annotations'][0]['segments_info']:
+    del info['iscrowd']
+  (results / 'val.json').write_text(json.dumps(content))
+  [(_, segmentation)] = read_results(results / 'val.json', results / 'val')
+  assert_same(segmentation, TWO_SEGMENTS)
+
+
+def test_a_truncated_png_is_refused(results):
+  png = results / 'val' / 'a.png'
+  Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 50, 3), np.uint8)).save(png)
+  png.write_bytes(png.read_bytes()[:4000])
+  assert_unreadable(results, r'a\.png \(image 1\): cannot be read as a PNG')
+
+
+ZIP_NAME = 'panoptic_test-dev2017_oanet_results'
+
+
+@settings(max_examples=20, deadline=None)
+@given(contents=st.lists(segmentations(), max_size=3))
+def test_an_unpacked_testdev_zip_is_what_was_written(tmp_path_factory, contents):
+  folder = tmp_path_factory.mktemp('testdev')
+  with PanopticResultsWriter(folder, 'srm', CATEGORIES) as writer:
+    for index, content in enumerate(contents):
+      writer.write(index, f'{index}.jpg', content)
+  (folder / 'srm' / 'of_another_run.png').write_bytes(b'')
+  zip_path = folder / 'new' / f'{ZIP_NAME}.zip'
+  write_testdev_zip(folder / 'srm.json', folder / 'srm', zip_path)
+  with zipfile.ZipFile(zip_path) as archive:
+    names = [f'{ZIP_NAME}.json', *(f'{ZIP_NAME}/{i}.png' for i in range(len(contents)))]
+    assert archive.namelist() == names
+    archive.extractall(folder / 'unpacked')
+  unpacked = folder / 'unpacked' / ZIP_NAME
+  results = list(read_results(unpacked.with_suffix('.json'), unpacked))
+  assert [image_id for image_id, _ in results] == list(range(len(contents)))
+  for content, (_, result) in zip(contents, results, strict=True):
+    assert_same(content, result)
+
+
+def test_equal_results_make_equal_zips(results):
+  first, second = (results / folder / f'{ZIP_NAME}.zip' for folder in ('1', '2'))
+  write_testdev_zip(results / 'val.json', results / 'val', first)
+  os.utime(results / 'val.json', (0, 0))
+  os.utime(results / 'val' / 'a.png', (10**9, 10**9))
+  write_testdev_zip(str(results / 'val.json'), str(results / 'val'), str(second))
+  assert first.read_bytes() == second.read_bytes()
+
+
+@pytest.mark.parametrize('name', ['srm.zip', f'{ZIP_NAME}.tar', 'panoptic_oanet_results.zip'])
+def test_the_server_wants_a_name_for_the_zip(results, name):
+  with pytest.raises(InputError, match=r'takes names such as panoptic_test-dev2017_oanet_results'):
+    write_testdev_zip(results / 'val.json', results / 'val', results / name)
+
+
+def test_a_zip_is_whole_or_not_at_all(results):
+  zip_path = results / f'{ZIP_NAME}.zip'
+  zip_path.write_bytes(b'before')
+  (results / 'val' / 'a.png').unlink()
+  with pytest.raises(InputError, match=r'a\.png: cannot be read \(No such file'):
+    write_testdev_zip(results / 'val.json', results / 'val', zip_path)
+  assert zip_path.read_bytes() == b'before'
+  assert written(results) == [zip_path.name, 'val', 'val.json']
+
+
 def test_missing_and_malformed_files(results):
   png = results / 'val' / 'a.png'
   Image.fromarray(np.zeros((2, 3), np.uint8)).save(png)
-  assert_unreadable(results, r'a\.png: its mode is L')
+  assert_unreadable(results, r'a\.png \(image 1\): is PNG L, not PNG RGB')
   Image.fromarray(np.full((2, 3, 3), 9, np.uint8)).save(png)
-  assert_unreadable(results, r'a\.png: segment 592137 is in the map but not')
+  assert_unreadable(results, r'a\.png \(image 1\): segment 592137 is in the map but not')
+  Image.fromarray(np.full((2, 3, 3), 9, np.uint8)).save(png, format='JPEG')
+  assert_unreadable(results, r'a\.png \(image 1\): is JPEG RGB, not PNG RGB')
   png.write_bytes(b'not a picture')
-  assert_unreadable(results, r'a\.png: cannot be read as a PNG')
+  assert_unreadable(results, r'a\.png \(image 1\): cannot be read as a PNG')
   png.unlink()
-  assert_unreadable(results, r'a\.png: there is no such file')
+  assert_unreadable(results, r'a\.png \(image 1\): there is no such file')
   (results / 'val.json').unlink()
   assert_unreadable(results, r'val\.json: there is no such file')

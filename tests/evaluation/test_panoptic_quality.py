@@ -14,7 +14,7 @@ from oanet_tf.data.categories import Category, PanopticCategories
 from oanet_tf.data.panoptic_map import MAX_SEGMENT_ID, PanopticSegmentation, ids_to_rgb
 from oanet_tf.errors import InputError
 from oanet_tf.evaluation.coco_results import read_results
-from oanet_tf.evaluation.panoptic_quality import PanopticQuality, format_table
+from oanet_tf.evaluation.panoptic_quality import PanopticQuality, format_table, summarize
 
 # Ids with gaps and not in the order of the labels: a stuff category comes first.
 GRASS, PERSON, DOG, SKY = 3, 7, 20, 90
@@ -47,13 +47,7 @@ def score(*images):
 
 
 def counts(quality, category_id):
-  label = CATEGORIES.label(category_id)
-  return (
-    quality.iou_sum[label],
-    quality.true_positives[label],
-    quality.false_positives[label],
-    quality.false_negatives[label],
-  )
+  return tuple(quality.statistics[CATEGORIES.label(category_id)])
 
 
 def test_two_matches_by_hand():
@@ -135,7 +129,7 @@ def test_results_are_plain_numbers():
 
 
 def test_thousands_of_segments():
-  """More pairs than the table of counts may have; each prediction lacks one of 30 pixels."""
+  """Each prediction lacks one of 30 pixels."""
   truth_map = np.arange(3000).repeat(30).reshape(300, 300) + 1
   prediction_map = truth_map * (np.arange(300) % 30 > 0)
   segments = dict.fromkeys(range(1, 3001), PERSON)
@@ -143,20 +137,32 @@ def test_thousands_of_segments():
   assert counts(quality, PERSON) == (pytest.approx(3000 * 29 / 30), 3000, 0, 0)
 
 
-def test_merge_is_the_union_of_the_images():
+def test_statistics_of_parts_add_up():
   images = [
     (segmentation([1, 1, 2], {1: PERSON, 2: SKY}), segmentation([1, 1, 1], {1: PERSON})),
     (segmentation([1, 1, 1], {1: SKY}), segmentation([5, 5, 4], {5: SKY, 4: DOG})),
   ]
-  merged = score(images[0])
-  merged.merge(score(images[1]))
-  assert merged.result() == score(*images).result()
+  parts = score(images[0])
+  parts.statistics += score(images[1]).statistics
+  assert parts.result() == score(*images).result()
+  assert summarize(parts.statistics, CATEGORIES) == parts.result()
+  assert parts.statistics.shape == (5, 4) and not parts.statistics[0].any()
 
 
-def test_merge_needs_the_same_categories():
-  other = PanopticQuality(PanopticCategories([Category(1, 'road', False, (0, 0, 0))]))
-  with pytest.raises(ValueError, match='different categories'):
-    score().merge(other)
+def test_a_map_without_pixels():
+  empty = segmentation(np.zeros([0, 3]), {})
+  listed = segmentation(np.zeros([0, 3]), {1: SKY})
+  assert not score((empty, empty)).statistics.any()
+  assert counts(score((listed, empty)), SKY) == (0, 0, 0, 1)
+
+
+def test_runs_are_of_pairs_and_go_on_from_row_to_row():
+  """Neither map alone tells where the pair changes; the third row starts as the second ends."""
+  truth = segmentation([[1, 1, 1], [2, 2, 1], [1, 2, 2]], {1: PERSON, 2: DOG})
+  prediction = segmentation([[1, 1, 2], [2, 2, 1], [1, 2, 2]], {1: PERSON, 2: DOG})
+  quality = score((truth, prediction))
+  assert counts(quality, PERSON) == (4 / 5, 1, 0, 0)
+  assert counts(quality, DOG) == (4 / 5, 1, 0, 0)
 
 
 GOOD = segmentation([[1, 1], [0, 2]], {1: PERSON, 2: SKY})
@@ -183,6 +189,15 @@ def test_malformed_segmentations_are_named(bad, message):
   with pytest.raises(InputError, match='truth'):
     quality.update(bad, GOOD)
   assert quality.result()['All']['n'] == 0
+
+
+def test_errors_name_what_the_caller_names():
+  quality = PanopticQuality(CATEGORIES)
+  wide = segmentation([[1, 1]], {1: PERSON})
+  with pytest.raises(InputError, match=r'^a\.png: is 2 × 1 pixels .* but b\.png is 2 × 2$'):
+    quality.update(GOOD, wide, 'b.png', 'a.png')
+  with pytest.raises(InputError, match=r'^b\.png: segment 2 has the category id 91'):
+    quality.update(GOOD._replace(category_ids=np.array([PERSON, 91])), GOOD, 'b.png', 'a.png')
 
 
 def test_a_listed_segment_without_pixels_is_missed_in_truth_but_wrong_in_a_prediction():
@@ -213,10 +228,8 @@ def assert_equals_panopticapi(quality, categories, annotation_pairs, folder):
   theirs = pq_compute_single_core(0, annotation_pairs, folder, folder, coco)
   for label, category in enumerate(categories, start=1):
     of_category = theirs[category.id]
-    assert quality.iou_sum[label] == pytest.approx(of_category.iou, abs=1e-9)
-    assert quality.true_positives[label] == of_category.tp
-    assert quality.false_positives[label] == of_category.fp
-    assert quality.false_negatives[label] == of_category.fn
+    expected = (of_category.iou, of_category.tp, of_category.fp, of_category.fn)
+    assert quality.statistics[label] == pytest.approx(expected, abs=1e-9)
   result = quality.result()
   for group, is_thing in (('All', None), ('Things', True), ('Stuff', False)):
     if result[group]['n']:

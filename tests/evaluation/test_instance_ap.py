@@ -1,0 +1,267 @@
+"""Average precision against hand-worked numbers and against pycocotools on files."""
+
+import contextlib
+import io
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from oanet_tf.data.categories import Category, PanopticCategories
+from oanet_tf.data.objects import Objects
+from oanet_tf.data.panoptic_map import PanopticSegmentation
+from oanet_tf.errors import InputError
+from oanet_tf.evaluation.instance_ap import InstanceAP, objects_of, paste_mask
+from oanet_tf.modeling.mask_paste import paste_masks
+
+PERSON, TIE = 7, 31
+CATEGORIES = PanopticCategories(
+  [
+    Category(TIE, 'tie', True, (200, 200, 0)),
+    Category(PERSON, 'person', True, (200, 0, 0)),
+    Category(90, 'sky', False, (0, 0, 200)),
+  ]
+)
+# The network sees the image of 40 × 60 pixels scaled and cropped.
+INFO = np.array([[40, 60], [18, 12], [0.5, 0.25], [2, 3]], np.float32)
+NAMES = ['ap', 'ap50', 'ap75', 'ap_small', 'ap_medium', 'ap_large']
+
+
+def detections(*rows):
+  """Rows of (class, score, box of the original image); masks fill their boxes."""
+  boxes = np.array([box for _, _, box in rows], np.float32).reshape(-1, 4)
+  boxes = boxes * np.tile(INFO[2], 2) - np.tile(INFO[3], 2)
+  return {
+    'detection_boxes': boxes,
+    'detection_scores': np.array([score for _, score, _ in rows], np.float32),
+    'detection_classes': np.array([label for label, _, _ in rows], np.int32),
+    'detection_masks': np.ones([len(rows), 4, 4], np.float32),
+  }
+
+
+def objects(*rows):
+  """Rows of (category id, box) or (category id, box, is crowd)."""
+  boxes = np.array([row[1] for row in rows], np.float32).reshape(-1, 4)
+  return Objects(
+    boxes,
+    np.array([row[0] for row in rows], np.int32),
+    np.array([len(row) > 2 for row in rows], bool),
+    [np.ones([int(y2 - y1), int(x2 - x1)], bool) for y1, x1, y2, x2 in boxes],
+  )
+
+
+def average_precision(*images):
+  metric = InstanceAP(CATEGORIES)
+  for image_id, (outputs, truth) in enumerate(images):
+    metric.update(image_id, outputs, INFO, truth)
+  return metric.result()
+
+
+BOX, OTHER = (4, 4, 24, 34), (10, 40, 30, 60)
+
+
+def test_a_perfect_detection_and_no_small_or_large_object():
+  result = average_precision((detections((1, 0.9, BOX)), objects((PERSON, BOX))))
+  expected = dict(zip(NAMES, [1, 1, 1, 1, -1, -1], strict=True))
+  assert result == pytest.approx(
+    {f'{kind}_{name}': value for kind in ('box', 'mask') for name, value in expected.items()}
+  )
+
+
+def test_one_of_two_found_by_hand():
+  """Precision is 1 up to a recall of one half: at 51 of pycocotools' 101 recalls."""
+  result = average_precision((detections((1, 0.9, BOX)), objects((PERSON, BOX), (PERSON, OTHER))))
+  assert result['box_ap'] == result['mask_ap'] == pytest.approx(51 / 101)
+
+
+def test_a_box_too_small_by_hand():
+  """An IoU of 0.72: found at five of the ten thresholds 0.5, 0.55, …, 0.95."""
+  box = (4, 4, 24, 4 + 0.72 * 30)
+  result = average_precision((detections((1, 0.9, box)), objects((PERSON, BOX))))
+  assert result['box_ap'] == pytest.approx(0.5)
+  assert result['box_ap50'] == pytest.approx(1) and result['box_ap75'] == 0
+
+
+def test_masks_are_scored_by_their_pixels():
+  """The mask covers the upper half of a right box: an IoU of one half."""
+  outputs = detections((1, 0.9, BOX))
+  outputs['detection_masks'][:, 2:] = 0.0
+  result = average_precision((outputs, objects((PERSON, BOX))))
+  assert result['box_ap'] == pytest.approx(1)
+  assert result['mask_ap50'] == pytest.approx(1)
+  assert result['mask_ap'] == pytest.approx(0.1)
+
+
+def test_categories_and_crowds_and_padding():
+  wrong_category = average_precision((detections((2, 0.9, BOX)), objects((PERSON, BOX))))
+  assert wrong_category['box_ap'] == 0
+  outputs = detections((1, 0.9, OTHER), (1, 0.8, BOX), (0, 0.0, (0, 0, 0, 0)))
+  assert average_precision((outputs, objects((PERSON, BOX))))['box_ap'] == pytest.approx(0.5)
+  on_crowd = average_precision((outputs, objects((PERSON, BOX), (PERSON, OTHER, True))))
+  assert on_crowd['box_ap'] == on_crowd['mask_ap'] == pytest.approx(1)
+
+
+def test_objects_of_panoptic_truth():
+  """The tie lies in the person, whose mask is whole; what is stuff is no object."""
+  segment_map = np.full([6, 8], 3, np.int32)
+  segment_map[1:5, 2:6] = 70000
+  segment_map[2:4, 3:5] = 9
+  truth = PanopticSegmentation(
+    segment_map,
+    np.array([70000, 3, 9], np.int32),
+    np.array([PERSON, 90, TIE], np.int32),
+    np.array([False, False, True]),
+  )
+  found = objects_of(truth, CATEGORIES)
+  assert found.category_ids.tolist() == [PERSON, TIE] and found.is_crowd.tolist() == [False, True]
+  assert found.boxes.tolist() == [[1, 2, 5, 6], [2, 3, 4, 5]]
+  assert all(mask.all() for mask in found.masks)
+
+
+def test_nothing():
+  nothing = (detections(), objects())
+  for result in (average_precision(), average_precision(nothing)):
+    assert set(result.values()) == {-1.0}
+  assert average_precision((detections((1, 0.9, BOX)), objects()))['box_ap'] == -1
+  missed = average_precision((detections(), objects((PERSON, BOX))))
+  assert missed['box_ap'] == missed['mask_ap'] == 0
+
+
+def test_nothing_is_printed_and_json_takes_it(capsys):
+  result = average_precision((detections((1, 0.9, BOX)), objects((PERSON, BOX))))
+  assert capsys.readouterr().out == ''
+  assert json.loads(json.dumps(result)) == result
+
+
+def test_an_image_counts_once():
+  metric = InstanceAP(CATEGORIES)
+  metric.update('0139', detections(), INFO)
+  with pytest.raises(InputError, match='image 139 is given twice'):
+    metric.update(139, detections(), INFO)
+
+
+SIDES = st.floats(-5, 25, width=32)
+
+
+@settings(max_examples=200, deadline=None)
+@given(box=st.tuples(SIDES, SIDES, SIDES, SIDES), seed=st.integers(0, 99))
+def test_paste_mask_equals_the_networks(box, seed):
+  """Also where boxes stick out, lie outside or have no area."""
+  mask = np.random.default_rng(seed).random([5, 5], np.float32)
+  box = np.array(box, np.float32)
+  pixels, top, left = paste_mask(mask, box, 18, 20)
+  canvas = np.zeros([18, 20])
+  canvas[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
+  expected = paste_masks(mask[None], tf.constant(box)[None], 18, 20)[0]
+  np.testing.assert_allclose(canvas, expected, atol=1e-4)
+
+
+@pytest.fixture
+def files(tmp_path):
+  """An instances JSON, and what detects its objects inexactly; image 5 is in the JSON alone."""
+  rng = np.random.default_rng(1)
+  content = {
+    'images': [{'id': i, 'height': 40, 'width': 60} for i in (5, 8, 139)],
+    'categories': [{'id': PERSON, 'name': 'person'}, {'id': TIE, 'name': 'tie'}],
+    'annotations': [],
+  }
+  found = {8: [], 139: []}
+  for image_id in (5, 8, 139):
+    for category_id, label in ((PERSON, 1), (PERSON, 1), (TIE, 2)):
+      y1, x1, h, w = rng.integers([0, 0, 8, 8], [20, 30, 20, 30]).tolist()
+      is_crowd = category_id == PERSON and len(content['annotations']) == 3
+      polygon = [x1, y1, x1 + w, y1, x1 + w, y1 + h, x1, y1 + h]
+      rle = coco_mask.merge(coco_mask.frPyObjects([polygon], 40, 60))
+      content['annotations'].append(
+        {
+          'id': len(content['annotations']),
+          'image_id': image_id,
+          'category_id': category_id,
+          'bbox': [x1, y1, w, h],
+          'area': h * w,
+          'iscrowd': int(is_crowd),
+          'segmentation': {**rle, 'counts': rle['counts'].decode()} if is_crowd else [polygon],
+        }
+      )
+      if image_id != 5:
+        shift = rng.normal(0, 1, 4)
+        box = np.array([y1, x1, y1 + h, x1 + w]) + shift
+        found[image_id].append((label, rng.random(), box.tolist()))
+  path = tmp_path / 'instances.json'
+  path.write_text(json.dumps(content))
+  return path, {image_id: detections(*rows) for image_id, rows in found.items()}
+
+
+def score(path, found):
+  metric = InstanceAP(CATEGORIES)
+  for image_id, outputs in found.items():
+    metric.update(str(image_id), outputs, INFO)
+  return metric.result(path)
+
+
+def test_equals_pycocotools_on_files(files):
+  path, found = files
+  result = score(path, found)
+  with contextlib.redirect_stdout(io.StringIO()):
+    truth = COCO(str(path))
+    # Pycocotools takes a match with annotation 0 for none.
+    for annotation in truth.dataset['annotations']:
+      annotation['id'] += 1
+    truth.createIndex()
+    for name, iou_type in (('box', 'bbox'), ('mask', 'segm')):
+      rows = []
+      for image_id, outputs in found.items():
+        boxes = (outputs['detection_boxes'] + [2, 3, 2, 3]) * np.float32([2, 4, 2, 4])
+        pasted = paste_masks(outputs['detection_masks'], boxes, 40, 60)
+        for i, (y1, x1, y2, x2) in enumerate(boxes.tolist()):
+          mask = np.asfortranarray(pasted[i].numpy() >= 0.5).astype(np.uint8, order='F')
+          shape = (
+            {'bbox': [x1, y1, x2 - x1, y2 - y1]}
+            if name == 'box'
+            else {'segmentation': coco_mask.encode(mask)}
+          )
+          label = int(outputs['detection_classes'][i])
+          rows.append(
+            {
+              'image_id': image_id,
+              'category_id': {1: PERSON, 2: TIE}[label],
+              'score': float(outputs['detection_scores'][i]),
+              **shape,
+            }
+          )
+      evaluation = COCOeval(truth, truth.loadRes(rows), iou_type)
+      evaluation.params.imgIds = list(found)
+      evaluation.evaluate()
+      evaluation.accumulate()
+      evaluation.summarize()
+      assert [result[f'{name}_{key}'] for key in NAMES] == pytest.approx(evaluation.stats[:6])
+      assert 0 < result[f'{name}_ap'] < 1
+
+
+def test_a_file_without_an_image(files):
+  path, found = files
+  with pytest.raises(InputError, match=r'instances\.json: has no image 77'):
+    score(path, {**found, 77: detections()})
+
+
+@pytest.mark.parametrize(
+  ('content', 'message'),
+  [
+    ('', 'cannot be read as JSON'),
+    ('{"images": []}', 'no COCO instances JSON.*annotations'),
+    ('{"images": 3, "annotations": []}', 'no COCO instances JSON'),
+    ('{"images": [{"id": 8}], "annotations": [{"image_id": 8, "id": 1}]}', 'category_id'),
+  ],
+)
+def test_a_malformed_file(files, content, message):
+  path, found = files
+  path.write_text(content)
+  with pytest.raises(InputError, match=message) as caught:
+    score(path, found)
+  assert '\n' not in str(caught.value) and 'instances.json' in str(caught.value)

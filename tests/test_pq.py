@@ -1,0 +1,312 @@
+"""The scorer's command line against panopticapi on the same files, and on bad ones."""
+
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from panopticapi.evaluation import pq_compute
+from PIL import Image
+
+from oanet_tf import pq
+from oanet_tf.data.categories import Category, PanopticCategories
+from oanet_tf.data.panoptic_map import PanopticSegmentation
+from oanet_tf.evaluation.coco_results import PanopticResultsWriter, read_results
+from tests.end_to_end import one_line_error, run_command
+
+PERSON, DOG, GRASS, SKY = 7, 20, 3, 90
+CATEGORIES = PanopticCategories(
+  [
+    Category(GRASS, 'grass', False, (0, 200, 0)),
+    Category(PERSON, 'person', True, (200, 0, 0)),
+    Category(DOG, 'dog', True, (0, 0, 200)),
+    Category(SKY, 'sky', False, (0, 200, 200)),
+  ]
+)
+
+
+def segmentation(segment_map, category_ids):
+  ids = np.unique(segment_map)
+  ids = ids[ids > 0].astype(np.int32)
+  return PanopticSegmentation(
+    np.array(segment_map, np.int32),
+    ids,
+    np.array([category_ids[i] for i in ids.tolist()], np.int32),
+    np.zeros(len(ids), bool),
+  )
+
+
+def random_image(seed, shape=(6, 8)):
+  rng = np.random.default_rng(seed)
+  segment_map = (
+    rng.integers(0, 4, [2, 3]).repeat(3, axis=0).repeat(3, axis=1)[: shape[0], : shape[1]]
+  )
+  return segmentation(segment_map, {1: PERSON, 2: DOG, 3: (GRASS, SKY)[seed % 2]})
+
+
+def perturbed(image, seed):
+  rng = np.random.default_rng(seed)
+  noise = rng.integers(0, 4, image.segment_map.shape)
+  moved = np.where(rng.random(image.segment_map.shape) < 0.2, noise, image.segment_map)
+  return segmentation(moved, {1: PERSON, 2: DOG, 3: GRASS})
+
+
+def write(folder, name, images):
+  with PanopticResultsWriter(folder, name, CATEGORIES) as writer:
+    for image_id, image in images.items():
+      writer.write(image_id, f'{image_id}.jpg', image)
+
+
+def edit(path, change):
+  """Changes a JSON file's content in place."""
+  content = json.loads(path.read_text())
+  change(content)
+  path.write_text(json.dumps(content))
+
+
+def mark_crowds(content):
+  for annotation in content['annotations'][::2]:
+    for info in annotation['segments_info'][:1]:
+      info['iscrowd'] = 1
+
+
+@pytest.fixture
+def files(tmp_path):
+  """A folder with `truth` and `pred`, 40 images in two orders; some segments are crowds."""
+  truth = {image_id: random_image(image_id) for image_id in range(1, 41)}
+  write(tmp_path, 'truth', truth)
+  edit(tmp_path / 'truth.json', mark_crowds)
+  write(tmp_path, 'pred', {i: perturbed(truth[i], i) for i in reversed(range(1, 41))})
+  return tmp_path
+
+
+def arguments(folder):
+  return [
+    *('--gt_json', folder / 'truth.json', '--gt_dir', folder / 'truth'),
+    *('--pred_json', folder / 'pred.json', '--pred_dir', folder / 'pred'),
+  ]
+
+
+def run(monkeypatch, capsys, *command):
+  return run_command(monkeypatch, capsys, pq.main, *command)
+
+
+def read_metrics(path):
+  """As `PanopticQuality.result` gives them: JSON has but strings for keys."""
+  result = json.loads(path.read_text())
+  result['per_class'] = {int(key): value for key, value in result['per_class'].items()}
+  return result
+
+
+def approx(result):
+  """`pytest.approx` of panopticapi's result."""
+  return {
+    key: {i: pytest.approx(scores, abs=1e-9) for i, scores in value.items()}
+    if key == 'per_class'
+    else pytest.approx(value, abs=1e-9)
+    for key, value in result.items()
+  }
+
+
+def theirs(folder):
+  return pq_compute(str(folder / 'truth.json'), str(folder / 'pred.json'))
+
+
+def test_the_json_is_panopticapis(files, monkeypatch, capsys):
+  output = files / 'new' / 'metrics.json'
+  code, stdout, stderr = run(
+    monkeypatch, capsys, *arguments(files), '--output', output, '--num_workers', 1
+  )
+  assert code == 0 and '40/40' in stderr
+  result = read_metrics(output)
+  assert result == approx(theirs(files))
+  assert 0.1 < result['All']['pq'] < 0.9
+  table = stdout.splitlines()
+  assert table[0].split() == ['|', 'pred.json']
+  assert table[3].split()[2] == f'{100 * result["All"]["pq"]:.1f}'
+
+
+def test_processes_change_no_bit(files):
+  paths = [str(path) for path in arguments(files)[1::2]]
+  one, categories = pq.score(*paths, num_workers=1)
+  several, _ = pq.score(*paths, num_workers=2)
+  assert one == several and categories == CATEGORIES
+
+
+def test_folders_are_those_beside_the_json(files, monkeypatch, capsys):
+  truth, prediction = (str(files / name) for name in ('truth.json', 'pred.json'))
+  beside = run(
+    monkeypatch, capsys, '--gt_json', truth, '--pred_json', prediction, '--num_workers', 1
+  )
+  assert beside[1] == run(monkeypatch, capsys, *arguments(files), '--num_workers', 1)[1]
+
+
+@settings(max_examples=25, deadline=None)
+@given(seeds=st.lists(st.integers(0, 999), min_size=1, max_size=3, unique=True))
+def test_equals_panopticapi_on_random_files(tmp_path_factory, seeds):
+  folder = tmp_path_factory.mktemp('random')
+  # An image with all categories, as panopticapi divides by zero if things or stuff are missing.
+  whole = segmentation([[1, 2], [3, 4]], {1: PERSON, 2: DOG, 3: GRASS, 4: SKY})
+  truth = {1000: whole, **{seed: random_image(seed) for seed in seeds}}
+  write(folder, 'truth', truth)
+  edit(folder / 'truth.json', mark_crowds)
+  write(folder, 'pred', {1000: whole, **{s: perturbed(truth[s], s) for s in seeds}})
+  result, _ = pq.score(*map(str, arguments(folder)[1::2]), num_workers=1)
+  assert result == approx(theirs(folder))
+
+
+def test_real_files(coco_sample, tmp_path):
+  truth = coco_sample / 'annotations' / 'panoptic_val2017.json'
+  categories = PanopticCategories.from_json(truth)
+  with PanopticResultsWriter(tmp_path, 'pred', categories) as writer:
+    for image_id, image in read_results(truth, truth.with_suffix('')):
+      moved = np.roll(image.segment_map, (9, 5), axis=(0, 1))
+      writer.write(image_id, f'{image_id}.jpg', image._replace(segment_map=moved))
+  paths = [truth, truth.with_suffix(''), tmp_path / 'pred.json', tmp_path / 'pred']
+  result, _ = pq.score(*map(str, paths), num_workers=1)
+  assert result == approx(pq_compute(str(truth), str(tmp_path / 'pred.json')))
+  assert result['All']['n'] > 50
+
+
+def without_last(content):
+  content['annotations'].pop()
+
+
+def one_twice(content):
+  content['annotations'].append(content['annotations'][0])
+
+
+def unknown_category(content):
+  content['annotations'][0]['segments_info'][0]['category_id'] = 91
+
+
+def segment_twice(content):
+  infos = content['annotations'][0]['segments_info']
+  infos.append(infos[0])
+
+
+def no_annotation(content):
+  content['annotations'] = []
+
+
+@pytest.mark.parametrize(
+  ('name', 'change', 'message'),
+  [
+    ('pred', without_last, r'pred.json: has no image 1, which .*truth.json has'),
+    ('truth', without_last, r'pred.json: has image 40, which .*truth.json has not'),
+    ('pred', one_twice, r'pred.json: image 40 is listed twice'),
+    ('truth', one_twice, r'truth.json: image 1 is listed twice'),
+    (
+      'pred',
+      unknown_category,
+      r'pred.json: image 40: segment 1 is of category 91, which is not in',
+    ),
+    ('truth', unknown_category, r'truth.json: image 1: segment . is of category 91, which is not'),
+    ('pred', segment_twice, r'pred.json: annotation 0 \(image 40\): segment 1 is listed twice'),
+    ('truth', segment_twice, r'truth.json: annotation 0 \(image 1\): segment . is listed twice'),
+    ('truth', no_annotation, r'truth.json: `annotations` is empty'),
+    ('pred', no_annotation, r'pred.json: has no image 1, which'),
+    ('truth', dict.clear, r'truth.json: has no list of `annotations`'),
+    ('truth', lambda content: content.pop('categories'), r'truth.json: `categories` is not a list'),
+  ],
+)
+def test_bad_json_is_one_line(files, monkeypatch, capsys, name, change, message):
+  edit(files / f'{name}.json', change)
+  output = files / 'metrics.json'
+  outcome = run(monkeypatch, capsys, *arguments(files), '--output', output, '--num_workers', 1)
+  assert_matches(message, one_line_error(outcome))
+  assert not output.exists()
+
+
+def assert_matches(message, text):
+  assert re.search(message, text), text
+
+
+def save(array, **options):
+  return lambda path: Image.fromarray(np.asarray(array, np.uint8)).save(path, **options)
+
+
+@pytest.mark.parametrize(
+  ('damage', 'message'),
+  [
+    (lambda path: path.unlink(), r'there is no such file'),
+    (lambda path: path.write_bytes(b''), r'cannot be read as a PNG'),
+    (lambda path: path.write_bytes(path.read_bytes()[:50]), r'cannot be read as a PNG'),
+    (save(np.zeros([6, 8])), r'is PNG L, not PNG RGB'),
+    (save(np.zeros([6, 8, 4])), r'is PNG RGBA, not PNG RGB'),
+    (save(np.zeros([6, 8, 3]), format='JPEG'), r'is JPEG RGB, not PNG RGB'),
+    (save(np.full([6, 8, 3], 9)), r'segment 592137 is in the map but not in the list'),
+    (save(np.zeros([6, 9, 3])), r'9 × 6'),
+  ],
+)
+@pytest.mark.parametrize('name', ['truth', 'pred'])
+def test_a_bad_png_is_one_line(files, monkeypatch, capsys, damage, message, name):
+  damage(files / name / '3.png')
+  outcome = run(monkeypatch, capsys, *arguments(files), '--num_workers', 1)
+  error = one_line_error(outcome)
+  assert_matches(message, error)
+  assert_matches(rf'{name}/3\.png \(image 3\)', error)
+
+
+def test_errors_in_processes_are_one_line_too(files, monkeypatch, capsys):
+  (files / 'pred' / '3.png').unlink()
+  outcome = run(monkeypatch, capsys, *arguments(files), '--num_workers', 2)
+  assert_matches(r'pred/3\.png \(image 3\): there is no such file', one_line_error(outcome))
+
+
+def test_a_segment_of_a_prediction_without_pixels(files, monkeypatch, capsys):
+  infos = [{'id': 1, 'category_id': PERSON}, {'id': 70000, 'category_id': PERSON}]
+  edit(files / 'pred.json', lambda content: content['annotations'][0].update(segments_info=infos))
+  save(np.full([6, 8, 3], [1, 0, 0]))(files / 'pred' / '40.png')
+  outcome = run(monkeypatch, capsys, *arguments(files), '--num_workers', 1)
+  assert_matches(r'pred/40\.png \(image 40\): segment 70000 is listed but', one_line_error(outcome))
+
+
+def test_missing_files_and_folders(files, monkeypatch, capsys):
+  command = arguments(files)
+  for place in range(1, 8, 2):
+    changed = [*command]
+    changed[place] = files / 'nowhere'
+    error = one_line_error(run(monkeypatch, capsys, *changed))
+    assert_matches(r'nowhere: there is no such (file|folder of PNGs)$', error)
+
+
+def test_an_output_that_cannot_be_written(files, monkeypatch, capsys):
+  before = sorted(files.iterdir())
+  command = [*arguments(files), '--num_workers', 1, '--output', files / 'truth']
+  outcome = run(monkeypatch, capsys, *command)
+  assert_matches(r': cannot be written \(Is a directory\)', one_line_error(outcome))
+  assert 'person' in outcome[1]
+  assert sorted(files.iterdir()) == before
+
+
+def test_write_json_is_whole_or_not_at_all(tmp_path):
+  path = tmp_path / 'metrics.json'
+  pq.write_json(path, {'All': 1})
+  with pytest.raises(TypeError):
+    pq.write_json(path, {'All': np.float32(1)})
+  assert json.loads(path.read_text()) == {'All': 1}
+  assert [entry.name for entry in tmp_path.iterdir()] == ['metrics.json']
+
+
+@pytest.mark.parametrize('text', ['0', '-1', 'two', '1.5'])
+def test_num_workers_is_positive(monkeypatch, capsys, text):
+  code, _, stderr = run(
+    monkeypatch, capsys, '--gt_json', 'a', '--pred_json', 'b', '--num_workers', text
+  )
+  assert code == 2 and f"'{text}' is no positive whole number" in stderr
+
+
+def test_neither_help_nor_scoring_loads_tensorflow(files):
+  program = f"""
+import sys
+from oanet_tf import pq
+assert not {{'numpy', 'PIL'}} & set(sys.modules)
+pq.score(*{[str(path) for path in arguments(files)[1::2]]!r}, num_workers=1)
+assert not {{'tensorflow', 'panopticapi', 'scipy'}} & set(sys.modules)
+"""
+  subprocess.run([sys.executable, '-c', program], check=True, capture_output=True)
