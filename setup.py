@@ -22,6 +22,7 @@ setup(
     'panopticapi-lite>=0.2.0,<0.3',
     'pycocotools>=2.0.7,<3',
     'h5py>=3.8,<4',
+    'matplotlib>=3.7,<4',
     'numpy>=1.26,<2',
     'pillow>=10.4',
     'pyyaml>=6,<7',

@@ -2,7 +2,6 @@ import json
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from official.core import task_factory
 from official.core import train_lib as official_train_lib
 
@@ -11,6 +10,7 @@ from oanet_tf.errors import InputError
 from oanet_tf.evaluation.evaluator import evaluate, named_scores
 from oanet_tf.training.cluster import Cluster
 from tests import end_to_end
+from tests.devices import TWO, mirrored
 
 
 @pytest.mark.slow
@@ -21,7 +21,7 @@ def test_the_model_gardens_trainer_trains_evaluates_and_exports_the_best(trained
     (),
     end_to_end.training_overrides(folder, steps=4) + ',trainer.steps_per_loop=2',
   )
-  strategy = tf.distribute.MirroredStrategy(['CPU:0', 'CPU:1'])
+  strategy = mirrored(TWO)
   with strategy.scope():
     oanet = task_factory.get_task(config.task, logging_dir=str(tmp_path))
   model, scores = official_train_lib.run_experiment(

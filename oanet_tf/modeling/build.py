@@ -43,7 +43,9 @@ def build_oanet(
   if not categories.num_things:
     raise InputError('the dataset has no thing category, which OANet needs')
   regularizer = tf_keras.regularizers.l2(l2_weight_decay / 2.0) if l2_weight_decay else None
-  norm = _norm_activation(config)
+  norm = config.norm_activation.replace(use_sync_bn=config.batch_norm == 'sync')
+  # The decoder's factory reads it from there.
+  config = config.replace(norm_activation=norm)
   norm_options = {
     'activation': norm.activation,
     'use_sync_bn': norm.use_sync_bn,
@@ -131,10 +133,6 @@ def build_oanet(
     # Only now: the Model Garden's heads make their layers when they are first called.
     _freeze_batch_norm(model)
   return model
-
-
-def _norm_activation(config: config_lib.OANet) -> config_lib.common.NormActivation:
-  return config.norm_activation.replace(use_sync_bn=config.batch_norm == 'sync')
 
 
 def _without(options: dict, *keys: str) -> dict:

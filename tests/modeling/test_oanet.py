@@ -196,3 +196,17 @@ def test_a_dataset_without_stuff_works():
   model, _ = make(things)
   outputs = model(BLACK, INFO, training=False)
   assert outputs['stuff_logits'].shape == (1, 16, 16, 0)
+
+
+@pytest.mark.parametrize('mode', ['plain', 'sync', 'frozen'])
+def test_batch_norm_is_of_one_kind_everywhere(mode, categories):
+  model, _ = make(
+    categories, f'task.model.batch_norm={mode}', 'task.model.norm_activation.use_sync_bn=true'
+  )
+  layers = [m for m in model.submodules if 'BatchNormalization' in type(m).__name__]
+  parts = {variable.name.split('/')[0] for layer in layers for variable in layer.variables}
+  assert len(layers) > 20 and len(parts) > 3
+  for layer in layers:
+    is_synchronized = 'Sync' in type(layer).__name__ or getattr(layer, 'synchronized', False)
+    assert is_synchronized == (mode == 'sync'), layer.name
+    assert layer.trainable == (mode != 'frozen')

@@ -1,13 +1,10 @@
 """Steps of a small network on one or two replicas."""
 
-import tensorflow as tf
-
 from oanet_tf.modeling import build
 from oanet_tf.training.optimizer import build_learning_rate, build_optimizer
 from oanet_tf.training.step import TrainStep
 from tests import small_model
-
-TWO = ['CPU:0', 'CPU:1']
+from tests.devices import mirrored
 
 
 class Trained:
@@ -17,7 +14,7 @@ class Trained:
     """Builds it, with these weights if given."""
     self.task = config.task
     self.categories = categories
-    self.strategy = tf.distribute.MirroredStrategy(devices)
+    self.strategy = mirrored(devices)
     with self.strategy.scope():
       self.model = build.build_oanet(
         config.task.model, categories, config.task.losses.l2_weight_decay

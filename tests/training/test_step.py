@@ -5,8 +5,9 @@ import tensorflow as tf
 from oanet_tf import experiments
 from oanet_tf.training import cluster as cluster_lib
 from tests import small_model
+from tests.devices import ONE, TWO
 from tests.small_model import CROWD, PERSON, STUFF, TIE_ON_PERSON, VOID
-from tests.training.replicas import TWO, Trained
+from tests.training.replicas import Trained
 
 MORE = small_model.decoded_record([(31, 8, 8, 30, 40), (7, 20, 4, 60, 30)], 200, seed=6)
 FROZEN = 'task.model.batch_norm=frozen,task.train_data.global_batch_size=4'
@@ -34,7 +35,7 @@ def one_and_two(request, categories):
     f'task.model.batch_norm={request.param}',
     f'trainer.optimizer_config.optimizer.sgd.global_clipnorm={CLIP_NORM}',
   )
-  one = Trained(config, categories, TWO[:1])
+  one = Trained(config, categories, ONE)
   return one, Trained(config, categories, TWO, one.model.get_weights())
 
 
@@ -79,14 +80,13 @@ def test_the_norm_that_is_clipped_is_of_the_whole_batch(one_and_two):
 
 def test_parts_of_a_batch_give_the_mean_of_their_gradients(categories):
   """Two parts, one step: w - rate × (g1 + g2) / 2, from steps on each part alone."""
-  device = TWO[:1]
   accumulated = Trained(
     small_model.small_experiment(FROZEN, NO_MOMENTUM, 'trainer.gradient_accumulation_steps=2'),
     categories,
-    device,
+    ONE,
   )
   weights = accumulated.model.get_weights()
-  alone = Trained(small_model.small_experiment(FROZEN, NO_MOMENTUM), categories, device, weights)
+  alone = Trained(small_model.small_experiment(FROZEN, NO_MOMENTUM), categories, ONE, weights)
   parts = [(TIE_ON_PERSON, PERSON), (MORE, STUFF)]
   moved, part_losses = [], []
   for part in parts:
@@ -105,7 +105,7 @@ def test_parts_of_a_batch_give_the_mean_of_their_gradients(categories):
 
 
 def test_gradient_norms_by_branch(categories):
-  trained = Trained(small_model.small_experiment(FROZEN), categories, TWO[:1])
+  trained = Trained(small_model.small_experiment(FROZEN), categories, ONE)
   void = losses_of(trained.step([trained.batch(VOID, VOID)], with_gradient_norms=True))
   # Void teaches the stuff branch nothing, while the proposals are background.
   assert void['gradient_norm/stuff'] == 0.0 and void['gradient_norm/instance'] > 0.0

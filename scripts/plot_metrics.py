@@ -1,0 +1,92 @@
+"""Draws the scalars of a training over its steps, from `metrics.jsonl`."""
+
+import argparse
+import collections
+import json
+import pathlib
+
+from oanet_tf import errors
+from oanet_tf.errors import InputError
+
+COLUMNS = 3
+# Of the moving mean that is drawn over the values themselves.
+SMOOTHING = 0.7
+
+Series = dict[str, tuple[list[int], list[float]]]
+
+
+def parse_arguments() -> argparse.Namespace:
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument('--model_dir', required=True, help='folder of a training')
+  parser.add_argument('--output', required=True, help='picture to write, such as losses.png')
+  parser.add_argument(
+    '--names',
+    default='loss',
+    metavar='PREFIX,…',
+    help='which scalars: all that begin with one of these, as pq or gradient_norm '
+    '(default: %(default)s)',
+  )
+  return parser.parse_args()
+
+
+def main() -> None:
+  arguments = parse_arguments()
+  path = pathlib.Path(arguments.model_dir) / 'metrics.jsonl'
+  series = read_series(path, tuple(arguments.names.split(',')))
+  draw(series, pathlib.Path(arguments.output))
+
+
+def read_series(path: pathlib.Path, prefixes: tuple[str, ...]) -> Series:
+  """Name -> steps and values of the scalars whose names begin with one of the prefixes.
+
+  Raises:
+    InputError: if there is no such file, or no such scalar in it.
+  """
+  if not path.is_file():
+    raise InputError(f'{path}: there is no such file; train first, or give another model folder')
+  series: Series = collections.defaultdict(lambda: ([], []))
+  for line in path.read_text().splitlines():
+    record = json.loads(line)
+    for name, value in record.items():
+      if name not in ('step', 'split') and name.startswith(prefixes):
+        series[name][0].append(record['step'])
+        series[name][1].append(value)
+  if not series:
+    raise InputError(f'{path}: has no scalar that begins with {" or ".join(prefixes)}')
+  return dict(series)
+
+
+def smoothed(values: list[float]) -> list[float]:
+  """An exponential moving mean that starts at the first value."""
+  result = values[:1]
+  for value in values[1:]:
+    result.append(SMOOTHING * result[-1] + (1.0 - SMOOTHING) * value)
+  return result
+
+
+def draw(series: Series, output: pathlib.Path) -> None:
+  """A panel for each scalar: its values, pale, and their moving mean."""
+  import matplotlib
+
+  matplotlib.use('Agg')
+  from matplotlib import pyplot
+
+  rows = -(-len(series) // COLUMNS)
+  columns = min(COLUMNS, len(series))
+  figure, axes = pyplot.subplots(
+    rows, columns, figsize=(4.2 * columns, 2.6 * rows), squeeze=False, layout='constrained'
+  )
+  for axis, (name, (steps, values)) in zip(axes.flat, series.items(), strict=False):
+    axis.plot(steps, values, color='tab:blue', alpha=0.3)
+    axis.plot(steps, smoothed(values), color='tab:blue')
+    axis.set_title(f'{name}   {values[0]:.3g} → {smoothed(values)[-1]:.3g}', fontsize=10)
+    axis.set_xlabel('step', fontsize=9)
+    axis.set_ylim(bottom=min(0.0, *values))
+    axis.grid(alpha=0.3)
+  for axis in axes.flat[len(series) :]:
+    axis.set_axis_off()
+  figure.savefig(output, dpi=100)
+
+
+if __name__ == '__main__':
+  errors.run(main)
