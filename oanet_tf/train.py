@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import sys
 
 from oanet_tf import config_check, errors
@@ -57,7 +58,10 @@ def main() -> None:
   if not experiment:
     experiment = config_check.BASE_EXPERIMENT
     config_files = [config_check.params_path(arguments.model_dir), *config_files]
-  config_check.resolve_experiment(experiment, config_files, arguments.params_override)
+  settings = config_check.resolve_experiment(experiment, config_files, arguments.params_override)
+  if settings['runtime.enable_xla'].value:
+    # TensorFlow reads it when it starts; without, XLA leaves out the CPU.
+    os.environ['TF_XLA_FLAGS'] = f'{os.environ.get("TF_XLA_FLAGS", "")} --tf_xla_cpu_global_jit'
   # TensorFlow takes seconds to load; flags and configuration are good by now.
   from oanet_tf import experiments, train_lib
 

@@ -1,5 +1,6 @@
 import json
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -220,3 +221,19 @@ def test_a_bad_configuration_is_told_without_loading_tensorflow(arguments, messa
 def test_training_without_experiment_is_a_usage_error(monkeypatch, capsys):
   outcome = end_to_end.run_command(monkeypatch, capsys, train.main, '--model_dir', 'x')
   assert outcome[0] == 2 and '--experiment is required' in outcome[2]
+
+
+@pytest.mark.slow
+def test_xla_compiles_what_it_can(trained, tmp_path):
+  folder, _ = trained
+  overrides = end_to_end.training_overrides(folder, steps=5) + ',runtime.enable_xla=true'
+  command = [
+    *(sys.executable, '-m', 'oanet_tf.train', '--experiment', 'oanet_synthetic', '--mode', 'train'),
+    *('--model_dir', tmp_path, '--params_override', f'{overrides},trainer.summary_interval=5'),
+  ]
+  environment = {**os.environ, 'TF_CPP_MIN_LOG_LEVEL': '0'}
+  done = subprocess.run(command, capture_output=True, text=True, env=environment)
+  assert done.returncode == 0, done.stderr
+  assert 'Compiled cluster using XLA!' in done.stderr
+  (record,) = map(json.loads, (tmp_path / 'metrics.jsonl').read_text().splitlines())
+  assert record['step'] == 5 and np.isfinite(record['loss'])

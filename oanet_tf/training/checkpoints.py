@@ -39,7 +39,7 @@ def find_fault(path: str) -> str | None:
     reader = tf.train.load_checkpoint(path)
     for name in reader.get_variable_to_shape_map():
       reader.get_tensor(name)
-  except (tf.errors.OpError, ValueError, RuntimeError) as error:
+  except (tf.errors.OpError, ValueError, RuntimeError, LookupError) as error:
     return str(error).splitlines()[0]
   return None
 

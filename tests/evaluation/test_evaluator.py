@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 
@@ -6,7 +8,10 @@ from oanet_tf.data import convert, input_pipeline
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.evaluation import evaluator
 from oanet_tf.evaluation.panoptic_quality import PanopticQuality
+from oanet_tf.training.cluster import Cluster
+from oanet_tf.training.state import create_state
 from tests import end_to_end
+from tests.devices import ONE, TWO, mirrored
 
 
 def truth_as_prediction(truth, categories):
@@ -84,3 +89,29 @@ def test_to_segmentation_of_nothing(categories):
   empty = np.zeros((2, 3), int)
   segmentation = inference.to_segmentation(empty, empty, categories)
   assert not segmentation.segment_map.any() and len(segmentation.segment_ids) == 0
+
+
+@pytest.mark.slow
+def test_two_replicas_score_as_one_with_a_last_batch_that_is_not_full(trained, tmp_path):
+  folder, results = trained  # Three images in batches of two.
+  config = experiments.load_experiment(
+    'oanet_synthetic', (), end_to_end.training_overrides(folder, steps=4)
+  )
+  categories = PanopticCategories.from_json(folder / 'model' / 'categories.json')
+  for devices in (ONE, TWO):
+    cluster = Cluster(mirrored(devices))
+    state = create_state(config, categories, folder / 'model', cluster)
+    seen = []
+    found = evaluator.evaluate(
+      state.model,
+      config.task,
+      categories,
+      ('srm', 'heuristic'),
+      cluster,
+      tmp_path / str(len(devices)),
+      look_at=lambda image, seen=seen: seen.append(image.source_id),
+    )
+    assert len(seen) == len(set(seen)) == 3
+    assert found == results
+    written = json.loads((tmp_path / str(len(devices)) / 'results.json').read_text())
+    assert written == json.loads(json.dumps(results))

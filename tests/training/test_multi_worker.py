@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -39,7 +40,9 @@ class Workers:
     self.logs = [folder / f'log_{index}' for index in range(number)]
     self.processes = []
     for index in range(number):
-      self.temporary[index].mkdir(exist_ok=True)
+      # A worker that was killed leaves something there.
+      shutil.rmtree(self.temporary[index], ignore_errors=True)
+      self.temporary[index].mkdir()
       task = {'cluster': {'worker': addresses}, 'task': {'type': 'worker', 'index': index}}
       environment = {
         **os.environ, 'TF_CONFIG': json.dumps(task), 'TMPDIR': str(self.temporary[index]),

@@ -1,0 +1,86 @@
+import json
+
+import numpy as np
+import pytest
+
+from oanet_tf import visualize
+from oanet_tf.data.panoptic_map import PanopticSegmentation
+from oanet_tf.evaluation.evaluator import EvaluatedImage
+from oanet_tf.training import panels
+from oanet_tf.training.monitoring import TrainingLog
+
+
+def records(folder):
+  return [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
+
+
+def test_an_interval_is_the_mean_of_its_steps(tmp_path, capsys):
+  training_log = TrainingLog(tmp_path, step=0)
+  training_log.add({'loss': 1.0, 'loss_srm': 0.5}, input_seconds=0.5, compute_seconds=1.5)
+  training_log.add({'loss': 3.0, 'loss_srm': 0.1}, input_seconds=1.5, compute_seconds=0.5)
+  training_log.write_interval(2, 10, batch_size=8, learning_rate=0.02)
+  training_log.add({'loss': 5.0, 'loss_srm': 0.0}, 0.0, 1.0)
+  training_log.write_interval(3, 10, batch_size=8, learning_rate=0.02)
+  first, second = records(tmp_path)
+  assert first == {
+    'step': 2, 'split': 'train', 'loss': 2.0, 'loss_srm': pytest.approx(0.3),
+    'step_seconds/input': 1.0, 'step_seconds/compute': 1.0, 'step_seconds/total': 2.0,
+    'images_per_second': 4.0, 'learning_rate': 0.02,
+  }  # fmt: skip
+  assert second['step'] == 3 and second['loss'] == 5.0 and second['images_per_second'] == 8.0
+  lines = capsys.readouterr().out.splitlines()
+  assert lines[0].startswith('step 2/10  loss 2.000  srm 0.300')
+  assert '50% of the time waiting for input' in lines[0] and len(lines) == 2
+
+
+def test_a_resumed_run_drops_what_it_will_do_again(tmp_path):
+  (tmp_path / 'metrics.jsonl').write_text(
+    '{"step": 2, "loss": 1.0}\n{"step": 4, "loss": 2.0}\n{"step": 6, "loss": 3.0}\n{"step": 8, "lo'
+  )
+  TrainingLog(tmp_path, step=4).write('validation', 5, {'pq/srm': 50.0})
+  assert [record['step'] for record in records(tmp_path)] == [2, 4, 5]
+  assert [path.name for path in tmp_path.glob('*metrics*')] == ['metrics.jsonl']
+
+
+def test_without_a_folder_nothing_is_written_or_said(tmp_path, capsys, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  training_log = TrainingLog(None, step=0)
+  training_log.add({'loss': 1.0}, 0.0, 1.0)
+  training_log.write_interval(1, 2, 8, 0.1)
+  training_log.write_images(1, {'image': np.zeros([4, 4, 3], np.uint8)})
+  assert not list(tmp_path.iterdir()) and not capsys.readouterr().out
+
+
+def evaluated(source_id, categories):
+  """A 6 × 4 picture in an 8 × 8 canvas; all of it is a person."""
+  truth = PanopticSegmentation(
+    segment_map=np.ones([6, 4], np.int32),
+    segment_ids=np.array([1]),
+    category_ids=np.array([7]),
+    is_crowd=np.array([False]),
+  )
+  image = np.zeros([8, 8, 3], np.uint8)
+  image[:6, :4] = 200
+  ranking_map = np.zeros([4, 4, categories.num_things], np.float32)
+  ranking_map[:3, :2, 0] = 1.0
+  info = np.array([[6, 4], [6, 4], [1, 1], [0, 0]], np.float32)
+  return EvaluatedImage(
+    source_id, truth, {'srm': truth, 'heuristic': truth}, image, info, ranking_map
+  )
+
+
+def test_panels_show_the_first_images(categories):
+  shown = panels.Panels(categories, number=2)
+  for source_id in ('a', 'b', 'c'):
+    shown.add(evaluated(source_id, categories))
+  assert list(shown.pictures) == ['image_a', 'image_b']
+  picture = shown.pictures['image_a']
+  assert picture.dtype == np.uint8 and picture.shape[1] > 4 * picture.shape[0] * 4 / 6
+
+
+def test_the_ranking_map_has_the_colour_of_what_lies_on_top(categories):
+  probabilities = np.array([[[1.0, 0.0], [0.25, 0.75]]], np.float32)
+  drawn = visualize.draw_ranking_map(probabilities, categories)
+  person, tie = (np.array(categories.category(label).color) for label in (1, 2))
+  np.testing.assert_array_equal(drawn[0, 0], person)
+  np.testing.assert_array_equal(drawn[0, 1], (255 + 0.75 * (tie - 255.0)).round())
