@@ -38,19 +38,22 @@ def main(arguments: list[str] | None = None) -> None:
     help="of boxes, as shares of the picture's; their logarithms are uniform (default: 0.02 0.6)",
   )
   parser.add_argument('--rounds', type=int, default=20, help='(default: %(default)s)')
-  parser.add_argument('--output', type=pathlib.Path, help='JSON file for the medians')
+  parser.add_argument('--output', type=pathlib.Path, help='JSON file for the milliseconds')
   parsed = parser.parse_args(arguments)
-  medians = measure((parsed.height, parsed.width), parsed.instances, parsed.sides, parsed.rounds)
-  print(f'{parsed.instances} instances, {parsed.width} × {parsed.height}, {os.cpu_count()} cores')
-  print_table(medians)
+  times = measure((parsed.height, parsed.width), parsed.instances, parsed.sides, parsed.rounds)
+  print(
+    f'{parsed.instances} instances, {parsed.width} × {parsed.height}, {os.cpu_count()} cores, '
+    f'{parsed.rounds} rounds'
+  )
+  print_table(times)
   if parsed.output:
-    parsed.output.write_text(json.dumps(medians, indent=1) + '\n')
+    parsed.output.write_text(json.dumps(times, indent=1) + '\n')
 
 
 def measure(
   size: tuple[int, int], number: int, sides: tuple[float, float], rounds: int
-) -> dict[str, float]:
-  """Milliseconds by contender, medians over the rounds.
+) -> dict[str, dict[str, float]]:
+  """Milliseconds by contender: the `median` and the `least` of the rounds.
 
   Raises:
     AssertionError: if heuristic and panopticapi do not make the same map.
@@ -73,16 +76,20 @@ def measure(
       # The first turns compile and warm up.
       if turn >= 2:
         seconds[name].append(time.perf_counter() - start)
-  return {name: 1000 * statistics.median(times) for name, times in seconds.items()}
+  return {
+    name: {'median': 1000 * statistics.median(times), 'least': 1000 * min(times)}
+    for name, times in seconds.items()
+  }
 
 
-def print_table(medians: dict[str, float]) -> None:
-  reference = medians['panopticapi']
-  with_input = reference + medians['input of panopticapi']
-  print(f'{"":<20} {"ms":>7}   panopticapi: times as long, and with making its input')
-  for name, milliseconds in medians.items():
-    ratios = f'{reference / milliseconds:6.1f} {with_input / milliseconds:6.1f}'
-    print(f'{name:<20} {milliseconds:7.1f}   {ratios if name in METHODS else ""}')
+def print_table(times: dict[str, dict[str, float]]) -> None:
+  reference = times['panopticapi']['median']
+  with_input = reference + times['input of panopticapi']['median']
+  print(f'{"ms":<20} {"median":>7} {"least":>7} | panopticapi takes × | with making its input ×')
+  for name, of_name in times.items():
+    median, least = of_name['median'], of_name['least']
+    ratios = f'{reference / median:19.1f} | {with_input / median:.1f}' if name in METHODS else ''
+    print(f'{name:<20} {median:7.1f} {least:7.1f} | {ratios}'.rstrip(' |'))
   print('stuff and ranking are parts of the fusions above')
 
 

@@ -53,7 +53,7 @@ def true_score(scene: Scene) -> tf.Tensor:
 
 
 def _matched_segments(scene: Scene, masks: tf.Tensor, segments: tf.Tensor) -> tf.Tensor:
-  """[B, N] int32: k for the k-th segment, or below 0, another for each, where there is none.
+  """[B, N] int32: k for the k-th segment, or -1 where there is none.
 
   Args:
     scene: the batch.
@@ -67,7 +67,7 @@ def _matched_segments(scene: Scene, masks: tf.Tensor, segments: tf.Tensor) -> tf
   fits = scene.outputs['detection_classes'][:, :, None] == labels[:, None]
   overlap = tf.where(fits, tf.matmul(masks, is_segment), 0.0)
   best = tf.argmax(overlap, axis=2, output_type=tf.int32)
-  return tf.where(tf.reduce_max(overlap, axis=2) > 0.0, best, -1 - tf.range(masks.shape[1]))
+  return tf.where(tf.reduce_max(overlap, axis=2) > 0.0, best, -1)
 
 
 def _masks(scene: Scene) -> tf.Tensor:

@@ -42,8 +42,7 @@ def merge_instances(
 ) -> tf.Tensor:
   """Lays instances on the canvas, the first of the order on top.
 
-  An instance is dropped if it has no pixel, or more than `overlap_threshold` of it is covered by
-  those before it.
+  An instance is dropped if more than `overlap_threshold` of it is covered by those before it.
 
   Args:
     masks: [B, N, S, S] float, in the boxes.
@@ -63,13 +62,13 @@ def merge_instances(
   ranked = _in_order(masks, boxes, order, kept, sizes, height, width)
 
   # A strip holds N - rank of the instance on top, or 0, so that the first to be laid is the
-  # greatest, and 1 wherever a minimum with a mask of ones is not 0.
+  # greatest, and the minimum with a mask of ones is 1 where it covers another. Of float32, which
+  # counts pixels exactly up to 2^24: on GPUs, TensorFlow's int32 arithmetic is done by the host.
   def lay(rank: tf.Tensor, *strips: tf.Tensor) -> tuple[tf.Tensor, ...]:
     pasted = _paste(ranked, rank, strips, mask_threshold)
     area, covered = (tf.add_n([part[i] for part in pasted]) for i in (1, 2))
-    share = tf.cast(covered, tf.float32) / tf.cast(tf.maximum(area, 1), tf.float32)
-    laid = (rank < counts) & (area > 0) & (share <= overlap_threshold)
-    value = tf.where(laid, number - rank, 0)[:, None, None]
+    laid = (rank < counts) & (covered / tf.maximum(area, 1.0) <= overlap_threshold)
+    value = tf.where(laid, tf.cast(number - rank, tf.float32), 0.0)[:, None, None]
     return rank + 1, *(
       _if(meets[rank], lambda strip=strip, mask=mask: tf.maximum(strip, mask * value), strip)
       for meets, strip, (mask, *_) in zip(ranked.meets, strips, pasted, strict=True)
@@ -82,7 +81,8 @@ def merge_instances(
     parallel_iterations=1,
   )
   indices = tf.pad(tf.reverse(order, axis=[1]) + 1, [[0, 0], [1, 0]])
-  return tf.gather(indices, tf.concat(strips, axis=1)[:, :height], batch_dims=1)
+  canvas = tf.cast(tf.concat(strips, axis=1)[:, :height], tf.int32)
+  return tf.gather(indices, canvas, batch_dims=1)
 
 
 class _Ranked(NamedTuple):
@@ -93,7 +93,7 @@ class _Ranked(NamedTuple):
     columns: [B, N, W], where the canvas's columns lie among their cells; of `cell_positions`.
     rows: [B, N, L] of each strip.
     meets: [N] bool of each strip: whether a kept instance, of any image, has a row in it.
-    nothing: [B, L, W] int32, a strip of zeros.
+    nothing: [B, L, W] float32, a strip of zeros.
   """
 
   masks: tf.Tensor
@@ -122,19 +122,19 @@ def _in_order(
     columns=cell_positions(x1, x2, side, width, limit=sizes[:, 1:]),
     rows=rows,
     meets=[tf.reduce_any(kept & (tf.reduce_max(part, axis=2) >= 0.0), axis=0) for part in rows],
-    nothing=tf.zeros([tf.shape(masks)[0], strip_height, width], tf.int32),
+    nothing=tf.zeros([tf.shape(masks)[0], strip_height, width]),
   )
 
 
 def _paste(
   ranked: _Ranked, rank: tf.Tensor, strips: Sequence[tf.Tensor], mask_threshold: float
 ) -> list[tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
-  """For each strip [B, L, W] int32 masks of a rank's instances, their [B] areas, and what of them
-  is covered."""
+  """For each strip [B, L, W] masks of a rank's instances, [B] how many pixels they have, and [B] how
+  many of these are covered; all float32."""
   stretched = stretch_columns(ranked.masks[:, rank], ranked.columns[:, rank])
 
   def paste(rows: tf.Tensor, strip: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    mask = tf.cast(stretch_rows(stretched, rows[:, rank]) >= mask_threshold, tf.int32)
+    mask = tf.cast(stretch_rows(stretched, rows[:, rank]) >= mask_threshold, tf.float32)
     area, covered = (tf.reduce_sum(x, axis=[1, 2]) for x in (mask, tf.minimum(strip, mask)))
     return mask, area, covered
 

@@ -79,16 +79,18 @@ def resampled_argmax(
     channel = order[step]
     plane = tf.transpose(_resample(tf.gather(planes, channel), columns), [0, 2, 1])
     plane = _resample(plane, rows)
-    # Channels come in ascending order, so the greatest that was larger is the last one.
-    winner = tf.maximum(winner, tf.cast(plane > largest, tf.int32) * channel)
+    # Channels come in ascending order, so the greatest that was larger is the last one. Of float32:
+    # on GPUs, TensorFlow's int32 arithmetic is done by the host.
+    wins = tf.cast(plane > largest, tf.float32)
+    winner = tf.maximum(winner, wins * tf.cast(channel, tf.float32))
     return step + 1, tf.maximum(largest, plane), winner
 
   number = tf.reduce_sum(tf.cast(candidates, tf.int32))
-  start = (tf.constant(0), tf.fill(shape, logits.dtype.min), tf.zeros(shape, tf.int32))
+  start = (tf.constant(0), tf.fill(shape, logits.dtype.min), tf.zeros(shape))
   _, _, winner = tf.while_loop(
     lambda step, *_: step < number, compare, start, maximum_iterations=num_channels
   )
-  return winner
+  return tf.cast(winner, tf.int32)
 
 
 def _can_be_largest(logits: tf.Tensor) -> tf.Tensor:

@@ -52,11 +52,12 @@ def test_of_two_instances_the_one_with_the_larger_sum_wins():
   assert halves(category) == (2, 0) and halves(instance) == (2, 0)
 
 
-def test_detections_under_the_threshold_bring_nothing_in():
-  given = with_logits([3, 0, 0], [2, 0], [9], scores=[0.3])
+@pytest.mark.parametrize(('thing', 'expected'), [(3, 0), (1, GRASS)])
+def test_detections_under_the_threshold_bring_nothing_in(thing, expected):
+  given = with_logits([thing, 0, 0], [2, 0], [9], scores=[0.3])
   category, instance = fuse(given, 'upsnet', size=(SIDE, SIDE))
-  # Unknown has 3 - 0 everywhere.
-  assert halves(category) == (0, 0) and not instance.any()
+  # Unknown has the thing's logit everywhere.
+  assert halves(category) == (expected, expected) and not instance.any()
 
 
 def test_small_stuff_becomes_void():
