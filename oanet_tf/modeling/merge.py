@@ -129,8 +129,11 @@ def _in_order(
 def _paste(
   ranked: _Ranked, rank: tf.Tensor, strips: Sequence[tf.Tensor], mask_threshold: float
 ) -> list[tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
-  """For each strip [B, L, W] masks of a rank's instances, [B] how many pixels they have, and [B] how
-  many of these are covered; all float32."""
+  """What is pasted of a rank's instances in each strip, all float32.
+
+  Returns:
+    For each strip [B, L, W] masks, [B] their pixels, and [B] how many of these are covered.
+  """
   stretched = stretch_columns(ranked.masks[:, rank], ranked.columns[:, rank])
 
   def paste(rows: tf.Tensor, strip: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
