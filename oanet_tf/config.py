@@ -50,10 +50,14 @@ class SpatialRanking(hyperparams.Config):
   Attributes:
     convolution: '1x1', '3x3' or '1x7+7x1' (Table 5).
     stride: of the instance tensor, relative to the network input.
+    scored_pixels: an instance's ranking score is the mean over 'all' pixels of its mask (Eq. 3), or
+      over the 'conflicting' ones alone, where instances of another category lie too; of all if it
+      has none of these.
   """
 
   convolution: str = '1x7+7x1'
   stride: int = 4
+  scored_pixels: str = 'all'
 
 
 @dataclasses.dataclass
@@ -61,20 +65,27 @@ class Fusion(hyperparams.Config):
   """From detections and stuff logits to one panoptic map.
 
   Attributes:
-    method: 'srm' puts instances in the order of their ranking scores, 'heuristic' in that of their
-      detection scores.
+    method: of prediction and export. 'srm' puts instances in the order of their ranking scores,
+      'heuristic' in that of their detection scores, 'class_prior' in that of how often their
+      categories lie on each other; 'upsnet' takes the largest logit at each pixel.
     score_threshold: detections below it are dropped.
     mask_threshold: a pixel belongs to an instance from this probability on.
     overlap_threshold: an instance of which more than this share is taken already is dropped.
-    stuff_area_limit: a stuff category that keeps fewer pixels, at the image's own size, becomes
-      void.
+    stuff_from: a pixel's stuff category is that of the largest of the 'stuff' logits, or of 'all',
+      which leaves it void where a thing's is the largest.
+    stuff_area_limit: stuff that keeps fewer pixels, at the image's own size, becomes void.
+    stuff_area_by: pixels are counted by 'class', or by connected 'component' of a class.
+    class_prior: file of `python -m oanet_tf.class_prior`, which 'class_prior' needs; '' is none.
   """
 
   method: str = 'srm'
   score_threshold: float = 0.5
   mask_threshold: float = 0.5
   overlap_threshold: float = 0.5
+  stuff_from: str = 'stuff'
   stuff_area_limit: int = 4900
+  stuff_area_by: str = 'class'
+  class_prior: str = ''
 
 
 @dataclasses.dataclass

@@ -135,6 +135,16 @@ def params_path(model_dir: str | pathlib.Path) -> str:
   return str(path)
 
 
+def model_values(model_dir: str | pathlib.Path, params_override: str = '') -> dict[str, object]:
+  """The values of a model folder's configuration with changes upon it, but for groups not chosen.
+
+  Raises:
+    InputError: if the folder has none, or the changes do not fit; see `resolve`.
+  """
+  settings = resolve_experiment(BASE_EXPERIMENT, [params_path(model_dir)], params_override)
+  return {key: setting.value for key, setting in active(settings).items()}
+
+
 @functools.cache
 def _all_keys() -> Settings:
   return {key: Setting(*pair) for key, pair in read_yaml(ALL_KEYS).items()}

@@ -16,8 +16,10 @@ from oanet_tf.errors import InputError
 
 SHARING_MODES = ('none', 'backbone', 'backbone_and_fpn')
 BATCH_NORM_MODES = ('frozen', 'sync', 'plain')
+FUSIONS = ('srm', 'heuristic', 'class_prior', 'upsnet', 'oracle')
+# Those that evaluations during training score.
 FUSION_METHODS = ('srm', 'heuristic')
-# Of an evaluation, by name.
+# Of such an evaluation, by name.
 SCORES = tuple(
   f'{quality}{group}/{method}'
   for method in FUSION_METHODS
@@ -47,9 +49,12 @@ _CHOICES = {
   # The others give no pyramid.
   'task.model.decoder.type': ('fpn', 'nasfpn'),
   'task.model.detection_generator.nms_version': ('v1', 'v2', 'batched'),
-  'task.model.fusion.method': FUSION_METHODS,
+  'task.model.fusion.method': FUSIONS,
+  'task.model.fusion.stuff_area_by': ('class', 'component'),
+  'task.model.fusion.stuff_from': ('stuff', 'all'),
   'task.model.sharing': SHARING_MODES,
   'task.model.spatial_ranking.convolution': ('1x1', '3x3', '1x7+7x1'),
+  'task.model.spatial_ranking.scored_pixels': ('all', 'conflicting'),
   'trainer.best_checkpoint_metric_comp': ('higher', 'lower'),
 }
 # `….type` of these is one of the groups beside it, but for two optimizers that the Model Garden's
@@ -192,6 +197,39 @@ def _check_network(values: Values) -> None:
   if CANVAS_STRIDE % values[stride]:
     _refuse(stride, values[stride], f'a divisor of {CANVAS_STRIDE}')
   _divides(values, 'task.train_data.label_stride', stride)
+  check_fusion(values[f'{model}.fusion.method'], values)
+  object_context = f'{model}.stuff_head.object_context'
+  if values[f'{model}.fusion.stuff_from'] == 'all' and not values[object_context]:
+    _refuse(f'{model}.fusion.stuff_from', 'all', f"'stuff' where {object_context} is false")
+
+
+def check_fusion(method: str, values: Values, has_truth: bool = False) -> None:
+  """Refuses a fusion that does not exist, or lacks what it needs.
+
+  Args:
+    method: its name.
+    values: of all active keys.
+    has_truth: whether the images' true segments are known.
+
+  Raises:
+    InputError: with the remedy.
+  """
+  if method not in FUSIONS:
+    raise InputError(f'there is no fusion {method!r}; known are {", ".join(FUSIONS)}')
+  if method == 'oracle' and not has_truth:
+    raise InputError(
+      'the fusion oracle needs the truth, which python -m oanet_tf.evaluate alone has'
+    )
+  if method == 'class_prior' and not values['task.model.fusion.class_prior']:
+    raise InputError(
+      'the fusion class_prior needs a file that python -m oanet_tf.class_prior counts; name it '
+      'in task.model.fusion.class_prior'
+    )
+  if method == 'upsnet' and not values['task.model.stuff_head.object_context']:
+    raise InputError(
+      'the fusion upsnet needs logits of things, which the network gives with '
+      'task.model.stuff_head.object_context=true alone'
+    )
 
 
 def _check_data(values: Values, split: str) -> None:

@@ -17,8 +17,9 @@ from oanet_tf.data.categories import VOID_LABEL, PanopticCategories
 from oanet_tf.data.panoptic_map import PanopticSegmentation
 from oanet_tf.errors import InputError
 from oanet_tf.modeling.build import build_oanet
-from oanet_tf.modeling.fusion import Panoptic, fuse
+from oanet_tf.modeling.fusion import fuse
 from oanet_tf.modeling.oanet import OANet
+from oanet_tf.modeling.scene import Panoptic, Truth, make_scene
 from oanet_tf.training import checkpoints
 from oanet_tf.training.optimizer import load_averages
 
@@ -40,14 +41,14 @@ def latest_checkpoint(model_dir: str | pathlib.Path) -> str:
 
 
 def load_model(
-  model_dir: str | pathlib.Path,
+  model_dir: str | pathlib.Path, params_override: str = ''
 ) -> tuple[OANet, config_definitions.ExperimentConfig, PanopticCategories]:
   """The network with its best weights, its configuration and its categories.
 
   The best are those that evaluation during training chose; without one, the newest, or their moving
-  averages where training kept some.
+  averages where training kept some. `params_override` changes the folder's configuration.
   """
-  config = experiments.load_experiment(BASE_EXPERIMENT, [params_path(model_dir)])
+  config = experiments.load_experiment(BASE_EXPERIMENT, [params_path(model_dir)], params_override)
   categories = PanopticCategories.from_json(pathlib.Path(model_dir) / CATEGORIES_FILE)
   subfolder = config.trainer.best_checkpoint_export_subdir
   best = checkpoints.newest_readable(pathlib.Path(model_dir) / subfolder) if subfolder else None
@@ -94,35 +95,38 @@ def predict_panoptic(
   methods: Sequence[str],
   images: tf.Tensor,
   image_info: tf.Tensor,
-  canvas_size: tf.Tensor,
+  canvas_size: Sequence[int] | tf.Tensor,
+  class_prior: np.ndarray | None = None,
+  truth: Truth | None = None,
 ) -> tuple[dict[str, tf.Tensor], dict[str, Panoptic]]:
   """Detects once and fuses by each method.
 
   Args:
     model: the network.
     config: its configuration.
-    methods: keys of `fusion.ORDERED_BY`.
+    methods: keys of `fusion.FUSIONS`.
     images: [B, A, B, 3] network input.
     image_info: [B, 4, 2].
     canvas_size: [2] int, at least the largest original size of the batch.
+    class_prior: [T, T], of `class_prior.load_table`.
+    truth: if the fusion 'oracle' is.
 
   Returns:
     The network's outputs, and the panoptic maps of each method.
   """
   outputs = model(images, image_info, training=False)
-  maps = {
-    method: fuse(
-      outputs,
-      image_info,
-      canvas_size,
-      num_things=model.num_things,
-      stuff_stride=2**config.min_level,
-      settings=config.fusion,
-      method=method,
-    )
-    for method in methods
-  }
-  return outputs, maps
+  scene = make_scene(
+    outputs,
+    image_info,
+    canvas_size,
+    settings=config.fusion,
+    num_things=model.num_things,
+    num_stuff=model.num_stuff,
+    stuff_stride=2**config.min_level,
+    class_prior=class_prior,
+    truth=truth,
+  )
+  return outputs, {method: fuse(scene, method) for method in methods}
 
 
 def to_segmentation(

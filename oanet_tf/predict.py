@@ -5,7 +5,7 @@ import functools
 import pathlib
 import sys
 
-from oanet_tf import errors
+from oanet_tf import config_check, config_values, errors
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -21,8 +21,14 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
   parser.add_argument('--output_dir', required=True, help='folder for the results')
   parser.add_argument(
     '--fusion',
-    choices=('srm', 'heuristic'),
-    help='order in which instances are merged (default: as the model was configured)',
+    metavar='NAME',
+    help=f'one of {", ".join(config_values.FUSIONS)} (default: as the model was configured)',
+  )
+  parser.add_argument(
+    '--params_override',
+    default='',
+    metavar='KEY=VALUE,…',
+    help="changes over the folder's params.yaml, as a.b=1,c.d=[2,3], or as YAML text",
   )
   return parser.parse_args(arguments)
 
@@ -31,15 +37,35 @@ def main() -> None:
   arguments = parse_arguments()
   from oanet_tf.data.pictures import find_pictures, read_picture
 
+  method = checked_fusion(arguments)
   pictures = find_pictures(arguments.images)
   for path in pictures:
     read_picture(path)
   # TensorFlow takes seconds to load; the arguments and the pictures are good by now.
-  predict(arguments.model, pictures, pathlib.Path(arguments.output_dir), arguments.fusion)
+  output_dir = pathlib.Path(arguments.output_dir)
+  predict(arguments.model, pictures, output_dir, method, arguments.params_override)
+
+
+def checked_fusion(arguments: argparse.Namespace) -> str:
+  """The name of the fusion, with all that it needs at hand."""
+  from oanet_tf.class_prior import load_table
+  from oanet_tf.data.categories import PanopticCategories
+  from oanet_tf.data.convert import CATEGORIES_FILE
+
+  values = config_check.model_values(arguments.model, arguments.params_override)
+  method = arguments.fusion or values['task.model.fusion.method']
+  config_values.check_fusion(method, values)
+  categories = PanopticCategories.from_json(pathlib.Path(arguments.model) / CATEGORIES_FILE)
+  load_table(values['task.model.fusion.class_prior'], categories, [method])
+  return method
 
 
 def predict(
-  model_dir: str, pictures: list[pathlib.Path], output_dir: pathlib.Path, fusion: str | None
+  model_dir: str,
+  pictures: list[pathlib.Path],
+  output_dir: pathlib.Path,
+  method: str,
+  params_override: str = '',
 ) -> None:
   """Segments the pictures one by one and writes what the command line promises.
 
@@ -47,7 +73,8 @@ def predict(
     model_dir: folder of a training, with a checkpoint.
     pictures: files of any size and colour mode.
     output_dir: is made if need be.
-    fusion: 'srm', 'heuristic', or None for the model's own.
+    method: of fusion, one of `config_values.FUSIONS` but for 'oracle'.
+    params_override: changes over the folder's configuration.
 
   Raises:
     InputError: if the model folder or a picture cannot be read.
@@ -57,12 +84,13 @@ def predict(
   from PIL import Image
 
   from oanet_tf import inference, visualize
+  from oanet_tf.class_prior import load_table
   from oanet_tf.data.pictures import read_picture
   from oanet_tf.data.preprocess import network_input
   from oanet_tf.evaluation.coco_results import PanopticResultsWriter
 
-  model, config, categories = inference.load_model(model_dir)
-  method = fusion or config.task.model.fusion.method
+  model, config, categories = inference.load_model(model_dir, params_override)
+  class_prior = load_table(config.task.model.fusion.class_prior, categories, [method])
 
   def panoptic(image: tf.Tensor, portrait: bool) -> tuple[tf.Tensor, tf.Tensor]:
     example = network_input(image, config.task.validation_data.output_size, portrait)
@@ -73,6 +101,7 @@ def predict(
       example['image'][None],
       example['image_info'][None],
       tf.shape(image)[:2],
+      class_prior,
     )
     return maps[method].category_mask[0], maps[method].instance_mask[0]
 

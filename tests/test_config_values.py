@@ -26,6 +26,19 @@ STEPWISE = f'{OPTIMIZER}.learning_rate.stepwise'
     ('task.model.sharing=all', "sharing is 'all'; it is one of none, backbone, backbone_and_fpn"),
     ('task.model.batch_norm=group', 'one of frozen, sync, plain'),
     ('task.model.fusion.method=random', 'one of srm, heuristic'),
+    ('task.model.fusion.method=oracle', 'python -m oanet_tf.evaluate alone has'),
+    ('task.model.fusion.method=class_prior', 'python -m oanet_tf.class_prior counts'),
+    (
+      'task.model.fusion.method=upsnet,task.model.stuff_head.object_context=false',
+      'task.model.stuff_head.object_context=true',
+    ),
+    (
+      'task.model.fusion.stuff_from=all,task.model.stuff_head.object_context=false',
+      "stuff_from is 'all'; it is 'stuff' where task.model.stuff_head.object_context is false",
+    ),
+    ('task.model.fusion.stuff_from=things', 'one of stuff, all'),
+    ('task.model.fusion.stuff_area_by=pixel', 'one of class, component'),
+    ('task.model.spatial_ranking.scored_pixels=some', 'one of all, conflicting'),
     ('task.model.spatial_ranking.convolution=5x5', 'one of 1x1, 3x3, 1x7+7x1'),
     ('task.model.backbone.type=vgg', 'keras_resnet, '),
     ('task.model.backbone.type=null', 'keras_resnet, '),
@@ -114,6 +127,8 @@ def test_a_value_that_would_not_work(override, message):
   [
     'trainer.train_steps=0,trainer.summary_interval=0,trainer.validation_interval=0',
     'task.model.fusion.score_threshold=0,task.model.fusion.overlap_threshold=1',
+    'task.model.fusion.method=class_prior,task.model.fusion.class_prior=counted.json',
+    'task.model.fusion.method=upsnet,task.model.fusion.stuff_from=all',
     'task.model.min_level=3,task.model.max_level=7,task.model.decoder.type=nasfpn',
     'task.model.min_level=5,task.model.max_level=5',
     'task.model.spatial_ranking.stride=32,task.train_data.label_stride=1',
@@ -138,7 +153,8 @@ def test_choices_are_those_of_the_code():
   assert set(choices['task.model.backbone.keras_resnet.model_id']) == set(keras_resnet.MODELS)
   convolutions = set(spatial_ranking.CONVOLUTIONS)
   assert set(choices['task.model.spatial_ranking.convolution']) == convolutions
-  assert set(config_values.FUSION_METHODS) == set(fusion.ORDERED_BY)
+  assert set(config_values.FUSIONS) == set(fusion.FUSIONS)
+  assert set(config_values.FUSION_METHODS) <= set(fusion.FUSIONS)
 
 
 def test_every_rule_is_about_a_key_that_there_is():

@@ -12,12 +12,15 @@ import tqdm
 
 from oanet_tf import config as config_lib
 from oanet_tf import files, inference
+from oanet_tf.class_prior import load_table
 from oanet_tf.data import input_pipeline, shard_files
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.panoptic_map import PanopticSegmentation
 from oanet_tf.evaluation.coco_results import PanopticResultsWriter
+from oanet_tf.evaluation.grid_truth import grid_truth
 from oanet_tf.evaluation.panoptic_quality import PanopticQuality
 from oanet_tf.modeling.oanet import OANet
+from oanet_tf.modeling.scene import Truth
 from oanet_tf.training.cluster import Cluster
 
 
@@ -103,27 +106,44 @@ def evaluated_images(
 ) -> Iterator[EvaluatedImage]:
   """This machine's images of the validation split, one by one."""
 
-  def replica_step(images: tf.Tensor, image_info: tf.Tensor) -> dict:
+  class_prior = load_table(task.model.fusion.class_prior, categories, methods)
+
+  def replica_step(images: tf.Tensor, image_info: tf.Tensor, truth: Truth | None) -> dict:
     canvas_size = tf.cast(tf.reduce_max(image_info[:, 0], axis=0), tf.int32)
     outputs, maps = inference.predict_panoptic(
-      model, task.model, methods, images, image_info, canvas_size
+      model, task.model, methods, images, image_info, canvas_size, class_prior, truth
     )
     return {'ranking_map': outputs['ranking_map'], 'maps': maps}
 
   # Of what varies from batch to batch nothing is an argument, so there is one trace for each
   # orientation of the images.
   @tf.function(autograph=False)
-  def step(images: tf.Tensor, image_info: tf.Tensor) -> dict:
-    return cluster.strategy.run(replica_step, args=(images, image_info))
+  def step(images: tf.Tensor, image_info: tf.Tensor, truth: Truth | None) -> dict:
+    return cluster.strategy.run(replica_step, args=(images, image_info, truth))
 
   with tqdm.tqdm(desc='evaluating', unit='image', leave=False) as progress:
     for batches in _batches_of_replicas(task.validation_data, cluster):
-      results = step(*(_distribute(cluster, batches, key) for key in ('image', 'image_info')))
+      images, info = (
+        _distribute(cluster, [batch[key] for batch in batches]) for key in ('image', 'image_info')
+      )
+      truth = None
+      if 'oracle' in methods:
+        truths = [_grid_truth(batch, 2**task.model.min_level, categories) for batch in batches]
+        truth = Truth(*(_distribute(cluster, parts) for parts in zip(*truths, strict=True)))
+      results = step(images, info, truth)
       for batch, result in zip(batches, _local(cluster.strategy, results), strict=True):
         for image in unbatch({**batch, **result}):
           if not image['is_repeated']:
             progress.update()
             yield _evaluated(image, categories)
+
+
+def _grid_truth(
+  batch: Mapping[str, tf.Tensor], stride: int, categories: PanopticCategories
+) -> Truth:
+  keys = ('image_info', 'segment_index', 'segment_category_ids')
+  grid_size = [side // stride for side in batch['image'].shape[1:3]]
+  return grid_truth({key: batch[key].numpy() for key in keys}, grid_size, stride, categories)
 
 
 def _batches_of_replicas(
@@ -146,9 +166,13 @@ def _batches_of_replicas(
     yield step
 
 
-def _distribute(cluster: Cluster, batches: Sequence[Mapping], key: str) -> tf.Tensor:
+def _distribute(cluster: Cluster, parts: Sequence[tf.Tensor]) -> tf.Tensor:
+  """A value of which each local replica has its part."""
+
   def of_replica(context: tf.distribute.experimental.ValueContext) -> tf.Tensor:
-    return batches[context.replica_id_in_sync_group % cluster.num_local_replicas][key]
+    return tf.convert_to_tensor(
+      parts[context.replica_id_in_sync_group % cluster.num_local_replicas]
+    )
 
   return cluster.strategy.experimental_distribute_values_from_function(of_replica)
 

@@ -125,6 +125,7 @@ def build_oanet(
     num_things=categories.num_things,
     num_stuff=categories.num_stuff,
     ranking_stride=config.spatial_ranking.stride,
+    scored_pixels=config.spatial_ranking.scored_pixels,
     score_threshold=config.fusion.score_threshold,
     mask_threshold=config.fusion.mask_threshold,
   )

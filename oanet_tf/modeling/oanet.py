@@ -11,7 +11,7 @@ from oanet_tf.data.anchor_targets import rpn_targets, within_crowd
 from oanet_tf.data.preprocess import NO_INSTANCE
 from oanet_tf.modeling.mask_paste import paste_masks
 from oanet_tf.modeling.roi_sampling import ROISampler
-from oanet_tf.modeling.spatial_ranking import instance_tensor, ranking_scores
+from oanet_tf.modeling.spatial_ranking import conflicting_pixels, instance_tensor, ranking_scores
 
 Features = dict[str, tf.Tensor]
 
@@ -48,6 +48,7 @@ class OANet(tf_keras.Model):
     num_things: int,
     num_stuff: int,
     ranking_stride: int,
+    scored_pixels: str,
     score_threshold: float,
     mask_threshold: float,
   ):
@@ -63,6 +64,7 @@ class OANet(tf_keras.Model):
       spatial_ranking: instance tensor -> ranking logits.
       num_things, num_stuff: T and S.
       ranking_stride: of the instance tensor.
+      scored_pixels: 'all' of a mask, or the 'conflicting' ones, give an instance's ranking score.
       score_threshold, mask_threshold: which detections, and which of their pixels, the instance
         tensor shows in inference.
     """
@@ -86,6 +88,7 @@ class OANet(tf_keras.Model):
     self._anchors = anchors
     self._sample_rois = roi_sampler
     self._ranking_stride = ranking_stride
+    self._scored_pixels = scored_pixels
     self._score_threshold = score_threshold
     self._mask_threshold = mask_threshold
 
@@ -112,8 +115,8 @@ class OANet(tf_keras.Model):
       and `ranking_logits` [B, h, w, T]; `last_feature`, the backbone's coarsest.
       In inference `detection_boxes` [B, N, 4] in pixels of the network input, `detection_scores`
       (descending), `detection_classes` [B, N] in [1, T], `num_detections` [B], `detection_masks`
-      [B, N, M, M] probabilities in the box; `stuff_logits` [B, h, w, S] of the stuff categories
-      alone; `ranking_map` [B, h, w, T], `ranking_scores` [B, N].
+      [B, N, M, M] probabilities in the box; `stuff_logits` [B, h, w, C] as in training;
+      `ranking_map` [B, h, w, T], `ranking_scores` [B, N].
     """
     images = normalize(images, image_info)
     backbone_features = self.backbone(images)
@@ -135,7 +138,7 @@ class OANet(tf_keras.Model):
       return outputs
     outputs = self._detect(features, proposals, image_info)
     outputs.update(self._rank(images, outputs))
-    outputs['stuff_logits'] = stuff_logits[..., stuff_logits.shape[-1] - self.num_stuff :]
+    outputs['stuff_logits'] = stuff_logits
     return outputs
 
   def _stuff_features(
@@ -223,6 +226,8 @@ class OANet(tf_keras.Model):
     masks *= tf.cast(shown, tf.float32)[..., None, None]
     tensor = instance_tensor(masks, classes, self.num_things)
     ranking_map = tf.nn.softmax(self.spatial_ranking(tensor))
+    if self._scored_pixels == 'conflicting':
+      masks = conflicting_pixels(masks, tensor)
     return {
       'ranking_map': ranking_map,
       'ranking_scores': ranking_scores(ranking_map, masks, classes),

@@ -70,6 +70,22 @@ def instance_tensor(masks: tf.Tensor, classes: tf.Tensor, num_things: int) -> tf
   return tf.stop_gradient(tf.minimum(counts, 1.0))
 
 
+def conflicting_pixels(masks: tf.Tensor, instance_tensor: tf.Tensor) -> tf.Tensor:
+  """The part of each mask where instances of another category lie too; all of it if there is none.
+
+  Args:
+    masks: [B, N, h, w] float in {0, 1}.
+    instance_tensor: [B, h, w, T] of these.
+
+  Returns:
+    [B, N, h, w] float in {0, 1}.
+  """
+  conflict = tf.cast(tf.reduce_sum(instance_tensor, axis=-1) >= 2.0, masks.dtype)
+  conflicting = masks * conflict[:, None]
+  has_some = tf.reduce_any(conflicting > 0.0, axis=[2, 3], keepdims=True)
+  return tf.where(has_some, conflicting, masks)
+
+
 def ranking_scores(ranking_map: tf.Tensor, masks: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
   """Mean ranking of each instance's own class over its mask (Eq. 3).
 

@@ -6,74 +6,31 @@ from panopticapi.utils import rgb2id
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from oanet_tf.config import Fusion
 from oanet_tf.modeling import fusion
-
-NUM_THINGS, NUM_STUFF = 3, 2
-
-
-def image_info(*sizes, scale=1.0):
-  return tf.constant(
-    [[size, np.multiply(size, scale), [scale, scale], [0, 0]] for size in sizes], tf.float32
-  )
-
-
-def outputs(boxes, classes, scores, ranking=None, stuff=None, side=32):
-  """One image with solid box masks; `stuff` is a label map at stride 1."""
-  stuff = np.full((side, side), NUM_THINGS + 1) if stuff is None else stuff
-  logits = 10.0 * np.eye(NUM_STUFF)[np.asarray(stuff) - NUM_THINGS - 1]
-  count = len(boxes)
-  return {
-    'detection_boxes': tf.reshape(tf.constant(boxes, tf.float32), [1, count, 4]),
-    'detection_classes': tf.reshape(tf.constant(classes, tf.int32), [1, count]),
-    'detection_scores': tf.reshape(tf.constant(scores, tf.float32), [1, count]),
-    'ranking_scores': tf.reshape(tf.constant(ranking or scores, tf.float32), [1, count]),
-    'detection_masks': tf.ones([1, count, 8, 8]),
-    'stuff_logits': tf.constant(logits[None], tf.float32),
-  }
-
-
-def fuse(given, info=None, size=(32, 32), method='heuristic', **settings):
-  result = fusion.fuse(
-    given,
-    image_info(size) if info is None else info,
-    tf.constant(size),
-    num_things=NUM_THINGS,
-    stuff_stride=1,
-    settings=Fusion(**{'stuff_area_limit': 0, **settings}),
-    method=method,
-  )
-  return result.category_mask.numpy()[0], result.instance_mask.numpy()[0]
-
-
-TIE_ON_PERSON = {
-  'boxes': [[0, 0, 20, 20], [5, 5, 10, 8]],
-  'classes': [1, 2],
-  'scores': [0.997, 0.662],
-  'ranking': [0.325, 0.878],
-}
+from tests.scenes import (
+  GRASS, NUM_STUFF, NUM_THINGS, SKY, TIE_ON_PERSON, fuse, image_info, outputs, scene,
+)  # fmt: skip
 
 
 def test_heuristic_covers_the_tie_and_srm_uncovers_it():
-  """The paper's Figure 7, with its scores."""
   given = outputs(**TIE_ON_PERSON)
   category, instance = fuse(given, method='heuristic')
   assert (category == 2).sum() == 0 and (instance == 1).sum() == 400
   category, instance = fuse(given, method='srm')
   assert (category == 2).sum() == 15 and (instance == 2).sum() == 15
   assert (category == 1).sum() == 400 - 15
-  assert (category == NUM_THINGS + 1).sum() == 32 * 32 - 400
+  assert (category == GRASS).sum() == 32 * 32 - 400
 
 
 def test_no_detection_gives_stuff_alone():
   category, instance = fuse(outputs([], [], []))
-  assert (category == NUM_THINGS + 1).all() and not instance.any()
+  assert (category == GRASS).all() and not instance.any()
 
 
 def test_detections_under_the_threshold_are_dropped():
   given = outputs([[0, 0, 8, 8], [16, 16, 24, 24]], [1, 2], [0.9, 0.49])
   category, _ = fuse(given)
-  assert set(np.unique(category)) == {1, NUM_THINGS + 1}
+  assert set(np.unique(category)) == {1, GRASS}
 
 
 def test_equal_rankings_keep_the_order_of_detection_scores():
@@ -90,10 +47,10 @@ def test_overlap_threshold():
 
 
 def test_small_stuff_becomes_void():
-  stuff = np.full((32, 32), NUM_THINGS + 1)
-  stuff[:5, :8] = NUM_THINGS + 2
+  stuff = np.full((32, 32), GRASS)
+  stuff[:5, :8] = SKY
   given = outputs([], [], [], stuff=stuff)
-  assert (fuse(given, stuff_area_limit=40)[0] == NUM_THINGS + 2).sum() == 40
+  assert (fuse(given, stuff_area_limit=40)[0] == SKY).sum() == 40
   assert (fuse(given, stuff_area_limit=41)[0] == 0).sum() == 40
 
 
@@ -101,15 +58,7 @@ def test_result_is_at_the_original_size_and_void_outside_of_it():
   # The original of 64 × 48 was halved; the batch's canvas is 70 × 80.
   given = outputs([[4, 4, 12, 20]], [1], [0.9])
   info = image_info((64, 48), scale=0.5)
-  result = fusion.fuse(
-    given,
-    info,
-    tf.constant((70, 80)),
-    num_things=NUM_THINGS,
-    stuff_stride=1,
-    settings=Fusion(stuff_area_limit=0),
-    method='srm',
-  )
+  result = fusion.fuse(scene(given, info=info, size=(70, 80)), 'srm')
   category = result.category_mask.numpy()[0]
   assert (category[8:24, 8:40] == 1).all() and (category == 1).sum() == 16 * 32
   assert not category[64:].any() and not category[:, 48:].any()
@@ -120,27 +69,13 @@ def test_every_image_of_a_batch_is_fused_as_if_alone():
   first = outputs(**TIE_ON_PERSON)
   second = outputs([[8, 8, 30, 30], [0, 0, 0, 0]], [3, 1], [0.8, 0.0])
   both = {key: tf.concat([first[key], second[key]], axis=0) for key in first}
-  result = fusion.fuse(
-    both,
-    image_info((32, 32), (20, 32)),
-    tf.constant([32, 32]),
-    num_things=NUM_THINGS,
-    stuff_stride=1,
-    settings=Fusion(stuff_area_limit=100),
-    method='srm',
-  )
+  info = image_info((32, 32), (20, 32))
+  result = fusion.fuse(scene(both, info=info, stuff_area_limit=100), 'srm')
   np.testing.assert_array_equal(
     result.category_mask[0], fuse(first, method='srm', stuff_area_limit=100)[0]
   )
   alone = fuse(second, info=image_info((20, 32)), method='srm', stuff_area_limit=100)[0]
   np.testing.assert_array_equal(result.category_mask[1], alone)
-
-
-def test_without_stuff_categories_the_rest_is_void():
-  given = outputs([[0, 0, 8, 8]], [1], [0.9])
-  given['stuff_logits'] = given['stuff_logits'][..., :0]
-  category, _ = fuse(given)
-  assert set(np.unique(category)) == {0, 1}
 
 
 def random_case(rng):
@@ -149,7 +84,7 @@ def random_case(rng):
   corners = np.sort(rng.integers(0, side + 1, (count, 2, 2)), axis=1).reshape(count, 4)
   boxes = corners.astype(np.float32)
   scores = np.sort(rng.permutation(20)[:count] / 20 + 0.01)[::-1]
-  classes = rng.integers(1, NUM_THINGS + 1, count)
+  classes = rng.integers(1, GRASS, count)
   blocks = rng.integers(NUM_THINGS + 1, NUM_THINGS + NUM_STUFF + 1, (4, 4))
   return boxes, classes, scores, np.kron(blocks, np.ones((10, 10), int))
 

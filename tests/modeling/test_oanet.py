@@ -40,7 +40,7 @@ def test_inference_outputs(small):
   outputs = model(tf.zeros([2, 64, 64, 3], tf.uint8), tf.repeat(INFO, 2, 0), training=False)
   assert outputs['detection_boxes'].shape == (2, 6, 4)
   assert outputs['detection_masks'].shape == (2, 6, 28, 28)
-  assert outputs['stuff_logits'].shape == (2, 16, 16, 2)
+  assert outputs['stuff_logits'].shape == (2, 16, 16, 4)
   assert outputs['ranking_map'].shape == (2, 32, 32, 2)
   assert outputs['ranking_scores'].shape == (2, 6)
   scores = outputs['detection_scores'].numpy()
@@ -169,13 +169,13 @@ def test_frozen_batch_norm_is_not_trained(categories):
 @pytest.mark.parametrize('model_id', [34, 50])
 def test_deeper_backbones(categories, model_id):
   model, _ = make(categories, f'task.model.backbone.resnet.model_id={model_id}')
-  assert model(BLACK, INFO, training=False)['stuff_logits'].shape[-1] == 2
+  assert model(BLACK, INFO, training=False)['stuff_logits'].shape[-1] == 4
 
 
 @pytest.mark.slow
 def test_resnet_101(categories):
   model, _ = make(categories, 'task.model.backbone.resnet.model_id=101')
-  assert model(BLACK, INFO, training=False)['stuff_logits'].shape[-1] == 2
+  assert model(BLACK, INFO, training=False)['stuff_logits'].shape[-1] == 4
 
 
 def test_weight_decay_is_half_the_sum_of_squares_of_the_kernels(categories):
@@ -195,7 +195,7 @@ def test_a_dataset_without_stuff_works():
   things = PanopticCategories([Category(1, 'person', True, (0, 0, 0))])
   model, _ = make(things)
   outputs = model(BLACK, INFO, training=False)
-  assert outputs['stuff_logits'].shape == (1, 16, 16, 0)
+  assert outputs['stuff_logits'].shape == (1, 16, 16, 1)
 
 
 @pytest.mark.parametrize('mode', ['plain', 'sync', 'frozen'])

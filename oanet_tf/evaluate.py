@@ -1,0 +1,72 @@
+"""Scores fusions on the same detections: `python -m oanet_tf.evaluate --help`."""
+
+import argparse
+import logging
+import pathlib
+import sys
+
+from oanet_tf import class_prior, config_check, config_values, errors
+from oanet_tf.data import shard_files
+from oanet_tf.data.categories import PanopticCategories
+from oanet_tf.data.convert import CATEGORIES_FILE
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+  parser = argparse.ArgumentParser(
+    prog='python -m oanet_tf.evaluate',
+    description='Panoptic quality of several fusions on the validation split, in one pass. Writes '
+    "results.json and, for each fusion, NAME.json and NAME/*.png in COCO's panoptic format.",
+  )
+  parser.add_argument('--model_dir', required=True, type=pathlib.Path, help='folder of a training')
+  parser.add_argument(
+    '--fusions',
+    type=lambda text: list(dict.fromkeys(name.strip() for name in text.split(','))),
+    default=','.join(config_values.FUSION_METHODS),
+    metavar='NAME,…',
+    help=f'of {", ".join(config_values.FUSIONS)} (default: %(default)s)',
+  )
+  parser.add_argument(
+    '--output_dir', type=pathlib.Path, help='(default: evaluation/ in the model folder)'
+  )
+  parser.add_argument(
+    '--params_override',
+    default='',
+    metavar='KEY=VALUE,…',
+    help="changes over the folder's params.yaml, as a.b=1,c.d=[2,3], or as YAML text",
+  )
+  return parser.parse_args(arguments)
+
+
+def main() -> None:
+  arguments = parse_arguments()
+  model_dir, methods = arguments.model_dir, arguments.fusions
+  values = config_check.model_values(model_dir, arguments.params_override)
+  for method in methods:
+    config_values.check_fusion(method, values, has_truth=True)
+  categories = PanopticCategories.from_json(model_dir / CATEGORIES_FILE)
+  class_prior.load_table(values['task.model.fusion.class_prior'], categories, methods)
+  shard_files.list_shards(values['task.validation_data.input_path'])
+  # TensorFlow takes seconds to load; flags and configuration are good by now.
+  from oanet_tf import experiments, inference
+  from oanet_tf.evaluation.evaluator import evaluate
+  from oanet_tf.evaluation.panoptic_quality import format_table
+  from oanet_tf.training import cluster as cluster_lib
+
+  logging.basicConfig(level=logging.WARNING, format='%(message)s', stream=sys.stderr)
+  logging.getLogger('oanet_tf').setLevel(logging.INFO)
+  config = experiments.load_experiment(
+    config_check.BASE_EXPERIMENT, [config_check.params_path(model_dir)], arguments.params_override
+  )
+  cluster_lib.configure(config.runtime)
+  cluster = cluster_lib.make_cluster(config.runtime)
+  with cluster.lost_workers_named():
+    with cluster.strategy.scope():
+      model, _, _ = inference.load_model(model_dir, arguments.params_override)
+    output_dir = arguments.output_dir or model_dir / 'evaluation'
+    results = evaluate(model, config.task, categories, methods, cluster, output_dir)
+  if cluster.is_chief:
+    print(format_table(results, categories))
+
+
+if __name__ == '__main__':
+  errors.run(main)

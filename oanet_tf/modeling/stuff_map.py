@@ -1,0 +1,154 @@
+"""Logits at the network's stride -> labels at the image's own size, small areas removed."""
+
+# B images, C channels, S stuff categories, T thing categories, H, W canvas, h, w grid of logits.
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from oanet_tf.data.categories import VOID_LABEL
+from oanet_tf.modeling.connected_components import connected_components
+
+
+def stuff_labels(
+  logits: tf.Tensor,
+  image_info: tf.Tensor,
+  height: int | tf.Tensor,
+  width: int | tf.Tensor,
+  *,
+  num_things: int,
+  num_stuff: int,
+  stride: int,
+  stuff_from: str = 'stuff',
+) -> tf.Tensor:
+  """The likeliest stuff label of each pixel of the originals.
+
+  The softmax over all labels that the paper takes first does not change which is largest.
+
+  Args:
+    logits: [B, h, w, C] of the stuff branch: its last S channels are the stuff categories, the T
+      before, if there are any, the things.
+    image_info: [B, 4, 2] as in `data.preprocess`.
+    height, width: of the canvas.
+    num_things, num_stuff: T and S.
+    stride: of the logits, relative to the network input.
+    stuff_from: 'stuff' takes the largest of the stuff channels; 'all' that of all channels, and
+      leaves pixels void where it is a thing's.
+
+  Returns:
+    [B, H, W] int32: 0 for void, or in [T + 1, T + S].
+  """
+  first_label = 1 if stuff_from == 'all' else 1 + num_things
+  channels = logits if stuff_from == 'all' else logits[..., logits.shape[-1] - num_stuff :]
+  if channels.shape[-1] == 0:
+    return tf.fill([tf.shape(logits)[0], height, width], VOID_LABEL)
+  labels = first_label + resampled_argmax(channels, image_info, height, width, stride)
+  return tf.where(labels > num_things, labels, tf.zeros_like(labels))
+
+
+def resampled_argmax(
+  logits: tf.Tensor,
+  image_info: tf.Tensor,
+  height: int | tf.Tensor,
+  width: int | tf.Tensor,
+  stride: int,
+) -> tf.Tensor:
+  """Channel of the largest logit, after bilinear resampling to the original size.
+
+  Channels are resampled one after the other, so that memory does not grow with their number, and
+  only those that can be the largest anywhere.
+
+  Args:
+    logits: [B, h, w, C], C at least 1.
+    image_info: [B, 4, 2].
+    height, width: of the canvas.
+    stride: of the logits, relative to the network input.
+
+  Returns:
+    [B, H, W] int32 in [0, C); of equal logits the first.
+  """
+  _, h, w, num_channels = logits.shape
+  rows = _samples(image_info[:, :, 0], height, h, stride)
+  columns = _samples(image_info[:, :, 1], width, w, stride)
+  planes = tf.transpose(logits, [3, 0, 2, 1])
+  candidates = _can_be_largest(logits)
+  order = tf.argsort(tf.cast(candidates, tf.int32), direction='DESCENDING', stable=True)
+  shape = [tf.shape(logits)[0], height, width]
+
+  def compare(step: tf.Tensor, largest: tf.Tensor, winner: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    channel = order[step]
+    plane = tf.transpose(_resample(tf.gather(planes, channel), columns), [0, 2, 1])
+    plane = _resample(plane, rows)
+    # Channels come in ascending order, so the greatest that was larger is the last one.
+    winner = tf.maximum(winner, tf.cast(plane > largest, tf.int32) * channel)
+    return step + 1, tf.maximum(largest, plane), winner
+
+  number = tf.reduce_sum(tf.cast(candidates, tf.int32))
+  start = (tf.constant(0), tf.fill(shape, logits.dtype.min), tf.zeros(shape, tf.int32))
+  _, _, winner = tf.while_loop(
+    lambda step, *_: step < number, compare, start, maximum_iterations=num_channels
+  )
+  return winner
+
+
+def _can_be_largest(logits: tf.Tensor) -> tf.Tensor:
+  """[C] bool: false where a channel is below another one at all corners of every cell.
+
+  Between four neighbours a channel is at most the greatest of its own corners, and at least the
+  smallest.
+  """
+  highest = tf.nn.max_pool2d(logits, 2, 1, 'SAME')
+  lowest = -tf.nn.max_pool2d(-logits, 2, 1, 'SAME')
+  bound = tf.reduce_max(lowest, axis=-1, keepdims=True)
+  return tf.reduce_any(highest >= bound, axis=[0, 1, 2])
+
+
+class _Samples(NamedTuple):
+  """Where an axis is sampled: [B, L] the cells below and above, [B, L, 1] the latter's share."""
+
+  below: tf.Tensor
+  above: tf.Tensor
+  share: tf.Tensor
+
+
+def _samples(info: tf.Tensor, length: int | tf.Tensor, cells: int, stride: int) -> _Samples:
+  """The middles of the original's pixels among the cells, along one axis of `image_info`."""
+  scale, offset = info[:, 2, None], info[:, 3, None]
+  middles = tf.cast(tf.range(length), tf.float32) + 0.5
+  position = (middles * scale - offset) / stride - 0.5
+  position = tf.clip_by_value(position, 0.0, cells - 1.0)
+  low = tf.floor(position)
+  below = tf.cast(low, tf.int32)
+  return _Samples(below, tf.minimum(below + 1, cells - 1), (position - low)[..., None])
+
+
+def _resample(values: tf.Tensor, samples: _Samples) -> tf.Tensor:
+  """[B, cells, D] -> [B, L, D], linearly."""
+  below = tf.gather(values, samples.below, batch_dims=1)
+  above = tf.gather(values, samples.above, batch_dims=1)
+  return (1.0 - samples.share) * below + samples.share * above
+
+
+def drop_small_stuff(
+  labels: tf.Tensor, num_labels: int, area_limit: int, area_by: str = 'class'
+) -> tf.Tensor:
+  """Makes stuff void where too little of it is in one image.
+
+  Args:
+    labels: [B, H, W] int32 in [0, num_labels); 0 where there is no stuff.
+    num_labels: 1 + T + S.
+    area_limit: pixels that stuff must have.
+    area_by: 'class' counts all pixels of a label in an image, as
+      `panopticapi.combine_semantic_and_instance_predictions`; 'component' those of each connected
+      area (section 4.2: "the min area of a connected stuff area").
+  """
+  if area_by == 'component':
+    areas_of = connected_components(labels)
+    num_areas = tf.size(labels)
+  else:
+    batch = tf.shape(labels)[0]
+    areas_of = labels + tf.range(batch)[:, None, None] * num_labels
+    num_areas = batch * num_labels
+  sizes = tf.math.unsorted_segment_sum(tf.ones_like(labels), areas_of, num_areas)
+  large = tf.cast(tf.gather(sizes, areas_of) >= area_limit, tf.int32)
+  return labels * large

@@ -1,0 +1,65 @@
+"""Network outputs made by hand, for tests of the fusions."""
+
+import numpy as np
+import tensorflow as tf
+
+from oanet_tf.config import Fusion
+from oanet_tf.modeling import fusion
+from oanet_tf.modeling.scene import make_scene
+
+NUM_THINGS, NUM_STUFF = 3, 2
+GRASS, SKY = NUM_THINGS + 1, NUM_THINGS + 2
+
+# The paper's Figure 7, with its scores.
+TIE_ON_PERSON = {
+  'boxes': [[0, 0, 20, 20], [5, 5, 10, 8]],
+  'classes': [1, 2],
+  'scores': [0.997, 0.662],
+  'ranking': [0.325, 0.878],
+}
+
+
+def image_info(*sizes, scale=1.0):
+  return tf.constant(
+    [[size, np.multiply(size, scale), [scale, scale], [0, 0]] for size in sizes], tf.float32
+  )
+
+
+def stuff_logits(labels):
+  """[h, w] labels -> [h, w, T + S]: 10 for the label, 0 for the others."""
+  return 10.0 * np.eye(NUM_THINGS + NUM_STUFF)[np.asarray(labels) - 1]
+
+
+def outputs(boxes, classes, scores, ranking=None, stuff=None, side=32, masks=None):
+  """One image; masks are solid unless given; `stuff` is a label map at stride 1."""
+  stuff = np.full((side, side), GRASS) if stuff is None else stuff
+  count = len(boxes)
+  masks = np.ones((count, 8, 8)) if masks is None else masks
+  return {
+    'detection_boxes': tf.reshape(tf.constant(boxes, tf.float32), [1, count, 4]),
+    'detection_classes': tf.reshape(tf.constant(classes, tf.int32), [1, count]),
+    'detection_scores': tf.reshape(tf.constant(scores, tf.float32), [1, count]),
+    'ranking_scores': tf.reshape(tf.constant(ranking or scores, tf.float32), [1, count]),
+    'detection_masks': tf.constant(np.asarray(masks)[None], tf.float32),
+    'stuff_logits': tf.constant(stuff_logits(stuff)[None], tf.float32),
+  }
+
+
+def scene(given, info=None, size=(32, 32), stride=1, class_prior=None, truth=None, **settings):
+  return make_scene(
+    given,
+    image_info(size) if info is None else info,
+    size,
+    settings=Fusion(**{'stuff_area_limit': 0, **settings}),
+    num_things=NUM_THINGS,
+    num_stuff=NUM_STUFF,
+    stuff_stride=stride,
+    class_prior=class_prior,
+    truth=truth,
+  )
+
+
+def fuse(given, method='heuristic', **options):
+  """-> category and instance mask of the first image."""
+  result = fusion.fuse(scene(given, **options), method)
+  return result.category_mask.numpy()[0], result.instance_mask.numpy()[0]
