@@ -112,7 +112,8 @@ def predict_panoptic(
     truth: if the fusion 'oracle' is.
 
   Returns:
-    The network's outputs, and the panoptic maps of each method.
+    The network's outputs with `stuff_labels`, [B, H, W] int32 of the stuff branch alone, and the
+    panoptic maps of each method.
   """
   outputs = model(images, image_info, training=False)
   scene = make_scene(
@@ -126,7 +127,8 @@ def predict_panoptic(
     class_prior=class_prior,
     truth=truth,
   )
-  return outputs, {method: fuse(scene, method) for method in methods}
+  maps = {method: fuse(scene, method) for method in methods}
+  return {**outputs, 'stuff_labels': scene.stuff}, maps
 
 
 def to_segmentation(

@@ -23,6 +23,14 @@ from oanet_tf.modeling.oanet import OANet
 from oanet_tf.modeling.scene import Truth
 from oanet_tf.training.cluster import Cluster
 
+DETECTIONS = (
+  'detection_boxes',
+  'detection_scores',
+  'detection_classes',
+  'detection_masks',
+  'ranking_scores',
+)
+
 
 class EvaluatedImage(NamedTuple):
   """One image of the split, at its own size.
@@ -34,6 +42,10 @@ class EvaluatedImage(NamedTuple):
     image: [A, B, 3] uint8 network input, with padding.
     image_info: [4, 2] float32.
     ranking_map: [h, w, T] float32 at the ranking module's stride of the network input.
+    detections: `detection_boxes`, `detection_scores`, `detection_classes`, `detection_masks` and
+      `ranking_scores` of the network's output.
+    stuff_labels: [H, W] int32, what the stuff branch alone says.
+    instance_masks: by fusion, [H, W] int32: 1 + index of the detection, 0 where there is none.
   """
 
   source_id: str
@@ -42,6 +54,9 @@ class EvaluatedImage(NamedTuple):
   image: np.ndarray
   image_info: np.ndarray
   ranking_map: np.ndarray
+  detections: dict[str, np.ndarray]
+  stuff_labels: np.ndarray
+  instance_masks: dict[str, np.ndarray]
 
 
 def evaluate(
@@ -113,7 +128,10 @@ def evaluated_images(
     outputs, maps = inference.predict_panoptic(
       model, task.model, methods, images, image_info, canvas_size, class_prior, truth
     )
-    return {'ranking_map': outputs['ranking_map'], 'maps': maps}
+    return {
+      'maps': maps,
+      **{key: outputs[key] for key in (*DETECTIONS, 'ranking_map', 'stuff_labels')},
+    }
 
   # Of what varies from batch to batch nothing is an argument, so there is one trace for each
   # orientation of the images.
@@ -202,6 +220,7 @@ def named_scores(results: Mapping[str, dict]) -> dict[str, float]:
 
 def _evaluated(image: dict, categories: PanopticCategories) -> EvaluatedImage:
   truth = truth_of(image)
+  height, width = truth.segment_map.shape
   return EvaluatedImage(
     source_id=image['source_id'].decode(),
     truth=truth,
@@ -212,6 +231,9 @@ def _evaluated(image: dict, categories: PanopticCategories) -> EvaluatedImage:
     image=image['image'],
     image_info=image['image_info'],
     ranking_map=image['ranking_map'],
+    detections={key: image[key] for key in DETECTIONS},
+    stuff_labels=image['stuff_labels'][:height, :width],
+    instance_masks={method: masks[1][:height, :width] for method, masks in image['maps'].items()},
   )
 
 
