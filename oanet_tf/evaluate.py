@@ -18,7 +18,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
   parser = argparse.ArgumentParser(
     prog='python -m oanet_tf.evaluate',
     description='Panoptic quality of several fusions on the validation split, in one pass. Writes '
-    "results.json and, for each fusion, NAME.json and NAME/*.png in COCO's panoptic format.",
+    "results.json, for each fusion NAME.json and NAME/*.png in COCO's panoptic format, and "
+    'branches.json: AP of boxes and masks, and the mean IoU of the stuff branch.',
   )
   parser.add_argument('--model_dir', required=True, type=pathlib.Path, help='folder of a training')
   parser.add_argument(
