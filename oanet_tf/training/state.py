@@ -130,7 +130,8 @@ def _restore(
   path = checkpoints.newest_readable(model_dir)
   if path:
     try:
-      state.checkpoint.restore(path).assert_existing_objects_matched()
+      # An optimizer makes some of its numbers only when it is first used.
+      state.checkpoint.restore(path).assert_existing_objects_matched().expect_partial()
     except (AssertionError, ValueError) as error:
       raise InputError(
         f'{path}: does not fit the configuration ({str(error).splitlines()[0]}); go on with the '
