@@ -1,89 +1,89 @@
 import json
+import shutil
+import subprocess
+import sys
 
-import numpy as np
 import pytest
 
-from oanet_tf import evaluate
-from oanet_tf.data.panoptic_map import PanopticSegmentation
-from oanet_tf.evaluation import branches
-from oanet_tf.evaluation.evaluator import EvaluatedImage
+from oanet_tf import class_prior, config_values, evaluate
 from tests import end_to_end
 
 
-def test_every_fusion_and_both_branches_are_scored(trained, tmp_path, monkeypatch, capsys):
+def run(monkeypatch, capsys, *arguments):
+  return end_to_end.run_command(monkeypatch, capsys, evaluate.main, *arguments)
+
+
+@pytest.fixture
+def model_dir(trained):
+  return trained[0] / 'model'
+
+
+def test_scores_all_fusions_in_one_pass(trained, tmp_path, monkeypatch, capsys):
   folder, results = trained
-  outcome = end_to_end.run_command(
-    monkeypatch, capsys, evaluate.main, '--model_dir', folder / 'model', '--output_dir', tmp_path,
-    '--fusions', 'heuristic,srm,upsnet,oracle',
+  prior, output = tmp_path / 'prior.json', tmp_path / 'scores'
+  end_to_end.run_command(
+    monkeypatch, capsys, class_prior.main, '--input_path', f'{folder}/shards/train-*', '--output',
+    prior,
   )  # fmt: skip
-  assert outcome[0] == 0, outcome[2]
-  written = json.loads((tmp_path / 'results.json').read_text())
-  assert list(written) == ['heuristic', 'srm', 'upsnet', 'oracle']
-  for method in ('heuristic', 'srm'):
+  code, stdout, _ = run(
+    monkeypatch, capsys, '--model_dir', folder / 'model', '--output_dir', output, '--fusions',
+    ','.join(config_values.FUSIONS), '--params_override', f'task.model.fusion.class_prior={prior}',
+  )  # fmt: skip
+  assert code == 0
+  assert stdout.splitlines()[0].replace('|', '').split() == list(config_values.FUSIONS)
+  written = json.loads((output / 'results.json').read_text())
+  assert list(written) == list(config_values.FUSIONS)
+  # The best weights of this training are its last.
+  for method in config_values.FUSION_METHODS:
     assert written[method] == json.loads(json.dumps(results[method]))
-  for method in written:
-    assert (tmp_path / f'{method}.json').exists() and len(list((tmp_path / method).iterdir())) == 3
-  scores = json.loads((tmp_path / 'branches.json').read_text())
-  assert {'box_ap', 'mask_ap', 'stuff_mean_iou'} <= scores.keys()
-  assert 'stuff branch: mean IoU' in outcome[1]
+  for method in config_values.FUSIONS:
+    assert len(json.loads((output / f'{method}.json').read_text())['annotations']) == 3
+    assert len(list((output / method).glob('*.png'))) == 3
+  branches = json.loads((output / 'branches.json').read_text())
+  assert {'box_ap', 'mask_ap', 'stuff_mean_iou'} <= branches.keys()
+  assert 'stuff branch: mean IoU' in stdout
+  stuff = [written[method]['Stuff']['n'] for method in config_values.FUSIONS]
+  assert min(stuff) > 0
 
 
-BAD = {
-  'unknown fusion': (['--fusions', 'srm,magic'], 'magic'),
-  'no prior': (['--fusions', 'class_prior'], 'oanet_tf.class_prior'),
-  'no model folder': (['--model_dir', 'nowhere'], 'nowhere: is no model folder'),
-}
+def test_writes_to_the_model_folder_unless_told(model_dir, tmp_path, monkeypatch, capsys):
+  copied = tmp_path / 'model'
+  shutil.copytree(model_dir, copied, ignore=shutil.ignore_patterns('evaluation'))
+  override = 'task.model.fusion.stuff_area_limit=100000'
+  code, stdout, _ = run(monkeypatch, capsys, '--model_dir', copied, '--params_override', override)
+  assert code == 0 and stdout.splitlines()[0].replace('|', '').split() == ['srm', 'heuristic']
+  written = json.loads((copied / 'evaluation' / 'results.json').read_text())
+  assert written['srm']['Stuff']['pq'] == 0.0
 
 
-@pytest.mark.parametrize('name', BAD)
-def test_a_bad_call_says_why_in_one_line(name, trained, tmp_path, monkeypatch, capsys):
-  arguments, message = BAD[name]
-  outcome = end_to_end.run_command(
-    monkeypatch, capsys, evaluate.main, '--model_dir', trained[0] / 'model',
-    '--output_dir', tmp_path / 'out', *arguments,
-  )  # fmt: skip
-  assert message in end_to_end.one_line_error(outcome)
-  assert not (tmp_path / 'out').exists()
+@pytest.mark.parametrize(
+  ('flags', 'message'),
+  [
+    (['--fusions', 'srm,best'], "there is no fusion 'best'; known are srm, heuristic, class_prior"),
+    (['--fusions', ''], "there is no fusion ''"),
+    (['--fusions', 'class_prior'], 'python -m oanet_tf.class_prior counts; name it in task.model'),
+    (
+      ['--fusions', 'class_prior', '--params_override', 'task.model.fusion.class_prior=none.json'],
+      'none.json: there is no such file',
+    ),
+    (
+      ['--fusions', 'upsnet', '--params_override', 'task.model.stuff_head.object_context=false'],
+      'needs logits of things',
+    ),
+    (
+      ['--params_override', 'task.model.fusion.mehtod=srm'],
+      'did you mean task.model.fusion.method',
+    ),
+    (['--params_override', 'task.validation_data.input_path=none-*'], 'no TFRecord file matches'),
+  ],
+)
+def test_what_cannot_be_had_is_told_before_tensorflow_loads(model_dir, flags, message):
+  command = [sys.executable, '-m', 'oanet_tf.evaluate', '--model_dir', str(model_dir), *flags]
+  done = subprocess.run(command, capture_output=True, text=True)
+  assert done.returncode == 2 and message in done.stderr
+  assert done.stderr.count('\n') == 1 and done.stderr.startswith('error: ')
 
 
-def perfect(categories):
-  """A person (label 1) over grass (label 3) and sky (4), found exactly."""
-  segment_map = np.ones([8, 8], np.int32)
-  segment_map[4:] = 3
-  segment_map[2:6, 2:6] = 2
-  truth = PanopticSegmentation(
-    segment_map=segment_map,
-    segment_ids=np.array([1, 2, 3]),
-    category_ids=np.array([92, 7, 200]),
-    is_crowd=np.zeros(3, bool),
-  )
-  detections = {
-    'detection_boxes': np.array([[2, 2, 6, 6], [0, 0, 0, 0]], np.float32),
-    'detection_scores': np.array([0.9, 0.0], np.float32),
-    'detection_classes': np.array([1, 0]),
-    'detection_masks': np.ones([2, 28, 28], np.float32),
-    'ranking_scores': np.array([0.5, 0.0], np.float32),
-  }
-  info = np.array([[8, 8], [8, 8], [1, 1], [0, 0]], np.float32)
-  labels = np.array([0, categories.label(92), 1, categories.label(200)], np.int32)
-  stuff = labels[np.where(np.arange(8)[:, None] < 4, 1, 3) * np.ones([1, 8], int)]
-  return EvaluatedImage(
-    '1', truth, {}, np.zeros([8, 8, 3], np.uint8), info, np.zeros([2, 2, 2]), detections, stuff, {}
-  )
-
-
-def test_perfect_branches_score_one(categories):
-  scores = branches.BranchScores(categories, mask_threshold=0.5)
-  scores.add(perfect(categories))
-  result = scores.result()
-  assert result['box_ap'] == result['mask_ap'] == pytest.approx(1.0)
-  assert result['stuff_mean_iou'] == 1.0
-  text = branches.format_branches(result)
-  assert 'box AP 100.0 (AP50 100.0' in text and 'mean IoU 100.0' in text
-
-
-def test_labels_of_the_truth_without_segments(categories):
-  image = perfect(categories)
-  empty = np.zeros([0], np.int32)
-  nothing = PanopticSegmentation(np.zeros([2, 2], np.int32), empty, empty, np.zeros([0], bool))
-  assert not branches.true_labels(image._replace(truth=nothing), categories).any()
+def test_no_model_folder(tmp_path, monkeypatch, capsys):
+  outcome = run(monkeypatch, capsys, '--model_dir', tmp_path)
+  assert 'is no model folder' in end_to_end.one_line_error(outcome)
