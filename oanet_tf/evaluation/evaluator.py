@@ -11,7 +11,7 @@ import tensorflow as tf
 import tqdm
 
 from oanet_tf import config as config_lib
-from oanet_tf import inference
+from oanet_tf import files, inference
 from oanet_tf.class_prior import load_table
 from oanet_tf.data import input_pipeline, shard_files
 from oanet_tf.data.categories import PanopticCategories
@@ -93,7 +93,7 @@ def evaluate(
   results = {method: score.result() for method, score in scores.items()}
   if output_dir and cluster.is_chief:
     output_dir.mkdir(parents=True, exist_ok=True)
-    (output_dir / 'results.json').write_text(json.dumps(results, indent=1) + '\n')
+    files.write_text(output_dir / 'results.json', json.dumps(results, indent=1) + '\n')
   return results
 
 
