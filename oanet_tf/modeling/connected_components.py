@@ -20,9 +20,7 @@ def connected_components(labels: tf.Tensor) -> tf.Tensor:
     [B, H, W] int32 in [0, B·H·W): equal for two pixels if and only if they are of one area.
   """
   size = tf.size(labels)
-  row_runs = tf.reshape(_runs(labels), [-1])
-  turned = tf.transpose(labels, [0, 2, 1])
-  column_runs = tf.reshape(tf.transpose(_runs(turned), [0, 2, 1]), [-1])
+  row_runs, column_runs = _runs(labels, axis=2), _runs(labels, axis=1)
 
   def greatest(values: tf.Tensor, groups: tf.Tensor) -> tf.Tensor:
     return tf.gather(tf.math.unsorted_segment_max(values, groups, size), groups)
@@ -39,8 +37,11 @@ def connected_components(labels: tf.Tensor) -> tf.Tensor:
   return tf.reshape(pointers, tf.shape(labels))
 
 
-def _runs(labels: tf.Tensor) -> tf.Tensor:
-  """[B, H, W] int32: for each pixel the number of its run of equal labels in its row."""
-  begins = labels[:, :, 1:] != labels[:, :, :-1]
-  begins = tf.pad(tf.cast(begins, tf.int32), [[0, 0], [0, 0], [1, 0]], constant_values=1)
-  return tf.reshape(tf.cumsum(tf.reshape(begins, [-1])) - 1, tf.shape(labels))
+def _runs(labels: tf.Tensor, axis: int) -> tf.Tensor:
+  """[B·H·W] int32 in [0, B·H·W): for each pixel the number of its run along an axis, 1 or 2."""
+  batch, height, width = tf.unstack(tf.shape(labels))
+  lines, length = ([batch, 1, width], height) if axis == 1 else ([batch, height, 1], width)
+  before = tf.gather(labels, tf.maximum(tf.range(length) - 1, 0), axis=axis)
+  begun = tf.cumsum(tf.cast(labels != before, tf.int32), axis)
+  first = tf.reshape(tf.range(tf.reduce_prod(lines)) * length, lines)
+  return tf.reshape(first + begun, [-1])

@@ -1,10 +1,10 @@
 """Masks within boxes -> masks on a canvas, as two small matrix products for each."""
 
-# B images, N instances, S mask side, H, W canvas.
+# B images, N instances, S mask side, H, W canvas, L its length along one axis.
 
 import tensorflow as tf
 
-# Of a sample that no cell of a mask reaches.
+# In cells: so far from all of them that none has weight.
 _OUTSIDE = -2.0
 
 
@@ -24,60 +24,50 @@ def paste_masks(
   Returns:
     [..., N, H, W] float, of the masks' dtype; all 0 for a box without area.
   """
-  return stretch_rows(stretch_columns(masks, boxes, width), boxes, height)
+  side = masks.shape[-1]
+  rows = cell_positions(boxes[..., 0], boxes[..., 2], side, height)
+  columns = cell_positions(boxes[..., 1], boxes[..., 3], side, width)
+  return stretch_rows(stretch_columns(masks, columns), rows)
 
 
-def stretch_columns(
-  masks: tf.Tensor,
-  boxes: tf.Tensor,
-  width: int | tf.Tensor,
-  limit: tf.Tensor | None = None,
-) -> tf.Tensor:
-  """The first half of `paste_masks`: [..., N, S, S] -> [..., N, S, W].
-
-  Args:
-    masks, boxes, width: of `paste_masks`.
-    limit: [..., N] float, the column from which on nothing is pasted.
-  """
-  weights = _interpolation(boxes[..., 1], boxes[..., 3], masks.shape[-1], width, 0, limit)
-  return tf.matmul(masks, tf.cast(weights, masks.dtype), transpose_b=True)
-
-
-def stretch_rows(
-  stretched: tf.Tensor,
-  boxes: tf.Tensor,
-  height: int | tf.Tensor,
-  first_row: int | tf.Tensor = 0,
-  limit: tf.Tensor | None = None,
-) -> tf.Tensor:
-  """The second half: [..., N, S, W] -> [..., N, H, W], the canvas's rows from `first_row` on.
-
-  Args:
-    stretched: of `stretch_columns`.
-    boxes: of `paste_masks`.
-    height: number of rows.
-    first_row: of the canvas.
-    limit: [..., N] float, the row from which on nothing is pasted.
-  """
-  side = stretched.shape[-2]
-  weights = _interpolation(boxes[..., 0], boxes[..., 2], side, height, first_row, limit)
-  return tf.matmul(tf.cast(weights, stretched.dtype), stretched)
-
-
-def _interpolation(
+def cell_positions(
   low: tf.Tensor,
   high: tf.Tensor,
   side: int,
   length: int | tf.Tensor,
-  first: int | tf.Tensor,
-  limit: tf.Tensor | None,
+  limit: tf.Tensor | None = None,
 ) -> tf.Tensor:
-  """[..., N, length, S]: weights of the S cells of [low, high) at each pixel's middle."""
-  end = high if limit is None else tf.minimum(high, limit)
-  low, high, end = low[..., None], high[..., None], end[..., None]
-  middles = tf.cast(tf.range(length) + first, tf.float32) + 0.5
-  position = tf.math.divide_no_nan(middles - low, high - low) * side - 0.5
-  position = tf.clip_by_value(position, 0.0, side - 1.0)
+  """Where canvas pixels lie among the cells of boxes, along one axis.
+
+  Args:
+    low, high: [..., N] float, the boxes' sides in pixels of the canvas.
+    side: S.
+    length: L.
+    limit: [..., 1] float, the pixel from which on nothing is pasted, if there is one.
+
+  Returns:
+    [..., N, L] float: in [0, S - 1], 0 and S - 1 being the middles of the outermost cells; -2
+    outside of the box.
+  """
+  end = (high if limit is None else tf.minimum(high, limit))[..., None]
+  low, high = low[..., None], high[..., None]
+  middles = tf.cast(tf.range(length), tf.float32) + 0.5
+  positions = tf.math.divide_no_nan(middles - low, high - low) * side - 0.5
   inside = tf.logical_and(middles >= low, middles < end)
-  position = tf.where(inside, position, _OUTSIDE)[..., None]
-  return tf.nn.relu(1.0 - tf.abs(position - tf.range(side, dtype=tf.float32)))
+  return tf.where(inside, tf.clip_by_value(positions, 0.0, side - 1.0), _OUTSIDE)
+
+
+def stretch_columns(masks: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
+  """[..., S, S] masks and [..., W] positions of columns among their cells -> [..., S, W]."""
+  return tf.matmul(masks, _weights(columns, masks), transpose_b=True)
+
+
+def stretch_rows(masks: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+  """[..., S, W] stretched masks and [..., L] positions of rows among their cells -> [..., L, W]."""
+  return tf.matmul(_weights(rows, masks), masks)
+
+
+def _weights(positions: tf.Tensor, masks: tf.Tensor) -> tf.Tensor:
+  """[..., L, S]: of the cells at each position."""
+  cells = tf.range(masks.shape[-2], dtype=tf.float32)
+  return tf.cast(tf.nn.relu(1.0 - tf.abs(positions[..., None] - cells)), masks.dtype)

@@ -8,7 +8,15 @@ from pycocotools import mask as coco_mask
 
 from oanet_tf.modeling import fusion
 from tests.scenes import (
-  GRASS, NUM_STUFF, NUM_THINGS, SKY, TIE_ON_PERSON, fuse, image_info, outputs, scene,
+  GRASS,
+  NUM_STUFF,
+  NUM_THINGS,
+  SKY,
+  TIE_ON_PERSON,
+  fuse,
+  image_info,
+  outputs,
+  scene,
 )  # fmt: skip
 
 

@@ -1,0 +1,107 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from oanet_tf.modeling.stuff_map import drop_small_stuff, resampled_argmax, stuff_labels
+from tests.scenes import image_info
+
+
+def sampled(values, info, length, stride):
+  """Along the first axis, the slow way: at the middles of the original's pixels."""
+  scale, offset = info[2], info[3]
+  result = []
+  for pixel in range(length):
+    position = ((pixel + 0.5) * scale - offset) / stride - 0.5
+    position = min(max(position, 0.0), len(values) - 1.0)
+    low = int(position)
+    high = min(low + 1, len(values) - 1)
+    result.append((high - position if high > low else 1.0) * values[low])
+    result[-1] = result[-1] + (position - low) * values[high]
+  return np.array(result)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+  st.integers(0, 10**6), st.integers(1, 5), st.integers(1, 7), st.integers(1, 7),
+  st.floats(0.3, 2.5), st.sampled_from([1, 2, 4]),
+)  # fmt: skip
+def test_resampled_argmax(seed, channels, h, w, scale, stride):
+  rng = np.random.default_rng(seed)
+  logits = rng.normal(size=(2, h, w, channels)).astype(np.float32)
+  info = np.zeros((2, 4, 2), np.float32)
+  info[:, 2] = scale, 1.3 * scale
+  info[1, 3] = rng.uniform(0, 3, 2)
+  height, width = 9, 14
+  winner = resampled_argmax(tf.constant(logits), tf.constant(info), height, width, stride).numpy()
+  for image in range(2):
+    values = sampled(logits[image], info[image, :, 0], height, stride)
+    values = sampled(values.transpose(1, 0, 2), info[image, :, 1], width, stride).transpose(1, 0, 2)
+    of_winner = np.take_along_axis(values, winner[image, ..., None], axis=-1)[..., 0]
+    # Float32 may decide otherwise where two are as good as equal.
+    np.testing.assert_allclose(of_winner, values.max(axis=-1), atol=1e-5)
+
+
+def test_doubling_equals_bilinear_resizing():
+  logits = tf.random.stateless_normal([1, 6, 8, 4], [0, 1])
+  expected = tf.argmax(tf.image.resize(logits, [12, 16]), axis=-1, output_type=tf.int32)
+  found = resampled_argmax(logits, image_info((12, 16)), 12, 16, 2)
+  np.testing.assert_array_equal(found, expected)
+
+
+def test_of_equal_logits_the_first_is_taken():
+  logits = tf.constant([[[[0.0, 1.0, 1.0, -5.0]]]])
+  np.testing.assert_array_equal(
+    resampled_argmax(logits, image_info((2, 3)), 2, 3, 1), [[[1] * 3] * 2]
+  )
+
+
+# Two things, labels 1 and 2, and two stuff categories, 3 and 4.
+LOGITS = tf.constant([[[[9.0, 0, 1, 2], [0, 1, 5, 2], [0, 8, 7, 1], [0, 0, 0, 1]]]])
+
+
+@pytest.mark.parametrize(
+  ('stuff_from', 'logits', 'expected'),
+  [
+    ('stuff', LOGITS, [4, 3, 3, 4]),
+    ('all', LOGITS, [0, 3, 0, 4]),
+    ('stuff', LOGITS[..., 2:], [4, 3, 3, 4]),
+    ('stuff', LOGITS[..., :0], [0, 0, 0, 0]),
+  ],
+)
+def test_stuff_labels(stuff_from, logits, expected):
+  labels = stuff_labels(
+    logits, image_info((1, 4)), 1, 4, num_things=2, num_stuff=min(2, logits.shape[-1]), stride=1,
+    stuff_from=stuff_from,
+  )  # fmt: skip
+  np.testing.assert_array_equal(labels, [[expected]])
+
+
+def test_a_dataset_without_stuff_is_void():
+  labels = stuff_labels(
+    LOGITS[..., :2], image_info((1, 4)), 1, 4, num_things=2, num_stuff=0, stride=1
+  )
+  np.testing.assert_array_equal(labels, [[[0] * 4]])
+
+
+SCATTERED = np.array([[3, 3, 0, 4, 4], [0, 0, 0, 4, 4], [3, 3, 3, 0, 3]])
+
+
+@pytest.mark.parametrize(
+  ('area_by', 'limit', 'expected'),
+  [
+    ('class', 4, SCATTERED),
+    ('class', 5, np.where(SCATTERED == 3, 3, 0)),
+    ('class', 7, np.zeros((3, 5))),
+    ('component', 1, SCATTERED),
+    ('component', 3, [[0, 0, 0, 4, 4], [0, 0, 0, 4, 4], [3, 3, 3, 0, 0]]),
+    ('component', 4, np.where(SCATTERED == 4, 4, 0)),
+  ],
+)
+def test_small_areas_become_void(area_by, limit, expected):
+  # Beside another image, whose areas do not count.
+  labels = tf.constant(np.stack([SCATTERED, np.full_like(SCATTERED, 3)]), tf.int32)
+  found = drop_small_stuff(labels, 5, limit, area_by)
+  np.testing.assert_array_equal(found[0], expected)
+  np.testing.assert_array_equal(found[1], labels[1])
