@@ -25,7 +25,6 @@ from oanet_tf.modeling import build
 from oanet_tf.modeling.srm_only import SRMOnly
 from tests import end_to_end, small_model
 
-# label_stride 4 in the batches of small_model.
 SRM_ONLY = 'task.mode=srm_only'
 
 
@@ -270,4 +269,5 @@ def test_a_short_training_beats_the_heuristic(tmp_path):
   config = experiments.load_experiment('srm_only_synthetic', (), overrides)
   results = train_lib.run(config, tmp_path / 'model', 'train_and_eval')
   quality = {method: scores['Things']['pq'] for method, scores in results.items()}
-  assert quality['heuristic'] + 0.05 < quality['srm'] <= quality['oracle'] + 0.02
+  assert quality['heuristic'] + 0.2 < quality['srm']
+  assert quality['heuristic'] + 0.2 < quality['oracle']
