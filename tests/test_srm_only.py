@@ -23,6 +23,8 @@ from oanet_tf.errors import InputError
 from oanet_tf.initialization import load_initial_weights
 from oanet_tf.modeling import build
 from oanet_tf.modeling.srm_only import SRMOnly
+from oanet_tf.training.cluster import Cluster
+from oanet_tf.training.state import create_state
 from tests import end_to_end, small_model
 
 SRM_ONLY = 'task.mode=srm_only'
@@ -183,6 +185,20 @@ def test_a_whole_network_starts_from_it(trained_srm, folder, caplog):
   np.testing.assert_array_equal(whole.backbone.weights[0], before)
   assert not reports['backbone'].loaded and len(reports['spatial_ranking'].loaded) == 4
   assert 'spatial_ranking: 4 of 4 variables loaded' in caplog.text
+
+
+@pytest.mark.parametrize('mode', ['panoptic', 'srm_only'])
+def test_a_frozen_backbone_that_no_file_has_is_warned_of(
+  mode, trained_srm, folder, tmp_path, caplog
+):
+  model_dir, _ = trained_srm
+  config = experiment(
+    folder, 1, f'task.mode={mode},task.model.batch_norm=frozen,task.init_checkpoint={model_dir}'
+  )
+  categories = inference.find_categories(config.task, tmp_path)
+  create_state(config, categories, tmp_path, Cluster(tf.distribute.get_strategy()))
+  warned = [record for record in caplog.records if 'batch norm is frozen' in record.message]
+  assert len(warned) == (mode == 'panoptic')
 
 
 def test_it_starts_from_a_whole_network(categories, tmp_path):
