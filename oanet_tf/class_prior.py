@@ -65,11 +65,12 @@ class ClassPrior:
       }
       for a, b in sorted(np.argwhere(total).tolist(), key=lambda pair: -total[tuple(pair)])
     ]
-    content = {'thing_ids': [thing.id for thing in things], 'pairs': pairs}
+    rows = ',\n'.join(json.dumps(pair, ensure_ascii=False) for pair in pairs)
+    thing_ids = [thing.id for thing in things]
     try:
       path.parent.mkdir(parents=True, exist_ok=True)
       with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + '\n')
+        temporary.write_text(f'{{"thing_ids": {thing_ids},\n"pairs": [\n{rows}\n]}}\n')
     except OSError as error:
       raise InputError(f'{path}: cannot be written ({error.strerror})') from None
 
@@ -125,6 +126,7 @@ def count(shards: Sequence[str], categories: PanopticCategories) -> ClassPrior:
   total = sum(shard_files.count_whole_records(shard) for shard in shards)
   pixels = np.zeros([categories.num_things] * 2, np.int64)
 
+  @tf.autograph.experimental.do_not_convert
   def needed(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
     decoded = tf_example.decode(serialized)
     return {key: decoded[key] for key in ('source_id', *_KEYS)}

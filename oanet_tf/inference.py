@@ -126,6 +126,7 @@ def predict_panoptic(
     num_things=model.num_things,
     num_stuff=model.num_stuff,
     stuff_stride=2**config.min_level,
+    ranking_stride=config.spatial_ranking.stride,
     class_prior=class_prior,
     truth=truth,
   )

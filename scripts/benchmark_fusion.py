@@ -126,7 +126,7 @@ def fusion_of(name: str, size: tuple[int, int]) -> Callable[[dict], object]:
   class_prior = np.random.default_rng(0).uniform(size=(NUM_THINGS, NUM_THINGS))
 
   def rank(made: scene.Scene) -> tf.Tensor:
-    masks, classes = scene.instances_on_grid(made), made.outputs['detection_classes']
+    masks, classes = scene.instance_masks(made), made.outputs['detection_classes']
     logits = module(spatial_ranking.instance_tensor(masks, classes, NUM_THINGS))
     return spatial_ranking.ranking_scores(tf.nn.softmax(logits), masks, classes)
 
@@ -140,6 +140,7 @@ def fusion_of(name: str, size: tuple[int, int]) -> Callable[[dict], object]:
       num_things=NUM_THINGS,
       num_stuff=NUM_STUFF,
       stuff_stride=STRIDE,
+      ranking_stride=STRIDE,
       class_prior=class_prior.astype(np.float32),
     )
     if name in PARTS:
@@ -181,8 +182,9 @@ def run_reference(
 
   from oanet_tf.config import Fusion
 
+  # It varies the colours at random; near black it may give an instance 0, its id of void.
   categories = {
-    label: {'id': label, 'isthing': int(label <= NUM_THINGS), 'color': [label, label, label]}
+    label: {'id': label, 'isthing': int(label <= NUM_THINGS), 'color': [label + 50, 100, 150]}
     for label in range(1, 1 + NUM_THINGS + NUM_STUFF)
   }
   image = {'id': 1, 'file_name': 'picture.png', 'height': size[0], 'width': size[1]}

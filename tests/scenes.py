@@ -54,6 +54,7 @@ def scene(given, info=None, size=(32, 32), stride=1, class_prior=None, truth=Non
     num_things=NUM_THINGS,
     num_stuff=NUM_STUFF,
     stuff_stride=stride,
+    ranking_stride=stride,
     class_prior=class_prior,
     truth=truth,
   )

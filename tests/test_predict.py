@@ -5,7 +5,9 @@ import pytest
 from PIL import Image
 
 from oanet_tf import predict
+from oanet_tf.class_prior import ClassPrior
 from oanet_tf.data import pictures
+from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.panoptic_map import rgb_to_ids
 from tests import end_to_end
 
@@ -51,7 +53,7 @@ def run(monkeypatch, capsys, model_dir, images, output_dir, *more):
   )  # fmt: skip
 
 
-@pytest.mark.parametrize('fusion', ['srm', 'heuristic'])
+@pytest.mark.parametrize('fusion', ['srm', 'heuristic', 'upsnet'])
 def test_any_picture_gets_overlay_png_and_entry(
   model_dir, odd_pictures, tmp_path, monkeypatch, capsys, fusion
 ):
@@ -119,6 +121,35 @@ def test_two_pictures_of_one_name(model_dir, tmp_path, monkeypatch, capsys):
   save(tmp_path / 'a.jpg', gradient())
   outcome = run(monkeypatch, capsys, model_dir, tmp_path, tmp_path / 'output')
   assert 'a.png: its results would have the same names' in end_to_end.one_line_error(outcome)
+
+
+@pytest.mark.parametrize(
+  ('fusion', 'message'),
+  [
+    ('oracle', 'the fusion oracle needs the truth, which python -m oanet_tf.evaluate alone has'),
+    ('class_prior', 'python -m oanet_tf.class_prior counts'),
+    ('best', "there is no fusion 'best'; known are srm, heuristic, class_prior, upsnet, oracle"),
+  ],
+)
+def test_a_fusion_that_cannot_be_had(model_dir, tmp_path, monkeypatch, capsys, fusion, message):
+  save(tmp_path / 'a.png', gradient())
+  output = tmp_path / 'output'
+  outcome = run(monkeypatch, capsys, model_dir, tmp_path / 'a.png', output, '--fusion', fusion)
+  assert message in end_to_end.one_line_error(outcome)
+  assert not output.exists()
+
+
+def test_a_fusion_with_its_file(model_dir, tmp_path, monkeypatch, capsys):
+  save(tmp_path / 'a.png', gradient())
+  categories = PanopticCategories.from_json(model_dir / 'categories.json')
+  pixels = np.zeros([categories.num_things] * 2, int)
+  ClassPrior(categories, pixels).to_json(tmp_path / 'prior.json')
+  code, stdout, _ = run(
+    monkeypatch, capsys, model_dir, tmp_path / 'a.png', tmp_path / 'output',
+    '--params_override', f'task.model.fusion.method=class_prior,task.model.fusion.class_prior='
+    f'{tmp_path}/prior.json',
+  )  # fmt: skip
+  assert code == 0 and '1 pictures' in stdout
 
 
 def test_a_model_folder_without_checkpoint(model_dir, tmp_path, monkeypatch, capsys):

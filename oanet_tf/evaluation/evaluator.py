@@ -17,8 +17,8 @@ from oanet_tf.data import input_pipeline, shard_files
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.panoptic_map import PanopticSegmentation
 from oanet_tf.evaluation.coco_results import PanopticResultsWriter
-from oanet_tf.evaluation.grid_truth import grid_truth
 from oanet_tf.evaluation.panoptic_quality import PanopticQuality
+from oanet_tf.evaluation.sampled_truth import sample_truth
 from oanet_tf.modeling.oanet import OANet
 from oanet_tf.modeling.scene import Truth
 from oanet_tf.modeling.srm_only import SRMOnly
@@ -139,7 +139,8 @@ def evaluated_images(
       )
       truth = None
       if 'oracle' in methods:
-        truths = [_grid_truth(batch, 2**task.model.min_level, categories) for batch in batches]
+        stride = task.model.spatial_ranking.stride
+        truths = [_sampled_truth(batch, stride, categories) for batch in batches]
         truth = Truth(*(_distribute(cluster, parts) for parts in zip(*truths, strict=True)))
       labels = {
         key: _distribute(cluster, [batch[key] for batch in batches])
@@ -154,12 +155,12 @@ def evaluated_images(
             yield _evaluated(image, categories)
 
 
-def _grid_truth(
+def _sampled_truth(
   batch: Mapping[str, tf.Tensor], stride: int, categories: PanopticCategories
 ) -> Truth:
   keys = ('image_info', 'segment_index', 'segment_category_ids')
-  grid_size = [side // stride for side in batch['image'].shape[1:3]]
-  return grid_truth({key: batch[key].numpy() for key in keys}, grid_size, stride, categories)
+  size = [side // stride for side in batch['image'].shape[1:3]]
+  return sample_truth({key: batch[key].numpy() for key in keys}, size, stride, categories)
 
 
 def _batches_of_replicas(

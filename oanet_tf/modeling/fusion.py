@@ -57,5 +57,5 @@ FUSIONS: dict[str, Fusion] = {
   'heuristic': ordered_by(instance_order.detection_score),
   'class_prior': ordered_by(instance_order.class_prior_score),
   'upsnet': upsnet,
-  'oracle': ordered_by(instance_order.true_visibility),
+  'oracle': ordered_by(instance_order.true_score),
 }

@@ -4,11 +4,11 @@ Each takes a scene and gives [B, N] float32; detections with equal scores keep t
 detection scores.
 """
 
-# B images, N instances, h, w grid of the stuff branch, T thing categories, K segments.
+# B images, N instances, P cells of the ranking module's canvas, T thing categories, K segments.
 
 import tensorflow as tf
 
-from oanet_tf.modeling.scene import Scene, instances_on_grid
+from oanet_tf.modeling.scene import Scene, instance_masks
 
 
 def detection_score(scene: Scene) -> tf.Tensor:
@@ -27,28 +27,53 @@ def class_prior_score(scene: Scene) -> tf.Tensor:
   The mean of the table's entries over the others, by the number of pixels that they share; 1/2 for
   an instance by itself.
   """
-  masks = tf.reshape(instances_on_grid(scene), [*scene.kept.shape[:2], -1])
-  shared = tf.matmul(masks, masks, transpose_b=True)
-  shared = tf.linalg.set_diag(shared, tf.zeros_like(shared[..., 0]))
+  masks = _masks(scene)
   classes = tf.maximum(scene.outputs['detection_classes'] - 1, 0)
   on_top = tf.gather(tf.constant(scene.class_prior), classes)
   on_top = tf.gather(on_top, classes, axis=2, batch_dims=1)
-  total = tf.reduce_sum(shared, axis=2)
-  score = tf.math.divide_no_nan(tf.reduce_sum(shared * on_top, axis=2), total)
-  return tf.where(total > 0.0, score, 0.5)
+  shared = tf.matmul(masks, masks, transpose_b=True) * (1.0 - tf.eye(masks.shape[1]))
+  return _share(tf.reduce_sum(shared * on_top, axis=2), tf.reduce_sum(shared, axis=2))
 
 
-def true_visibility(scene: Scene) -> tf.Tensor:
-  """The share of the instance that can be seen in truth: the order that a fusion could know best.
+def true_score(scene: Scene) -> tf.Tensor:
+  """How much of what it shares with others an instance has in truth.
 
-  Of the true segments of its category an instance takes the one that it overlaps most; its score is
-  the share of its mask where this segment is.
+  Of the true segments of its category an instance is taken for the one that it overlaps most, if
+  any. Of the pixels that it shares with instances of other segments, and which the truth shows of
+  the one or of the other, the score is the share of its own; 1/2 if there are none.
   """
-  masks = instances_on_grid(scene)
-  number = tf.reduce_max(scene.truth.segments) + 1
-  segments = tf.one_hot(scene.truth.segments, number)
-  overlap = tf.einsum('bnhw,bhwk->bnk', masks, segments)
-  labels = tf.reduce_max(tf.cast(segments, tf.int32) * scene.truth.labels[..., None], axis=[1, 2])
-  own = scene.outputs['detection_classes'][:, :, None] == labels[:, None]
-  overlap = tf.reduce_max(tf.where(own, overlap, 0.0), axis=2)
-  return tf.math.divide_no_nan(overlap, tf.reduce_sum(masks, axis=[2, 3]))
+  masks = _masks(scene)
+  segments = tf.reshape(scene.truth.segments, [tf.shape(masks)[0], -1])
+  matched = _matched_segments(scene, masks, segments)
+  own = masks * tf.cast(matched[..., None] == segments[:, None], tf.float32)
+  others = tf.cast(matched[:, :, None] != matched[:, None], tf.float32)
+  won = tf.matmul(own, masks, transpose_b=True) * others
+  lost = tf.transpose(won, [0, 2, 1])
+  return _share(tf.reduce_sum(won, axis=2), tf.reduce_sum(won + lost, axis=2))
+
+
+def _matched_segments(scene: Scene, masks: tf.Tensor, segments: tf.Tensor) -> tf.Tensor:
+  """[B, N] int32: k for the k-th segment, or below 0, another for each, where there is none.
+
+  Args:
+    scene: the batch.
+    masks: [B, N, P] in {0, 1}.
+    segments: [B, P] int32.
+  """
+  number = tf.reduce_max(segments) + 1
+  is_segment = tf.one_hot(segments, number)
+  labels = tf.reshape(scene.truth.labels, [tf.shape(masks)[0], -1, 1])
+  labels = tf.reduce_max(tf.cast(is_segment, tf.int32) * labels, axis=1)
+  fits = scene.outputs['detection_classes'][:, :, None] == labels[:, None]
+  overlap = tf.where(fits, tf.matmul(masks, is_segment), 0.0)
+  best = tf.argmax(overlap, axis=2, output_type=tf.int32)
+  return tf.where(tf.reduce_max(overlap, axis=2) > 0.0, best, -1 - tf.range(masks.shape[1]))
+
+
+def _masks(scene: Scene) -> tf.Tensor:
+  """[B, N, P] float32 in {0, 1}."""
+  return tf.reshape(instance_masks(scene), [*scene.kept.shape[:2], -1])
+
+
+def _share(part: tf.Tensor, whole: tf.Tensor) -> tf.Tensor:
+  return tf.where(whole > 0.0, tf.math.divide_no_nan(part, whole), 0.5)

@@ -1,6 +1,7 @@
 """What a fusion sees of a batch of images, and what it makes of it."""
 
-# B images, N instances, H, W canvas, h, w grid of the stuff branch, T thing and S stuff categories.
+# B images, N instances, M mask side, H, W canvas, h, w network input at some stride, T thing and S
+# stuff categories.
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -14,7 +15,7 @@ from oanet_tf.modeling.stuff_map import drop_small_stuff, stuff_labels
 
 
 class Truth(NamedTuple):
-  """The true segments, at the middles of the grid's cells.
+  """The true segments, at the middles of the cells of the ranking module's canvas.
 
   Attributes:
     segments: [B, h, w] int32: 0 for void, k for an image's k-th segment.
@@ -48,7 +49,8 @@ class Scene(NamedTuple):
     height, width: H and W; Python's numbers if they were given as such.
     settings: thresholds and limits.
     num_things, num_stuff: T and S.
-    stuff_stride: of the grid of `stuff_logits`, relative to the network input.
+    stuff_stride, ranking_stride: of `stuff_logits` and of the ranking module's canvas, relative to
+      the network input.
     class_prior: [T, T] float32, which category lies on which; for the fusion 'class_prior'.
     truth: for the fusion 'oracle'.
   """
@@ -63,6 +65,7 @@ class Scene(NamedTuple):
   num_things: int
   num_stuff: int
   stuff_stride: int
+  ranking_stride: int
   class_prior: np.ndarray | None
   truth: Truth | None
 
@@ -76,6 +79,7 @@ def make_scene(
   num_things: int,
   num_stuff: int,
   stuff_stride: int,
+  ranking_stride: int,
   class_prior: np.ndarray | None = None,
   truth: Truth | None = None,
 ) -> Scene:
@@ -84,8 +88,8 @@ def make_scene(
   Args:
     canvas_size: [2] int [height, width], at least the largest original size of the batch. If it is
       a constant, all shapes of the fusions are static but for the batch's.
-    outputs, image_info, settings, num_things, num_stuff, stuff_stride, class_prior, truth: of
-      `Scene`.
+    outputs, image_info, settings, num_things, num_stuff, stuff_stride, ranking_stride, class_prior,
+      truth: of `Scene`.
   """
   static = tf.get_static_value(tf.convert_to_tensor(canvas_size))
   height, width = tf.unstack(canvas_size) if static is None else static.tolist()
@@ -110,6 +114,7 @@ def make_scene(
     num_things=num_things,
     num_stuff=num_stuff,
     stuff_stride=stuff_stride,
+    ranking_stride=ranking_stride,
     class_prior=class_prior,
     truth=truth,
   )
@@ -131,15 +136,15 @@ def boxes_in_original(boxes: tf.Tensor, image_info: tf.Tensor) -> tf.Tensor:
   return (boxes + tf.tile(offset, [1, 2])[:, None]) / tf.tile(scale, [1, 2])[:, None]
 
 
-def masks_on_grid(scene: Scene, masks: tf.Tensor) -> tf.Tensor:
-  """[B, N, S, S] in the detections' boxes -> [B, N, h, w] on the grid of the stuff branch."""
-  height, width = scene.outputs['stuff_logits'].shape[1:3]
-  return paste_masks(masks, scene.outputs['detection_boxes'] / scene.stuff_stride, height, width)
+def paste_at_stride(scene: Scene, masks: tf.Tensor, stride: int) -> tf.Tensor:
+  """[B, N, M, M] in the detections' boxes -> [B, N, h, w] at a stride of the network input."""
+  sides = [side * scene.stuff_stride // stride for side in scene.outputs['stuff_logits'].shape[1:3]]
+  return paste_masks(masks, scene.outputs['detection_boxes'] / stride, *sides)
 
 
-def instances_on_grid(scene: Scene) -> tf.Tensor:
-  """[B, N, h, w] float32 in {0, 1}: the kept detections' masks on the grid of the stuff branch."""
-  pasted = masks_on_grid(scene, scene.outputs['detection_masks'])
+def instance_masks(scene: Scene) -> tf.Tensor:
+  """[B, N, h, w] float32 in {0, 1}: the kept detections on the ranking module's canvas."""
+  pasted = paste_at_stride(scene, scene.outputs['detection_masks'], scene.ranking_stride)
   shown = (pasted >= scene.settings.mask_threshold) & scene.kept[..., None, None]
   return tf.cast(shown, tf.float32)
 

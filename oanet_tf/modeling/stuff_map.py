@@ -100,14 +100,13 @@ def _can_be_largest(logits: tf.Tensor) -> tf.Tensor:
   highest = tf.nn.max_pool2d(logits, 2, 1, 'SAME')
   lowest = -tf.nn.max_pool2d(-logits, 2, 1, 'SAME')
   bound = tf.reduce_max(lowest, axis=-1, keepdims=True)
-  return tf.reduce_any(highest >= bound, axis=[0, 1, 2])
+  return tf.reduce_max(highest - bound, axis=[0, 1, 2]) >= 0.0
 
 
 class _Samples(NamedTuple):
-  """Where an axis is sampled: [B, L] the cells below and above, [B, L, 1] the latter's share."""
+  """Where an axis is sampled: [B, L] the cell below, [B, L, 1] the share of the way to the next."""
 
   below: tf.Tensor
-  above: tf.Tensor
   share: tf.Tensor
 
 
@@ -118,15 +117,14 @@ def _samples(info: tf.Tensor, length: int | tf.Tensor, cells: int, stride: int) 
   position = (middles * scale - offset) / stride - 0.5
   position = tf.clip_by_value(position, 0.0, cells - 1.0)
   low = tf.floor(position)
-  below = tf.cast(low, tf.int32)
-  return _Samples(below, tf.minimum(below + 1, cells - 1), (position - low)[..., None])
+  return _Samples(tf.cast(low, tf.int32), (position - low)[..., None])
 
 
 def _resample(values: tf.Tensor, samples: _Samples) -> tf.Tensor:
   """[B, cells, D] -> [B, L, D], linearly."""
+  steps = tf.pad(values[:, 1:] - values[:, :-1], [[0, 0], [0, 1], [0, 0]])
   below = tf.gather(values, samples.below, batch_dims=1)
-  above = tf.gather(values, samples.above, batch_dims=1)
-  return (1.0 - samples.share) * below + samples.share * above
+  return below + samples.share * tf.gather(steps, samples.below, batch_dims=1)
 
 
 def drop_small_stuff(

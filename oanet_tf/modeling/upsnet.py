@@ -4,7 +4,7 @@
 
 import tensorflow as tf
 
-from oanet_tf.modeling.scene import Panoptic, Scene, masks_on_grid, with_stuff, within_image
+from oanet_tf.modeling.scene import Panoptic, Scene, paste_at_stride, with_stuff, within_image
 from oanet_tf.modeling.stuff_map import resampled_argmax
 
 # Masks' probabilities are kept so far from 0 and 1, for finite logits.
@@ -47,8 +47,9 @@ def _instance_logits(scene: Scene, things: tf.Tensor) -> tuple[tf.Tensor, tf.Ten
     to the category of an instance there; 0 if no instance is kept.
   """
   probabilities = tf.clip_by_value(scene.outputs['detection_masks'], _EPSILON, 1.0 - _EPSILON)
-  masks = masks_on_grid(scene, tf.math.log(probabilities) - tf.math.log1p(-probabilities))
-  boxes = tf.round(masks_on_grid(scene, tf.ones_like(probabilities)))
+  logits = tf.math.log(probabilities) - tf.math.log1p(-probabilities)
+  masks = paste_at_stride(scene, logits, scene.stuff_stride)
+  boxes = tf.round(paste_at_stride(scene, tf.ones_like(probabilities), scene.stuff_stride))
   classes = tf.one_hot(scene.outputs['detection_classes'] - 1, scene.num_things)
   semantic = tf.einsum('bhwt,bnt->bnhw', things, classes) * boxes
   kept = scene.kept[..., None, None]

@@ -98,6 +98,7 @@ def test_two_replicas_score_as_one_with_a_last_batch_that_is_not_full(trained, t
     'oanet_synthetic', (), end_to_end.training_overrides(folder, steps=4)
   )
   categories = PanopticCategories.from_json(folder / 'model' / 'categories.json')
+  of_oracle = []
   for devices in (ONE, TWO):
     cluster = Cluster(mirrored(devices))
     state = create_state(config, categories, folder / 'model', cluster)
@@ -106,12 +107,14 @@ def test_two_replicas_score_as_one_with_a_last_batch_that_is_not_full(trained, t
       state.model,
       config.task,
       categories,
-      ('srm', 'heuristic'),
+      ('srm', 'heuristic', 'oracle'),
       cluster,
       tmp_path / str(len(devices)),
       look_at=lambda image, seen=seen: seen.append(image.source_id),
     )
     assert len(seen) == len(set(seen)) == 3
-    assert found == results
     written = json.loads((tmp_path / str(len(devices)) / 'results.json').read_text())
-    assert written == json.loads(json.dumps(results))
+    assert written == json.loads(json.dumps(found))
+    of_oracle.append(found.pop('oracle'))
+    assert found == results
+  assert of_oracle[0] == of_oracle[1] != results['heuristic']

@@ -50,3 +50,14 @@ def test_convolution_settings_see_as_far_as_their_names_say(convolution, reach):
   rows, columns = np.nonzero(changed)
   assert (rows.min(), rows.max()) == (5 - reach[0], 5 + reach[0])
   assert (columns.min(), columns.max()) == (5 - reach[1], 5 + reach[1])
+
+
+def test_conflicting_pixels():
+  masks = np.zeros((2, 3, 1, 4), np.float32)
+  masks[0, :, 0] = [[1, 1, 1, 0], [0, 1, 0, 0], [0, 0, 1, 1]]  # The third is of the first's class.
+  masks[1, 0, 0] = [0, 1, 1, 0]
+  masks = tf.constant(masks)
+  tensor = spatial_ranking.instance_tensor(masks, tf.constant([[1, 2, 1]] * 2), 2)
+  found = spatial_ranking.conflicting_pixels(masks, tensor)
+  np.testing.assert_array_equal(found[0, :, 0], [[0, 1, 0, 0], [0, 1, 0, 0], [0, 0, 1, 1]])
+  np.testing.assert_array_equal(found[1, :, 0], [[0, 1, 1, 0], [0] * 4, [0] * 4])

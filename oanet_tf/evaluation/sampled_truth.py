@@ -1,6 +1,6 @@
-"""The truth where the network's coarse grid samples it, for the fusion 'oracle'."""
+"""The truth where the ranking module's canvas samples it, for the fusion 'oracle'."""
 
-# B images, H, W truth with padding, h, w grid, K segments.
+# B images, H, W truth with padding, h, w canvas, K segments.
 
 from collections.abc import Mapping, Sequence
 
@@ -10,19 +10,19 @@ from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.modeling.scene import Truth
 
 
-def grid_truth(
+def sample_truth(
   batch: Mapping[str, np.ndarray],
-  grid_size: Sequence[int],
+  size: Sequence[int],
   stride: int,
   categories: PanopticCategories,
 ) -> Truth:
-  """Samples the segments at the middle of each cell of the grid.
+  """Samples the segments at the middle of each cell of a canvas.
 
   Args:
     batch: of `input_pipeline.evaluation_dataset`: `image_info` [B, 4, 2], `segment_index`
       [B, H, W], `segment_category_ids` [B, K].
-    grid_size: [h, w].
-    stride: of the grid, relative to the network input.
+    size: [h, w].
+    stride: of the canvas, relative to the network input.
     categories: of the dataset.
 
   Returns:
@@ -30,7 +30,7 @@ def grid_truth(
   """
   segments = np.stack(
     [
-      _sample(index, info, grid_size, stride)
+      _sample(index, info, size, stride)
       for index, info in zip(batch['segment_index'], batch['image_info'], strict=True)
     ]
   )
@@ -41,14 +41,12 @@ def grid_truth(
   return Truth(segments, labels.reshape(segments.shape).astype(np.int32))
 
 
-def _sample(
-  index: np.ndarray, info: np.ndarray, grid_size: Sequence[int], stride: int
-) -> np.ndarray:
+def _sample(index: np.ndarray, info: np.ndarray, canvas: Sequence[int], stride: int) -> np.ndarray:
   """[H, W] -> [h, w] int32 of one image."""
   places, valid = [], []
   for axis in (0, 1):
     size, extent, scale, offset = info[:, axis]
-    middles = (np.arange(grid_size[axis]) + 0.5) * stride
+    middles = (np.arange(canvas[axis]) + 0.5) * stride
     places.append(np.clip((middles + offset) // scale, 0, size - 1).astype(int))
     valid.append(middles < extent)
   return np.where(np.outer(*valid), index[np.ix_(*places)], 0).astype(np.int32)

@@ -1,0 +1,16 @@
+"""The scripts that tests take functions from."""
+
+import importlib.util
+import pathlib
+
+SCRIPTS = pathlib.Path(__file__).resolve().parents[1] / 'scripts'
+
+
+def _load(name):
+  spec = importlib.util.spec_from_file_location(name, SCRIPTS / f'{name}.py')
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
+
+
+benchmark_fusion = _load('benchmark_fusion')

@@ -1,0 +1,34 @@
+import json
+import subprocess
+import sys
+
+from tests.benchmarks import benchmark_fusion
+
+
+def run(*arguments):
+  command = [sys.executable, benchmark_fusion.__file__, *map(str, arguments)]
+  return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_measures_what_is_equal(tmp_path):
+  path = tmp_path / 'speed.json'
+  size = ('--height', 96, '--width', 128, '--instances', 5, '--rounds', 1)
+  outcome = run(*size, '--output', path)
+  assert outcome.returncode == 0, outcome.stderr
+  medians = json.loads(path.read_text())
+  names = [
+    *benchmark_fusion.METHODS,
+    *benchmark_fusion.PARTS,
+    'input of panopticapi',
+    'panopticapi',
+  ]
+  assert list(medians) == names and all(value > 0 for value in medians.values())
+  lines = outcome.stdout.splitlines()
+  assert lines[0].startswith('5 instances, 128 × 96, ')
+  assert [line[:20].strip() for line in lines[2:-1]] == names
+
+
+def test_help_is_fast():
+  command = [sys.executable, benchmark_fusion.__file__, '--help']
+  done = subprocess.run(command, capture_output=True, text=True, timeout=5)
+  assert '--instances' in done.stdout
