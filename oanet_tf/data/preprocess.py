@@ -90,9 +90,8 @@ def srm_training_steps(data: Data, categories: PanopticCategories, portrait: boo
     *_true_instances(data, categories, portrait, data.label_stride),
     _pad_instances(data.max_num_instances),
     _source_id_as_bytes(),
-    _keep(
-      'image', 'image_info', 'source_id', 'gt_boxes', 'gt_classes', 'gt_masks', 'category_labels'
-    ),
+    _keep('image', 'image_info', 'source_id', 'gt_boxes', 'gt_classes', 'gt_masks',
+          'category_labels'),
   ]  # fmt: skip
 
 
