@@ -21,6 +21,7 @@ from oanet_tf.evaluation.panoptic_quality import PanopticQuality
 from oanet_tf.evaluation.sampled_truth import sample_truth
 from oanet_tf.modeling.oanet import OANet
 from oanet_tf.modeling.scene import Truth
+from oanet_tf.modeling.srm_only import SRMOnly
 from oanet_tf.training.cluster import Cluster
 
 DETECTIONS = (
@@ -30,6 +31,8 @@ DETECTIONS = (
   'detection_masks',
   'ranking_scores',
 )
+# Of a batch, what `SRMOnly` makes its detections of.
+ANNOTATIONS = ('gt_boxes', 'gt_classes', 'gt_masks', 'gt_scores', 'category_labels')
 
 
 class EvaluatedImage(NamedTuple):
@@ -60,7 +63,7 @@ class EvaluatedImage(NamedTuple):
 
 
 def evaluate(
-  model: OANet,
+  model: OANet | SRMOnly,
   task: config_lib.OANetTask,
   categories: PanopticCategories,
   methods: Sequence[str],
@@ -113,20 +116,25 @@ def evaluate(
 
 
 def evaluated_images(
-  model: OANet,
+  model: OANet | SRMOnly,
   task: config_lib.OANetTask,
   categories: PanopticCategories,
   methods: Sequence[str],
   cluster: Cluster,
 ) -> Iterator[EvaluatedImage]:
   """This machine's images of the validation split, one by one."""
-
   class_prior = load_table(task.model.fusion.class_prior, categories, methods)
+  config = task.model
+  if task.mode == 'srm_only':
+    # Its stuff logits are the truth; where that is a thing, there is no stuff.
+    config = config.replace(fusion=config.fusion.replace(stuff_from='all'))
 
-  def replica_step(images: tf.Tensor, image_info: tf.Tensor, truth: Truth | None) -> dict:
+  def replica_step(
+    images: tf.Tensor, image_info: tf.Tensor, truth: Truth | None, labels: dict[str, tf.Tensor]
+  ) -> dict:
     canvas_size = tf.cast(tf.reduce_max(image_info[:, 0], axis=0), tf.int32)
     outputs, maps = inference.predict_panoptic(
-      model, task.model, methods, images, image_info, canvas_size, class_prior, truth
+      model, config, methods, images, image_info, canvas_size, class_prior, truth, labels
     )
     return {
       'maps': maps,
@@ -136,11 +144,13 @@ def evaluated_images(
   # Of what varies from batch to batch nothing is an argument, so there is one trace for each
   # orientation of the images.
   @tf.function(autograph=False)
-  def step(images: tf.Tensor, image_info: tf.Tensor, truth: Truth | None) -> dict:
-    return cluster.strategy.run(replica_step, args=(images, image_info, truth))
+  def step(
+    images: tf.Tensor, image_info: tf.Tensor, truth: Truth | None, labels: dict[str, tf.Tensor]
+  ) -> dict:
+    return cluster.strategy.run(replica_step, args=(images, image_info, truth, labels))
 
   with tqdm.tqdm(desc='evaluating', unit='image', leave=False) as progress:
-    for batches in _batches_of_replicas(task.validation_data, cluster):
+    for batches in _batches_of_replicas(task, categories, cluster):
       images, info = (
         _distribute(cluster, [batch[key] for batch in batches]) for key in ('image', 'image_info')
       )
@@ -149,7 +159,12 @@ def evaluated_images(
         stride = task.model.spatial_ranking.stride
         truths = [_sampled_truth(batch, stride, categories) for batch in batches]
         truth = Truth(*(_distribute(cluster, parts) for parts in zip(*truths, strict=True)))
-      results = step(images, info, truth)
+      labels = {
+        key: _distribute(cluster, [batch[key] for batch in batches])
+        for key in ANNOTATIONS
+        if key in batches[0]
+      }
+      results = step(images, info, truth, labels)
       for batch, result in zip(batches, _local(cluster.strategy, results), strict=True):
         for image in unbatch({**batch, **result}):
           if not image['is_repeated']:
@@ -166,7 +181,7 @@ def _sampled_truth(
 
 
 def _batches_of_replicas(
-  data: config_lib.Data, cluster: Cluster
+  task: config_lib.OANetTask, categories: PanopticCategories, cluster: Cluster
 ) -> Iterator[list[dict[str, tf.Tensor]]]:
   """For each step the batches of this machine's replicas.
 
@@ -176,9 +191,9 @@ def _batches_of_replicas(
   context = tf.distribute.InputContext(
     cluster.num_workers, cluster.index, cluster.strategy.num_replicas_in_sync
   )
-  batches = iter(input_pipeline.evaluation_dataset(data, context))
+  batches = iter(input_pipeline.evaluation_input(task, categories, context))
   while True:
-    with shard_files.named_errors(data.input_path):
+    with shard_files.named_errors(task.validation_data.input_path):
       step = [batch for _ in range(cluster.num_local_replicas) if (batch := next(batches, None))]
     if not step:
       return
