@@ -98,7 +98,6 @@ def test_two_replicas_score_as_one_with_a_last_batch_that_is_not_full(trained, t
     'oanet_synthetic', (), end_to_end.training_overrides(folder, steps=4)
   )
   categories = PanopticCategories.from_json(folder / 'model' / 'categories.json')
-  of_oracle = []
   for devices in (ONE, TWO):
     cluster = Cluster(mirrored(devices))
     state = create_state(config, categories, folder / 'model', cluster)
@@ -115,6 +114,8 @@ def test_two_replicas_score_as_one_with_a_last_batch_that_is_not_full(trained, t
     assert len(seen) == len(set(seen)) == 3
     written = json.loads((tmp_path / str(len(devices)) / 'results.json').read_text())
     assert written == json.loads(json.dumps(found))
-    of_oracle.append(found.pop('oracle'))
-    assert found == results
-  assert of_oracle[0] == of_oracle[1] != results['heuristic']
+    assert {method: found[method] for method in results} == results
+  one, two = (json.loads((tmp_path / n / 'oracle.json').read_text()) for n in '12')
+  assert one == two and all(image['segments_info'] for image in one['annotations'])
+  for path in (tmp_path / '1' / 'oracle').glob('*.png'):
+    assert path.read_bytes() == (tmp_path / '2' / 'oracle' / path.name).read_bytes()
