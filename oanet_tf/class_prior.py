@@ -19,7 +19,7 @@ from oanet_tf.data import inspect, shard_files, tf_example
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.json_file import read_json_object
 from oanet_tf.errors import InputError
-from oanet_tf.evaluation.coco_results import replacing
+from oanet_tf.files import replacing
 
 # So many pixels count for either of two categories before any is seen: the share of a pair that is
 # rare stays near 1/2.

@@ -198,6 +198,8 @@ class OANetTask(config_definitions.TaskConfig):
   """Network, data and losses.
 
   Attributes:
+    mode: 'panoptic' is the whole network; 'srm_only' the spatial ranking module alone, which is
+      trained and judged on true masks and sees no picture.
     categories: the `categories.json` that the converter wrote; '' looks beside the shards.
     init_checkpoint: what training starts from: a checkpoint of the Model Garden or of this package,
       a `.h5` file of `tf_keras.applications`, or ''.
@@ -215,6 +217,7 @@ class OANetTask(config_definitions.TaskConfig):
     default_factory=lambda: Data(global_batch_size=8, random_flip=False)
   )
   losses: Losses = dataclasses.field(default_factory=Losses)
+  mode: str = 'panoptic'
   categories: str = ''
   init_checkpoint_modules: str = 'all'
   reference_batch_size: int = 16

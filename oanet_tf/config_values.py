@@ -16,6 +16,7 @@ from oanet_tf.errors import InputError
 
 SHARING_MODES = ('none', 'backbone', 'backbone_and_fpn')
 BATCH_NORM_MODES = ('frozen', 'sync', 'plain')
+TASK_MODES = ('panoptic', 'srm_only')
 FUSIONS = ('srm', 'heuristic', 'class_prior', 'upsnet', 'oracle')
 # Those that evaluations during training score.
 FUSION_METHODS = ('srm', 'heuristic')
@@ -41,6 +42,7 @@ _CHOICES = {
   'runtime.distribution_strategy': ('mirrored', 'one_device'),
   'runtime.mixed_precision_dtype': (None, 'float32', 'bfloat16', 'float16'),
   'task.init_checkpoint_modules': ('all', 'backbone', 'backbone,decoder'),
+  'task.mode': TASK_MODES,
   'task.model.backbone.keras_resnet.model_id': (50, 101, 152),
   'task.model.backbone.resnet.model_id': (10, 18, 26, 34, 50, 101, 152, 200, 270, 350, 420),
   'task.model.backbone.resnet.stem_type': ('v0', 'v1'),
@@ -198,6 +200,9 @@ def _check_network(values: Values) -> None:
     _refuse(stride, values[stride], f'a divisor of {CANVAS_STRIDE}')
   _divides(values, 'task.train_data.label_stride', stride)
   check_fusion(values[f'{model}.fusion.method'], values)
+  modules = 'task.init_checkpoint_modules'
+  if values['task.mode'] == 'srm_only' and values[modules] != 'all':
+    _refuse(modules, values[modules], "'all' where task.mode is 'srm_only': it has no backbone")
   object_context = f'{model}.stuff_head.object_context'
   if values[f'{model}.fusion.stuff_from'] == 'all' and not values[object_context]:
     _refuse(f'{model}.fusion.stuff_from', 'all', f"'stuff' where {object_context} is false")
@@ -224,6 +229,10 @@ def check_fusion(method: str, values: Values, has_truth: bool = False) -> None:
     raise InputError(
       'the fusion class_prior needs a file that python -m oanet_tf.class_prior counts; name it '
       'in task.model.fusion.class_prior'
+    )
+  if method == 'upsnet' and values['task.mode'] == 'srm_only':
+    raise InputError(
+      'the fusion upsnet needs logits of the stuff branch, which task.mode=srm_only does not have'
     )
   if method == 'upsnet' and not values['task.model.stuff_head.object_context']:
     raise InputError(

@@ -1,6 +1,7 @@
 """Scores fusions on the same detections: `python -m oanet_tf.evaluate --help`."""
 
 import argparse
+import json
 import logging
 import pathlib
 import sys
@@ -10,12 +11,15 @@ from oanet_tf.data import shard_files
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.convert import CATEGORIES_FILE
 
+BRANCHES_FILE = 'branches.json'
+
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
   parser = argparse.ArgumentParser(
     prog='python -m oanet_tf.evaluate',
     description='Panoptic quality of several fusions on the validation split, in one pass. Writes '
-    "results.json and, for each fusion, NAME.json and NAME/*.png in COCO's panoptic format.",
+    "results.json, for each fusion NAME.json and NAME/*.png in COCO's panoptic format, and "
+    'branches.json: AP of boxes and masks, and the mean IoU of the stuff branch.',
   )
   parser.add_argument('--model_dir', required=True, type=pathlib.Path, help='folder of a training')
   parser.add_argument(
@@ -27,6 +31,12 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
   )
   parser.add_argument(
     '--output_dir', type=pathlib.Path, help='(default: evaluation/ in the model folder)'
+  )
+  parser.add_argument(
+    '--instances_json',
+    metavar='JSON',
+    help="true objects in COCO's format for the average precision of boxes and masks "
+    '(default: the panoptic segments)',
   )
   parser.add_argument(
     '--params_override',
@@ -47,7 +57,8 @@ def main() -> None:
   class_prior.load_table(values['task.model.fusion.class_prior'], categories, methods)
   shard_files.list_shards(values['task.validation_data.input_path'])
   # TensorFlow takes seconds to load; flags and configuration are good by now.
-  from oanet_tf import experiments, inference
+  from oanet_tf import experiments, files, inference
+  from oanet_tf.evaluation.branches import BranchScores, format_branches
   from oanet_tf.evaluation.evaluator import evaluate
   from oanet_tf.evaluation.panoptic_quality import format_table
   from oanet_tf.training import cluster as cluster_lib
@@ -63,9 +74,18 @@ def main() -> None:
     with cluster.strategy.scope():
       model, _, _ = inference.load_model(model_dir, arguments.params_override)
     output_dir = arguments.output_dir or model_dir / 'evaluation'
-    results = evaluate(model, config.task, categories, methods, cluster, output_dir)
+    branches = BranchScores(
+      categories, config.task.model.fusion.mask_threshold, arguments.instances_json
+    )
+    results = evaluate(
+      model, config.task, categories, methods, cluster, output_dir, look_at=branches.add
+    )
   if cluster.is_chief:
     print(format_table(results, categories))
+  if cluster.num_workers == 1:
+    scores = branches.result()
+    files.write_text(output_dir / BRANCHES_FILE, json.dumps(scores, indent=1) + '\n')
+    print(format_branches(scores))
 
 
 if __name__ == '__main__':

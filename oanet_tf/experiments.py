@@ -7,14 +7,13 @@ another experiment, its `base`. To add one, add a file.
 import dataclasses
 import functools
 import json
-import os
 import typing
 from collections.abc import Sequence
 
 from official.core import config_definitions, exp_factory
 from official.modeling import hyperparams
 
-from oanet_tf import config_check, errors
+from oanet_tf import config_check, errors, files
 from oanet_tf.config import OANetTask, Trainer
 from oanet_tf.config_check import Setting, Settings
 from oanet_tf.errors import InputError
@@ -114,9 +113,7 @@ def _missing_group(annotation: object) -> hyperparams.Config | None:
 
 def write_all_keys() -> None:
   """Brings `defaults/all_keys.yaml` up to date with the dataclasses."""
-  partial = config_check.ALL_KEYS.with_suffix('.partial')
-  partial.write_text(all_keys_text(), encoding='utf-8')
-  os.replace(partial, config_check.ALL_KEYS)
+  files.write_text(config_check.ALL_KEYS, all_keys_text())
 
 
 def all_keys_text() -> str:

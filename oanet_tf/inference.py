@@ -16,10 +16,11 @@ from oanet_tf.data import shard_files
 from oanet_tf.data.categories import VOID_LABEL, PanopticCategories
 from oanet_tf.data.panoptic_map import PanopticSegmentation
 from oanet_tf.errors import InputError
-from oanet_tf.modeling.build import build_oanet
+from oanet_tf.modeling.build import build_network
 from oanet_tf.modeling.fusion import fuse
 from oanet_tf.modeling.oanet import OANet
 from oanet_tf.modeling.scene import Panoptic, Truth, make_scene
+from oanet_tf.modeling.srm_only import SRMOnly
 from oanet_tf.training import checkpoints
 from oanet_tf.training.optimizer import load_averages
 
@@ -42,7 +43,7 @@ def latest_checkpoint(model_dir: str | pathlib.Path) -> str:
 
 def load_model(
   model_dir: str | pathlib.Path, params_override: str = ''
-) -> tuple[OANet, config_definitions.ExperimentConfig, PanopticCategories]:
+) -> tuple[OANet | SRMOnly, config_definitions.ExperimentConfig, PanopticCategories]:
   """The network with its best weights, its configuration and its categories.
 
   The best are those that evaluation during training chose; without one, the newest, or their moving
@@ -54,7 +55,7 @@ def load_model(
   best = checkpoints.newest_readable(pathlib.Path(model_dir) / subfolder) if subfolder else None
   path = best or latest_checkpoint(model_dir)
   log.info('weights of %s', path)
-  model = build_oanet(config.task.model, categories)
+  model = build_network(config.task, categories)
   if best or config.trainer.optimizer_config.ema is None:
     checkpoint = tf.train.Checkpoint(model=model)
     # The checkpoint of a training holds the optimizer's slots and the step too.
@@ -90,7 +91,7 @@ def save_config(
 
 
 def predict_panoptic(
-  model: OANet,
+  model: OANet | SRMOnly,
   config: config_lib.OANet,
   methods: Sequence[str],
   images: tf.Tensor,
@@ -98,6 +99,7 @@ def predict_panoptic(
   canvas_size: Sequence[int] | tf.Tensor,
   class_prior: np.ndarray | None = None,
   truth: Truth | None = None,
+  labels: dict[str, tf.Tensor] | None = None,
 ) -> tuple[dict[str, tf.Tensor], dict[str, Panoptic]]:
   """Detects once and fuses by each method.
 
@@ -110,11 +112,13 @@ def predict_panoptic(
     canvas_size: [2] int, at least the largest original size of the batch.
     class_prior: [T, T], of `class_prior.load_table`.
     truth: if the fusion 'oracle' is.
+    labels: the annotations, of which `SRMOnly` makes its detections.
 
   Returns:
-    The network's outputs, and the panoptic maps of each method.
+    The network's outputs with `stuff_labels`, [B, H, W] int32 of the stuff branch alone, and the
+    panoptic maps of each method.
   """
-  outputs = model(images, image_info, training=False)
+  outputs = model(images, image_info, labels=labels, training=False)
   scene = make_scene(
     outputs,
     image_info,
@@ -127,7 +131,8 @@ def predict_panoptic(
     class_prior=class_prior,
     truth=truth,
   )
-  return outputs, {method: fuse(scene, method) for method in methods}
+  maps = {method: fuse(scene, method) for method in methods}
+  return {**outputs, 'stuff_labels': scene.stuff}, maps
 
 
 def to_segmentation(

@@ -18,6 +18,7 @@ from tensorflow.core.protobuf import trackable_object_graph_pb2
 from oanet_tf.errors import InputError
 from oanet_tf.modeling.keras_resnet import KerasResNet
 from oanet_tf.modeling.oanet import OANet
+from oanet_tf.modeling.srm_only import SRMOnly
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +85,9 @@ class WeightsFile(Protocol):
     """A variable of it, or None."""
 
 
-def load_initial_weights(model: OANet, path: str, modules: str = 'all') -> dict[str, PartReport]:
+def load_initial_weights(
+  model: OANet | SRMOnly, path: str, modules: str = 'all'
+) -> dict[str, PartReport]:
   """Gives the network's variables the values that a file has for them, and logs which.
 
   The stuff branch's own backbone and decoder (Table 4) start as the instance branch's do, unless
@@ -125,7 +128,7 @@ def load_initial_weights(model: OANet, path: str, modules: str = 'all') -> dict[
   return reports
 
 
-def _parts(model: OANet, modules: str) -> dict[str, tf_keras.layers.Layer]:
+def _parts(model: OANet | SRMOnly, modules: str) -> dict[str, tf_keras.layers.Layer]:
   """The parts of the network that have variables and that `modules` names."""
   if modules not in MODULES:
     choices = ' or '.join(map(repr, MODULES))
@@ -178,8 +181,10 @@ def _check(
     raise InputError(f'{path}: has nothing that fits this network by name and shape')
 
 
-def _open(path: str, model: OANet) -> WeightsFile:
+def _open(path: str, model: OANet | SRMOnly) -> WeightsFile:
   if path.endswith('.h5'):
+    if isinstance(model, SRMOnly):
+      raise InputError(f'{path}: has a backbone alone, and task.mode=srm_only has none')
     return KerasWeights(path, model.backbone)
   prefix = path.removesuffix('.index')
   if tf.io.gfile.isdir(path):

@@ -52,6 +52,14 @@ def oanet_losses(
   return losses
 
 
+def srm_only_losses(
+  outputs: dict[str, tf.Tensor], labels: dict[str, tf.Tensor]
+) -> dict[str, tf.Tensor]:
+  """Those of the spatial ranking module alone: `loss_srm`, and `loss`, the same."""
+  loss = srm_loss(outputs['ranking_logits'], outputs['instance_tensor'], labels['category_labels'])
+  return {'loss_srm': loss, 'loss': loss}
+
+
 def instance_losses(
   outputs: dict[str, tf.Tensor], settings: Losses, rpn_batch_size_per_im: int
 ) -> dict[str, tf.Tensor]:

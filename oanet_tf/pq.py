@@ -169,7 +169,7 @@ def write_json(path: pathlib.Path, results: dict) -> None:
   Raises:
     InputError: if there cannot be such a file.
   """
-  from oanet_tf.evaluation.coco_results import replacing
+  from oanet_tf.files import replacing
 
   try:
     path.parent.mkdir(parents=True, exist_ok=True)

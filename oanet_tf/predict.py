@@ -53,6 +53,11 @@ def checked_fusion(arguments: argparse.Namespace) -> str:
   from oanet_tf.data.convert import CATEGORIES_FILE
 
   values = config_check.model_values(arguments.model, arguments.params_override)
+  if values['task.mode'] != 'panoptic':
+    raise errors.InputError(
+      f'{arguments.model}: has the spatial ranking module alone (task.mode is '
+      f'{values["task.mode"]!r}); start a whole network from it with task.init_checkpoint'
+    )
   method = arguments.fusion or values['task.model.fusion.method']
   config_values.check_fusion(method, values)
   categories = PanopticCategories.from_json(pathlib.Path(arguments.model) / CATEGORIES_FILE)

@@ -34,9 +34,14 @@ class OANetPanopticTask(base_task.Task):
     """Finds the categories.
 
     Raises:
-      InputError: if there are none.
+      InputError: if there are none, or the mode is another than 'panoptic'.
     """
     super().__init__(params, logging_dir, name or 'oanet')
+    if params.mode != 'panoptic':
+      raise InputError(
+        f"task.mode is {params.mode!r}; the Model Garden's trainer takes 'panoptic', and "
+        'python -m oanet_tf.train any'
+      )
     self._categories = inference.find_categories(params, pathlib.Path(self.logging_dir))
 
   def build_model(self) -> OANet:

@@ -119,7 +119,8 @@ def train(
         parts = [next(batches) for _ in range(num_parts)]
       input_seconds = watch.lap()
       log_is_due = due(step, trainer.summary_interval)
-      losses = train_step(parts, with_gradient_norms=log_is_due)
+      with_gradient_norms = log_is_due and config.task.mode == 'panoptic'
+      losses = train_step(parts, with_gradient_norms)
       losses = {name: float(value) for name, value in losses.items()}
       check_finite(losses, parts, cluster, state)
       advance(state, parts, cluster)
@@ -147,6 +148,14 @@ def train(
   if results is None and with_evaluation:
     results = validate(config, categories, cluster, state, training_log, best)
   return results
+
+
+def scored_fusions(task: config_lib.OANetTask) -> tuple[str, ...]:
+  """What an evaluation compares; with annotations for detections, all that there is to compare."""
+  methods = config_values.FUSION_METHODS
+  if task.mode == 'srm_only':
+    methods += ('class_prior', 'oracle') if task.model.fusion.class_prior else ('oracle',)
+  return methods
 
 
 def check_batch_sizes(
@@ -189,11 +198,10 @@ def training_batches(
   part = data.replace(
     global_batch_size=data.global_batch_size // config.trainer.gradient_accumulation_steps
   )
+  task = config.task.replace(train_data=part)
   start = tuple(state.positions.numpy()[cluster.index].tolist())
   dataset = cluster.strategy.distribute_datasets_from_function(
-    lambda context: input_pipeline.training_dataset(
-      part, config.task.model, categories, config.task.seed, context, start
-    )
+    lambda context: input_pipeline.training_input(task, categories, context, start)
   )
   return iter(dataset)
 
@@ -253,7 +261,7 @@ def validate(
       state.model,
       config.task,
       categories,
-      config_values.FUSION_METHODS,
+      scored_fusions(config.task),
       cluster,
       state.folder / 'evaluation',
       panels.add,

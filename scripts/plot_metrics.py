@@ -81,7 +81,7 @@ def draw(series: Series, output: pathlib.Path) -> None:
     axis.plot(steps, smoothed(values), color='tab:blue')
     axis.set_title(f'{name}   {values[0]:.3g} → {smoothed(values)[-1]:.3g}', fontsize=10)
     axis.set_xlabel('step', fontsize=9)
-    axis.set_ylim(bottom=min(0.0, *values))
+    axis.set_ylim(min(0.0, *values), 1.05 * max(0.0, *values))
     axis.grid(alpha=0.3)
   for axis in axes.flat[len(series) :]:
     axis.set_axis_off()

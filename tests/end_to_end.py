@@ -13,6 +13,11 @@ from tests import small_model
 def make_shards(folder: pathlib.Path, num_train: int = 6, num_shards: int | None = None) -> None:
   """OccludedScenes at 64 px in `folder/scenes`, converted to `folder/shards`."""
   synthetic.generate(folder / 'scenes', num_train=num_train, num_val=3, image_size=64, seed=3)
+  convert_scenes(folder, num_shards)
+
+
+def convert_scenes(folder: pathlib.Path, num_shards: int | None = None) -> None:
+  """OccludedScenes in `folder/scenes` converted to `folder/shards`."""
   for split in ('train', 'val'):
     annotations = folder / 'scenes' / 'annotations'
     convert.convert(

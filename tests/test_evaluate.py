@@ -39,6 +39,9 @@ def test_scores_all_fusions_in_one_pass(trained, tmp_path, monkeypatch, capsys):
   for method in config_values.FUSIONS:
     assert len(json.loads((output / f'{method}.json').read_text())['annotations']) == 3
     assert len(list((output / method).glob('*.png'))) == 3
+  branches = json.loads((output / 'branches.json').read_text())
+  assert {'box_ap', 'mask_ap', 'stuff_mean_iou'} <= branches.keys()
+  assert 'stuff branch: mean IoU' in stdout
   stuff = [written[method]['Stuff']['n'] for method in config_values.FUSIONS]
   assert min(stuff) > 0
 
@@ -76,7 +79,7 @@ def test_writes_to_the_model_folder_unless_told(model_dir, tmp_path, monkeypatch
 )
 def test_what_cannot_be_had_is_told_before_tensorflow_loads(model_dir, flags, message):
   command = [sys.executable, '-m', 'oanet_tf.evaluate', '--model_dir', str(model_dir), *flags]
-  done = subprocess.run(command, capture_output=True, text=True, timeout=5)
+  done = subprocess.run(command, capture_output=True, text=True)
   assert done.returncode == 2 and message in done.stderr
   assert done.stderr.count('\n') == 1 and done.stderr.startswith('error: ')
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 import numpy as np
 import tqdm
 
+from oanet_tf import files
 from oanet_tf.data import coco_json, coco_panoptic, shards, tf_example
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.coco_json import FilePath, ImageEntry
@@ -115,7 +116,7 @@ def convert(
     progress = shards.resume(output_dir, split, list(parts), start, on_error == 'skip')
     _write_shards(output_dir, split, parts, progress, encode, num_workers)
     path = output_dir / CATEGORIES_FILE
-    with shards.replacing(path) as temporary, shards.writing(path):
+    with files.replacing(path, durable=True) as temporary, files.writing(path):
       dataset.categories.to_json(temporary)
     shards.write_progress(shards.summary_path(output_dir, split), progress, is_complete=True)
   return progress.total()
@@ -228,7 +229,7 @@ def _write_shards(
   ):
     for name, part in missing.items():
       path = folder / name
-      with shards.replacing(path) as temporary:
+      with files.replacing(path, durable=True) as temporary:
         with shards.record_writer(path, temporary) as writer:
           summary, skipped = _write_shard(writer, name, part, encoded, bar)
         progress.shards[name] = summary

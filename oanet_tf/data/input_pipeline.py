@@ -5,10 +5,13 @@ can start anywhere in the order of batches without decoding what comes before. A
 canvas of its own orientation, hence a batch has images of one orientation.
 """
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
-from oanet_tf.config import Data, OANet
+from oanet_tf.config import Data, OANet, OANetTask
 from oanet_tf.data import preprocess, shard_files, tf_example
+from oanet_tf.data.annotation_scores import category_frequencies
 from oanet_tf.data.categories import PanopticCategories
 
 # Shards that are read at the same time, to mix their records.
@@ -19,6 +22,34 @@ _LAST_EPOCH = 2**31
 _LEAST_BATCHES = 4
 
 Example = preprocess.Example
+Decode = Callable[[tf.Tensor], Example]
+# Whether an image is a portrait -> what is done with its record.
+StepsOf = Callable[[bool], list[preprocess.Step]]
+
+
+def training_input(
+  task: OANetTask,
+  categories: PanopticCategories,
+  context: tf.distribute.InputContext | None = None,
+  start: tuple[int, int] = (0, 0),
+) -> tf.data.Dataset:
+  """What the task's mode trains on: `training_dataset`, or `srm_training_dataset`."""
+  data, model, seed = task.train_data, task.model, task.seed
+  if task.mode == 'srm_only':
+    return srm_training_dataset(data, categories, seed, context, start)
+  return training_dataset(data, model, categories, seed, context, start)
+
+
+def evaluation_input(
+  task: OANetTask,
+  categories: PanopticCategories,
+  context: tf.distribute.InputContext | None = None,
+) -> tf.data.Dataset:
+  """What the task's mode evaluates on: `evaluation_dataset`, or `srm_evaluation_dataset`."""
+  data, stride = task.validation_data, 2**task.model.min_level
+  if task.mode == 'srm_only':
+    return srm_evaluation_dataset(data, categories, stride, context)
+  return evaluation_dataset(data, context)
 
 
 def training_dataset(
@@ -46,6 +77,36 @@ def training_dataset(
   Raises:
     InputError: if there is no shard.
   """
+
+  def steps_of(portrait: bool) -> list[preprocess.Step]:
+    return preprocess.training_steps(data, model, categories, portrait)
+
+  return _endless(data, seed, context, start, tf_example.decode, steps_of)
+
+
+def srm_training_dataset(
+  data: Data,
+  categories: PanopticCategories,
+  seed: int,
+  context: tf.distribute.InputContext | None = None,
+  start: tuple[int, int] = (0, 0),
+) -> tf.data.Dataset:
+  """As `training_dataset`, of `preprocess.srm_training_steps`' examples; no image is decoded."""
+
+  def steps_of(portrait: bool) -> list[preprocess.Step]:
+    return preprocess.srm_training_steps(data, categories, portrait)
+
+  return _endless(data, seed, context, start, tf_example.decode_annotations, steps_of)
+
+
+def _endless(
+  data: Data,
+  seed: int,
+  context: tf.distribute.InputContext | None,
+  start: tuple[int, int],
+  decode_record: Decode,
+  steps_of: StepsOf,
+) -> tf.data.Dataset:
   shards = _own_shards(data, context)
   batch_size, step_size = _batch_sizes(data, context)
   least = _LEAST_BATCHES * step_size
@@ -67,14 +128,11 @@ def training_dataset(
       }
     )
 
-  steps = {
-    portrait: preprocess.training_steps(data, model, categories, portrait)
-    for portrait in (False, True)
-  }
+  steps = {portrait: steps_of(portrait) for portrait in (False, True)}
 
   @tf.autograph.experimental.do_not_convert
   def decode(example: Example) -> Example:
-    decoded = {**tf_example.decode(example['record']), 'seed': example['seed']}
+    decoded = {**decode_record(example['record']), 'seed': example['seed']}
     result = _by_case(data, example, lambda portrait: preprocess.apply(steps[portrait], decoded))
     return {**result, 'position': example['position']}
 
@@ -94,6 +152,40 @@ def evaluation_dataset(
   Raises:
     InputError: if there is no shard.
   """
+
+  def steps_of(portrait: bool) -> list[preprocess.Step]:
+    return preprocess.evaluation_steps(data, portrait)
+
+  return _every_record(data, context, tf_example.decode, steps_of)
+
+
+def srm_evaluation_dataset(
+  data: Data,
+  categories: PanopticCategories,
+  label_stride: int,
+  context: tf.distribute.InputContext | None = None,
+) -> tf.data.Dataset:
+  """As `evaluation_dataset`, of `preprocess.srm_evaluation_steps`' examples.
+
+  No image is decoded. The categories' frequencies are those of the whole split.
+
+  Raises:
+    InputError: if there is no shard, or one is damaged.
+  """
+  frequencies = category_frequencies(data, categories)
+
+  def steps_of(portrait: bool) -> list[preprocess.Step]:
+    return preprocess.srm_evaluation_steps(data, categories, label_stride, frequencies, portrait)
+
+  return _every_record(data, context, tf_example.decode_annotations, steps_of)
+
+
+def _every_record(
+  data: Data,
+  context: tf.distribute.InputContext | None,
+  decode_record: Decode,
+  steps_of: StepsOf,
+) -> tf.data.Dataset:
   shards = _own_shards(data, context)
   batch_size, step_size = _batch_sizes(data, context)
   files = list(shards), tf.constant(list(shards.values()), tf.int64)
@@ -101,11 +193,11 @@ def evaluation_dataset(
   examples = _own_records(records, data, context).map(
     lambda record: {'record': record, 'is_repeated': False}
   )
-  steps = {portrait: preprocess.evaluation_steps(data, portrait) for portrait in (False, True)}
+  steps = {portrait: steps_of(portrait) for portrait in (False, True)}
 
   @tf.autograph.experimental.do_not_convert
   def decode(example: Example) -> Example:
-    decoded = tf_example.decode(example['record'])
+    decoded = decode_record(example['record'])
     result = _by_case(data, example, lambda portrait: preprocess.apply(steps[portrait], decoded))
     return {**result, 'is_repeated': example['is_repeated']}
 

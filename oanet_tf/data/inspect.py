@@ -4,8 +4,6 @@ H, W height and width of an image, S segments, M objects, h, w height and width 
 """
 
 import argparse
-import contextlib
-import io
 import itertools
 import json
 import os
@@ -16,7 +14,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import tqdm
+from PIL import Image
 
+from oanet_tf import files
 from oanet_tf.data import inspect_pictures, shard_files, tf_example
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.convert import CATEGORIES_FILE
@@ -277,13 +277,17 @@ def inspect(
   histogram = inspect_pictures.draw_categories(
     counts['categories'], [category.color for category in categories]
   )
-  with _replacing(output_dir / STATISTICS_FILE) as file:
-    file.write((json.dumps(counts, indent=1) + '\n').encode())
-  with _replacing(output_dir / CATEGORIES_PICTURE) as file:
-    histogram.save(file, 'PNG')
-  with _replacing(output_dir / CONTACT_SHEET) as file:
-    inspect_pictures.contact_sheet(pictures).save(file, 'PNG')
+  with files.writing(output_dir):
+    output_dir.mkdir(parents=True, exist_ok=True)
+  files.write_text(output_dir / STATISTICS_FILE, json.dumps(counts, indent=1) + '\n')
+  _save(histogram, output_dir / CATEGORIES_PICTURE)
+  _save(inspect_pictures.contact_sheet(pictures), output_dir / CONTACT_SHEET)
   return counts
+
+
+def _save(picture: Image.Image, path: pathlib.Path) -> None:
+  with files.replacing(path) as temporary, files.writing(path):
+    picture.save(temporary, 'PNG')
 
 
 def _check_writable(folder: pathlib.Path) -> None:
@@ -292,21 +296,6 @@ def _check_writable(folder: pathlib.Path) -> None:
   existing = next(path for path in (folder, *folder.parents) if path.exists())
   if not existing.is_dir() or not os.access(existing, os.W_OK):
     raise InputError(f'{folder}: cannot be made or written; choose another --output_dir')
-
-
-@contextlib.contextmanager
-def _replacing(path: pathlib.Path) -> Iterator[io.BufferedWriter]:
-  """A file that becomes `path` when it is whole."""
-  temporary = path.with_name(f'.{path.name}.part')
-  try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with temporary.open('wb') as file:
-      yield file
-    os.replace(temporary, path)
-  except OSError as error:
-    raise InputError(f'{path}: cannot be written ({error.strerror})') from None
-  finally:
-    temporary.unlink(missing_ok=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

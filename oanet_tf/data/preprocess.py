@@ -15,6 +15,7 @@ from official.vision.ops import preprocess_ops
 from oanet_tf.config import Data, OANet
 from oanet_tf.config_values import CANVAS_STRIDE
 from oanet_tf.data.anchor_targets import AnchorLabeler
+from oanet_tf.data.annotation_scores import score_instances
 from oanet_tf.data.categories import VOID_LABEL, PanopticCategories
 
 Example = dict[str, tf.Tensor]
@@ -81,6 +82,57 @@ def evaluation_steps(data: Data, portrait: bool) -> list[Step]:
       'segment_is_crowd',
     ),
   ]  # fmt: skip
+
+
+def srm_training_steps(data: Data, categories: PanopticCategories, portrait: bool) -> list[Step]:
+  """What `training_steps` give for the ranking module, without a picture: `image` is all 0."""
+  return [
+    *_true_instances(data, categories, portrait, data.label_stride),
+    _pad_instances(data.max_num_instances),
+    _source_id_as_bytes(),
+    _keep('image', 'image_info', 'source_id', 'gt_boxes', 'gt_classes', 'gt_masks',
+          'category_labels'),
+  ]  # fmt: skip
+
+
+def srm_evaluation_steps(
+  data: Data,
+  categories: PanopticCategories,
+  label_stride: int,
+  frequencies: np.ndarray,
+  portrait: bool,
+) -> list[Step]:
+  """`evaluation_steps` without a picture (`image` is all 0), and the objects as detections.
+
+  The result also has `gt_boxes`, `gt_classes` and `gt_masks` as in training, by descending
+    gt_scores: [M] float32 of `annotation_scores`, padded with -1;
+    category_labels: [A / label_stride, B / label_stride] int32.
+  """
+  still = data.replace(random_flip=False, min_scale=1.0, max_scale=1.0)
+  return [
+    *_true_instances(still, categories, portrait, label_stride),
+    lambda example: {**example, **score_instances(example, frequencies)},
+    _pad_instances(data.max_num_instances),
+    _keep(
+      'image', 'image_info', 'source_id', 'segment_index', 'segment_ids', 'segment_category_ids',
+      'segment_is_crowd', 'gt_boxes', 'gt_classes', 'gt_masks', 'gt_scores', 'category_labels',
+    ),
+  ]  # fmt: skip
+
+
+def _true_instances(
+  data: Data, categories: PanopticCategories, portrait: bool, label_stride: int
+) -> list[Step]:
+  fit, canvas = canvas_of(data.output_size, portrait)
+  return [
+    _assign_labels(categories),
+    _choose_geometry(fit, data.random_flip, data.min_scale, data.max_scale),
+    lambda example: {**example, 'image': tf.zeros([*canvas, 3], tf.uint8)},
+    _warp_category_labels(canvas, label_stride),
+    _warp_boxes(),
+    _sample_masks(data.mask_size),
+    _separate_crowds(),
+  ]
 
 
 def network_input(image: tf.Tensor, output_size: Sequence[int], portrait: bool) -> Example:
@@ -300,6 +352,7 @@ def _pad_instances(max_num_instances: int) -> Step:
     'gt_boxes': max_num_instances,
     'gt_classes': max_num_instances,
     'gt_masks': max_num_instances,
+    'gt_scores': max_num_instances,
     'crowd_boxes': MAX_CROWDS,
   }
 
@@ -307,6 +360,7 @@ def _pad_instances(max_num_instances: int) -> Step:
     padded = {
       key: preprocess_ops.clip_or_pad_to_fixed_size(example[key], size, NO_INSTANCE)
       for key, size in sizes.items()
+      if key in example
     }
     return {**example, **padded}
 

@@ -10,7 +10,6 @@ import fcntl
 import hashlib
 import json
 import operator
-import os
 import pathlib
 import re
 import sys
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from oanet_tf.data.json_file import read_json_object
 from oanet_tf.errors import InputError
+from oanet_tf.files import replacing, writing
 
 if TYPE_CHECKING:
   import tensorflow as tf
@@ -145,7 +145,7 @@ def write_progress(path: pathlib.Path, progress: Progress, is_complete: bool) ->
     'skipped': [s._asdict() for s in sorted(progress.skipped, key=lambda s: s.shard)],
     'shards': {name: progress.shards[name]._asdict() for name in sorted(progress.shards)},
   }
-  with replacing(path) as temporary, writing(path):
+  with replacing(path, durable=True) as temporary, writing(path):
     temporary.write_text(json.dumps(content, indent=1) + '\n')
 
 
@@ -250,29 +250,6 @@ def _lock(path: pathlib.Path, refusal: str) -> Iterator[None]:
       yield
     finally:
       path.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
-  """A hidden name to write to, which becomes `path` at the end, on the disk; gone on an error."""
-  temporary = path.with_name(f'.{path.name}.part')
-  try:
-    yield temporary
-    with writing(path):
-      with open(temporary, 'rb') as file:
-        os.fsync(file.fileno())
-      os.replace(temporary, path)
-  finally:
-    temporary.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def writing(path: pathlib.Path) -> Iterator[None]:
-  """Makes what the system refuses, e.g. for want of space, an `InputError` that names `path`."""
-  try:
-    yield
-  except OSError as error:
-    raise InputError(f'{path}: cannot be written ({error.strerror})') from None
 
 
 @contextlib.contextmanager

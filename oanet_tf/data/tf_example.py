@@ -128,10 +128,21 @@ def decode(serialized: 'tf.Tensor') -> dict[str, 'tf.Tensor']:
   import tensorflow as tf
 
   parsed = _parse(serialized)
-  is_of_model_garden = parsed[SCHEMA_VERSION] == 0
-  height, width = (tf.cast(parsed[key], tf.int32) for key in (HEIGHT, WIDTH))
   image = tf.io.decode_image(parsed[IMAGE], channels=3, expand_animations=False)
   image.set_shape([None, None, 3])
+  return {**_decode_annotations(parsed), 'image': image}
+
+
+def decode_annotations(serialized: 'tf.Tensor') -> dict[str, 'tf.Tensor']:
+  """`decode` without `image`, which may be damaged then."""
+  return _decode_annotations(_parse(serialized))
+
+
+def _decode_annotations(parsed: dict[str, 'tf.Tensor']) -> dict[str, 'tf.Tensor']:
+  import tensorflow as tf
+
+  is_of_model_garden = parsed[SCHEMA_VERSION] == 0
+  height, width = (tf.cast(parsed[key], tf.int32) for key in (HEIGHT, WIDTH))
   index, segment_ids, segment_category_ids, segment_is_crowd = tf.cond(
     is_of_model_garden,
     lambda: model_garden_records.decode_segments(parsed[CATEGORY_MASK], parsed[INSTANCE_MASK]),
@@ -148,7 +159,6 @@ def decode(serialized: 'tf.Tensor') -> dict[str, 'tf.Tensor']:
     'source_id': parsed[SOURCE_ID],
     'height': height,
     'width': width,
-    'image': image,
     'segment_index': index,
     'segment_ids': segment_ids,
     'segment_category_ids': segment_category_ids,

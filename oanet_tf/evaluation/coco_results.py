@@ -5,7 +5,6 @@ The format is cocodataset.org/#format-results, which is also that of the annotat
 H, W height and width of an image, S segments.
 """
 
-import contextlib
 import json
 import operator
 import os
@@ -30,6 +29,7 @@ from oanet_tf.data.panoptic_map import (
   segment_positions,
 )
 from oanet_tf.errors import InputError
+from oanet_tf.files import replacing
 
 _TESTDEV_NAME = re.compile(r'panoptic_[^_]+_.+_results')
 # The zip format's first day: equal results make equal zips.
@@ -348,14 +348,3 @@ def _read_panoptic_png(annotation: Annotation) -> np.ndarray:
   if words is None:
     raise InputError(f'{annotation.name}: is {kind}, not PNG RGB, which codes segment ids')
   return (words & MAX_SEGMENT_ID).reshape(height, width)
-
-
-@contextlib.contextmanager
-def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
-  """A name to write to, which becomes `path` if all goes well and disappears if not."""
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-  try:
-    yield temporary
-    os.replace(temporary, path)
-  finally:
-    temporary.unlink(missing_ok=True)

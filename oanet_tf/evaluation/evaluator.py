@@ -11,7 +11,7 @@ import tensorflow as tf
 import tqdm
 
 from oanet_tf import config as config_lib
-from oanet_tf import inference
+from oanet_tf import files, inference
 from oanet_tf.class_prior import load_table
 from oanet_tf.data import input_pipeline, shard_files
 from oanet_tf.data.categories import PanopticCategories
@@ -21,7 +21,18 @@ from oanet_tf.evaluation.panoptic_quality import PanopticQuality
 from oanet_tf.evaluation.sampled_truth import sample_truth
 from oanet_tf.modeling.oanet import OANet
 from oanet_tf.modeling.scene import Truth
+from oanet_tf.modeling.srm_only import SRMOnly
 from oanet_tf.training.cluster import Cluster
+
+DETECTIONS = (
+  'detection_boxes',
+  'detection_scores',
+  'detection_classes',
+  'detection_masks',
+  'ranking_scores',
+)
+# Of a batch, what `SRMOnly` makes its detections of.
+ANNOTATIONS = ('gt_boxes', 'gt_classes', 'gt_masks', 'gt_scores', 'category_labels')
 
 
 class EvaluatedImage(NamedTuple):
@@ -34,6 +45,10 @@ class EvaluatedImage(NamedTuple):
     image: [A, B, 3] uint8 network input, with padding.
     image_info: [4, 2] float32.
     ranking_map: [h, w, T] float32 at the ranking module's stride of the network input.
+    detections: `detection_boxes`, `detection_scores`, `detection_classes`, `detection_masks` and
+      `ranking_scores` of the network's output.
+    stuff_labels: [H, W] int32, what the stuff branch alone says.
+    instance_masks: by fusion, [H, W] int32: 1 + index of the detection, 0 where there is none.
   """
 
   source_id: str
@@ -42,10 +57,13 @@ class EvaluatedImage(NamedTuple):
   image: np.ndarray
   image_info: np.ndarray
   ranking_map: np.ndarray
+  detections: dict[str, np.ndarray]
+  stuff_labels: np.ndarray
+  instance_masks: dict[str, np.ndarray]
 
 
 def evaluate(
-  model: OANet,
+  model: OANet | SRMOnly,
   task: config_lib.OANetTask,
   categories: PanopticCategories,
   methods: Sequence[str],
@@ -93,36 +111,46 @@ def evaluate(
   results = {method: score.result() for method, score in scores.items()}
   if output_dir and cluster.is_chief:
     output_dir.mkdir(parents=True, exist_ok=True)
-    (output_dir / 'results.json').write_text(json.dumps(results, indent=1) + '\n')
+    files.write_text(output_dir / 'results.json', json.dumps(results, indent=1) + '\n')
   return results
 
 
 def evaluated_images(
-  model: OANet,
+  model: OANet | SRMOnly,
   task: config_lib.OANetTask,
   categories: PanopticCategories,
   methods: Sequence[str],
   cluster: Cluster,
 ) -> Iterator[EvaluatedImage]:
   """This machine's images of the validation split, one by one."""
-
   class_prior = load_table(task.model.fusion.class_prior, categories, methods)
+  config = task.model
+  if task.mode == 'srm_only':
+    # Its stuff logits are the truth; where that is a thing, there is no stuff.
+    config = config.replace(fusion=config.fusion.replace(stuff_from='all'))
 
-  def replica_step(images: tf.Tensor, image_info: tf.Tensor, truth: Truth | None) -> dict:
+  def replica_step(
+    images: tf.Tensor, image_info: tf.Tensor, truth: Truth | None, labels: dict[str, tf.Tensor]
+  ) -> dict:
     canvas_size = tf.cast(tf.reduce_max(image_info[:, 0], axis=0), tf.int32)
     outputs, maps = inference.predict_panoptic(
-      model, task.model, methods, images, image_info, canvas_size, class_prior, truth
+      model, config, methods, images, image_info, canvas_size, class_prior, truth, labels
     )
-    return {'ranking_map': outputs['ranking_map'], 'maps': maps}
+    return {
+      'maps': maps,
+      **{key: outputs[key] for key in (*DETECTIONS, 'ranking_map', 'stuff_labels')},
+    }
 
   # Of what varies from batch to batch nothing is an argument, so there is one trace for each
   # orientation of the images.
   @tf.function(autograph=False)
-  def step(images: tf.Tensor, image_info: tf.Tensor, truth: Truth | None) -> dict:
-    return cluster.strategy.run(replica_step, args=(images, image_info, truth))
+  def step(
+    images: tf.Tensor, image_info: tf.Tensor, truth: Truth | None, labels: dict[str, tf.Tensor]
+  ) -> dict:
+    return cluster.strategy.run(replica_step, args=(images, image_info, truth, labels))
 
   with tqdm.tqdm(desc='evaluating', unit='image', leave=False) as progress:
-    for batches in _batches_of_replicas(task.validation_data, cluster):
+    for batches in _batches_of_replicas(task, categories, cluster):
       images, info = (
         _distribute(cluster, [batch[key] for batch in batches]) for key in ('image', 'image_info')
       )
@@ -131,7 +159,12 @@ def evaluated_images(
         stride = task.model.spatial_ranking.stride
         truths = [_sampled_truth(batch, stride, categories) for batch in batches]
         truth = Truth(*(_distribute(cluster, parts) for parts in zip(*truths, strict=True)))
-      results = step(images, info, truth)
+      labels = {
+        key: _distribute(cluster, [batch[key] for batch in batches])
+        for key in ANNOTATIONS
+        if key in batches[0]
+      }
+      results = step(images, info, truth, labels)
       for batch, result in zip(batches, _local(cluster.strategy, results), strict=True):
         for image in unbatch({**batch, **result}):
           if not image['is_repeated']:
@@ -148,7 +181,7 @@ def _sampled_truth(
 
 
 def _batches_of_replicas(
-  data: config_lib.Data, cluster: Cluster
+  task: config_lib.OANetTask, categories: PanopticCategories, cluster: Cluster
 ) -> Iterator[list[dict[str, tf.Tensor]]]:
   """For each step the batches of this machine's replicas.
 
@@ -158,9 +191,9 @@ def _batches_of_replicas(
   context = tf.distribute.InputContext(
     cluster.num_workers, cluster.index, cluster.strategy.num_replicas_in_sync
   )
-  batches = iter(input_pipeline.evaluation_dataset(data, context))
+  batches = iter(input_pipeline.evaluation_input(task, categories, context))
   while True:
-    with shard_files.named_errors(data.input_path):
+    with shard_files.named_errors(task.validation_data.input_path):
       step = [batch for _ in range(cluster.num_local_replicas) if (batch := next(batches, None))]
     if not step:
       return
@@ -203,6 +236,7 @@ def named_scores(results: Mapping[str, dict]) -> dict[str, float]:
 
 def _evaluated(image: dict, categories: PanopticCategories) -> EvaluatedImage:
   truth = truth_of(image)
+  height, width = truth.segment_map.shape
   return EvaluatedImage(
     source_id=image['source_id'].decode(),
     truth=truth,
@@ -213,6 +247,9 @@ def _evaluated(image: dict, categories: PanopticCategories) -> EvaluatedImage:
     image=image['image'],
     image_info=image['image_info'],
     ranking_map=image['ranking_map'],
+    detections={key: image[key] for key in DETECTIONS},
+    stuff_labels=image['stuff_labels'][:height, :width],
+    instance_masks={method: masks[1][:height, :width] for method, masks in image['maps'].items()},
   )
 
 

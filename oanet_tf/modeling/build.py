@@ -18,13 +18,40 @@ from oanet_tf.errors import InputError
 from oanet_tf.modeling.keras_resnet import KerasResNet
 from oanet_tf.modeling.oanet import OANet
 from oanet_tf.modeling.roi_sampling import ROISampler
-from oanet_tf.modeling.spatial_ranking import SpatialRankingModule
+from oanet_tf.modeling.spatial_ranking import InstanceRanker, SpatialRankingModule
+from oanet_tf.modeling.srm_only import SRMOnly
 from oanet_tf.modeling.stuff_head import StuffHead
 
 # The stuff branch uses P2–P5 (Figure 3); coarser levels serve the RPN alone.
 COARSEST_STUFF_LEVEL = 5
 # Half precision cannot tell neighbouring pixels of a large image apart.
 BOXES_IN_FLOAT32 = {'dtype': 'float32'}
+
+
+def build_network(
+  task: config_lib.OANetTask, categories: PanopticCategories, l2_weight_decay: float = 0.0
+) -> OANet | SRMOnly:
+  """What the task's mode trains: the whole network, or the spatial ranking module alone.
+
+  Args:
+    task: gives mode and model.
+    categories, l2_weight_decay: of `build_oanet`.
+
+  Raises:
+    InputError: as `build_oanet`.
+  """
+  build = build_srm_only if task.mode == 'srm_only' else build_oanet
+  return build(task.model, categories, l2_weight_decay)
+
+
+def build_srm_only(
+  config: config_lib.OANet, categories: PanopticCategories, l2_weight_decay: float = 0.0
+) -> SRMOnly:
+  """The spatial ranking module alone, with its variables made; arguments as `build_oanet`'s."""
+  _check_categories(categories)
+  ranker = _build_ranker(config, categories, _regularizer(l2_weight_decay))
+  ranker.module(tf.zeros([1, 1, 1, categories.num_things]))
+  return SRMOnly(ranker=ranker, num_things=categories.num_things, num_stuff=categories.num_stuff)
 
 
 def build_oanet(
@@ -40,9 +67,8 @@ def build_oanet(
   Raises:
     InputError: if the dataset has no thing category, or there is no backbone of that depth.
   """
-  if not categories.num_things:
-    raise InputError('the dataset has no thing category, which OANet needs')
-  regularizer = tf_keras.regularizers.l2(l2_weight_decay / 2.0) if l2_weight_decay else None
+  _check_categories(categories)
+  regularizer = _regularizer(l2_weight_decay)
   norm = config.norm_activation.replace(use_sync_bn=config.batch_norm == 'sync')
   # The decoder's factory reads it from there.
   config = config.replace(norm_activation=norm)
@@ -117,23 +143,44 @@ def build_oanet(
       group_norm=config.stuff_head.group_norm,
       kernel_regularizer=regularizer,
     ),
-    spatial_ranking=SpatialRankingModule(
-      num_things=categories.num_things,
-      convolution=config.spatial_ranking.convolution,
-      kernel_regularizer=regularizer,
-    ),
+    ranker=_build_ranker(config, categories, regularizer),
     num_things=categories.num_things,
     num_stuff=categories.num_stuff,
-    ranking_stride=config.spatial_ranking.stride,
-    scored_pixels=config.spatial_ranking.scored_pixels,
-    score_threshold=config.fusion.score_threshold,
-    mask_threshold=config.fusion.mask_threshold,
   )
   _make_variables(model, size=2 ** (config.max_level + 1))
   if config.batch_norm == 'frozen':
     # Only now: the Model Garden's heads make their layers when they are first called.
     _freeze_batch_norm(model)
   return model
+
+
+def _check_categories(categories: PanopticCategories) -> None:
+  if not categories.num_things:
+    raise InputError('the dataset has no thing category, which OANet needs')
+
+
+def _regularizer(l2_weight_decay: float) -> tf_keras.regularizers.Regularizer | None:
+  return tf_keras.regularizers.l2(l2_weight_decay / 2.0) if l2_weight_decay else None
+
+
+def _build_ranker(
+  config: config_lib.OANet,
+  categories: PanopticCategories,
+  regularizer: tf_keras.regularizers.Regularizer | None,
+) -> InstanceRanker:
+  module = SpatialRankingModule(
+    num_things=categories.num_things,
+    convolution=config.spatial_ranking.convolution,
+    kernel_regularizer=regularizer,
+  )
+  return InstanceRanker(
+    module,
+    num_things=categories.num_things,
+    stride=config.spatial_ranking.stride,
+    scored_pixels=config.spatial_ranking.scored_pixels,
+    score_threshold=config.fusion.score_threshold,
+    mask_threshold=config.fusion.mask_threshold,
+  )
 
 
 def _without(options: dict, *keys: str) -> dict:

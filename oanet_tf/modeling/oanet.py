@@ -9,9 +9,8 @@ from official.vision.ops import anchor, box_ops, preprocess_ops
 
 from oanet_tf.data.anchor_targets import rpn_targets, within_crowd
 from oanet_tf.data.preprocess import NO_INSTANCE
-from oanet_tf.modeling.mask_paste import paste_masks
 from oanet_tf.modeling.roi_sampling import ROISampler
-from oanet_tf.modeling.spatial_ranking import conflicting_pixels, instance_tensor, ranking_scores
+from oanet_tf.modeling.spatial_ranking import InstanceRanker
 
 Features = dict[str, tf.Tensor]
 
@@ -44,13 +43,9 @@ class OANet(tf_keras.Model):
     mask_roi_aligner: tf_keras.layers.Layer,
     mask_head: tf_keras.layers.Layer,
     stuff_head: tf_keras.layers.Layer,
-    spatial_ranking: tf_keras.layers.Layer,
+    ranker: InstanceRanker,
     num_things: int,
     num_stuff: int,
-    ranking_stride: int,
-    scored_pixels: str,
-    score_threshold: float,
-    mask_threshold: float,
   ):
     """Takes the parts.
 
@@ -61,12 +56,8 @@ class OANet(tf_keras.Model):
       rpn_head, roi_generator, roi_sampler, roi_aligner, detection_head, detection_generator,
         mask_sampler, mask_roi_aligner, mask_head: parts of Mask R-CNN.
       stuff_head: features by level -> logits.
-      spatial_ranking: instance tensor -> ranking logits.
+      ranker: of instances, with the spatial ranking module.
       num_things, num_stuff: T and S.
-      ranking_stride: of the instance tensor.
-      scored_pixels: 'all' of a mask, or the 'conflicting' ones, give an instance's ranking score.
-      score_threshold, mask_threshold: which detections, and which of their pixels, the instance
-        tensor shows in inference.
     """
     super().__init__(name='oanet')
     self.backbone = backbone
@@ -82,15 +73,12 @@ class OANet(tf_keras.Model):
     self.mask_roi_aligner = mask_roi_aligner
     self.mask_head = mask_head
     self.stuff_head = stuff_head
-    self.spatial_ranking = spatial_ranking
+    self.spatial_ranking = ranker.module
     self.num_things = num_things
     self.num_stuff = num_stuff
     self._anchors = anchors
     self._sample_rois = roi_sampler
-    self._ranking_stride = ranking_stride
-    self._scored_pixels = scored_pixels
-    self._score_threshold = score_threshold
-    self._mask_threshold = mask_threshold
+    self._ranker = ranker
 
   def call(
     self,
@@ -134,10 +122,10 @@ class OANet(tf_keras.Model):
         self._anchors(images.shape[1:3]),
       )
       outputs.update(self._instance_training(features, proposals, labels))
-      outputs.update(self._ranking_training(images, labels))
+      outputs.update(self._ranker.in_training(images, labels))
       return outputs
     outputs = self._detect(features, proposals, image_info)
-    outputs.update(self._rank(images, outputs))
+    outputs.update(self._ranker.in_inference(images, outputs))
     outputs['stuff_logits'] = stuff_logits
     return outputs
 
@@ -190,12 +178,6 @@ class OANet(tf_keras.Model):
       'mask_targets': tf.stop_gradient(mask_targets),
     }
 
-  def _ranking_training(self, images: tf.Tensor, labels: Features) -> dict[str, tf.Tensor]:
-    """The ranking of the true instances, whose masks overlap."""
-    masks = self._on_ranking_canvas(images, labels['gt_masks'], labels['gt_boxes'])
-    tensor = instance_tensor(masks, labels['gt_classes'], self.num_things)
-    return {'instance_tensor': tensor, 'ranking_logits': self.spatial_ranking(tensor)}
-
   def _detect(
     self, features: Features, proposals: tf.Tensor, image_info: tf.Tensor
   ) -> dict[str, tf.Tensor]:
@@ -215,29 +197,6 @@ class OANet(tf_keras.Model):
       ]
     )
     return {**detections, 'detection_masks': tf.sigmoid(tf.cast(masks, tf.float32))}
-
-  def _rank(self, images: tf.Tensor, detections: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    """The ranking of the detected instances (Eq. 3)."""
-    classes = detections['detection_classes']
-    masks = self._on_ranking_canvas(
-      images, detections['detection_masks'], detections['detection_boxes']
-    )
-    shown = detections['detection_scores'] >= self._score_threshold
-    masks *= tf.cast(shown, tf.float32)[..., None, None]
-    tensor = instance_tensor(masks, classes, self.num_things)
-    ranking_map = tf.nn.softmax(self.spatial_ranking(tensor))
-    if self._scored_pixels == 'conflicting':
-      masks = conflicting_pixels(masks, tensor)
-    return {
-      'ranking_map': ranking_map,
-      'ranking_scores': ranking_scores(ranking_map, masks, classes),
-    }
-
-  def _on_ranking_canvas(self, images: tf.Tensor, masks: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
-    """[B, N, h, w] float32 in {0, 1}, at the ranking module's stride."""
-    height, width = (side // self._ranking_stride for side in images.shape[1:3])
-    pasted = paste_masks(masks, boxes / self._ranking_stride, height, width)
-    return tf.cast(pasted >= self._mask_threshold, tf.float32)
 
 
 def normalize(images: tf.Tensor, image_info: tf.Tensor) -> tf.Tensor:

@@ -5,6 +5,8 @@
 import tensorflow as tf
 import tf_keras
 
+from oanet_tf.modeling.mask_paste import paste_masks
+
 CONVOLUTIONS = {
   '1x1': [(1, 1)],
   '3x3': [(3, 3)],
@@ -50,6 +52,83 @@ class SpatialRankingModule(tf_keras.layers.Layer):
     for convolution in self._convolutions:
       x = convolution(x)
     return tf.cast(x, tf.float32)
+
+
+class InstanceRanker:
+  """From instances in their boxes to what the module says of them."""
+
+  def __init__(
+    self,
+    module: SpatialRankingModule,
+    *,
+    num_things: int,
+    stride: int,
+    scored_pixels: str,
+    score_threshold: float,
+    mask_threshold: float,
+  ):
+    """Takes the module, and how instances are laid out for it.
+
+    Args:
+      module: instance tensor -> ranking logits.
+      num_things: T.
+      stride: of the instance tensor, relative to the network input.
+      scored_pixels: 'all' of a mask, or the 'conflicting' ones, give an instance's ranking score.
+      score_threshold, mask_threshold: which detections, and which of their pixels, the instance
+        tensor shows in inference.
+    """
+    self.module = module
+    self._num_things = num_things
+    self._stride = stride
+    self._scored_pixels = scored_pixels
+    self._score_threshold = score_threshold
+    self._mask_threshold = mask_threshold
+
+  def in_training(self, images: tf.Tensor, labels: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """The ranking of the true instances, whose masks overlap.
+
+    Args:
+      images: [B, H, W, 3], of which only the size matters.
+      labels: `data.preprocess.training_steps`' examples.
+
+    Returns:
+      `instance_tensor` and `ranking_logits` [B, h, w, T].
+    """
+    masks = self._on_canvas(images, labels['gt_masks'], labels['gt_boxes'])
+    tensor = instance_tensor(masks, labels['gt_classes'], self._num_things)
+    return {'instance_tensor': tensor, 'ranking_logits': self.module(tensor)}
+
+  def in_inference(
+    self, images: tf.Tensor, detections: dict[str, tf.Tensor]
+  ) -> dict[str, tf.Tensor]:
+    """The ranking of the detected instances (Eq. 3).
+
+    Args:
+      images: [B, H, W, 3], of which only the size matters.
+      detections: `detection_masks`, `detection_boxes`, `detection_classes` and `detection_scores`
+        of `OANet`.
+
+    Returns:
+      `ranking_map` [B, h, w, T] and `ranking_scores` [B, N].
+    """
+    classes = detections['detection_classes']
+    masks = self._on_canvas(images, detections['detection_masks'], detections['detection_boxes'])
+    shown = detections['detection_scores'] >= self._score_threshold
+    masks *= tf.cast(shown, tf.float32)[..., None, None]
+    tensor = instance_tensor(masks, classes, self._num_things)
+    ranking_map = tf.nn.softmax(self.module(tensor))
+    if self._scored_pixels == 'conflicting':
+      masks = conflicting_pixels(masks, tensor)
+    return {
+      'ranking_map': ranking_map,
+      'ranking_scores': ranking_scores(ranking_map, masks, classes),
+    }
+
+  def _on_canvas(self, images: tf.Tensor, masks: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
+    """[B, N, h, w] float32 in {0, 1}, at the module's stride."""
+    height, width = (side // self._stride for side in images.shape[1:3])
+    pasted = paste_masks(masks, boxes / self._stride, height, width)
+    return tf.cast(pasted >= self._mask_threshold, tf.float32)
 
 
 def instance_tensor(masks: tf.Tensor, classes: tf.Tensor, num_things: int) -> tf.Tensor:

@@ -2,11 +2,12 @@
 
 import json
 import logging
-import os
 import pathlib
 import re
 
 import tensorflow as tf
+
+from oanet_tf import files
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ class BestCheckpoint:
     manager = tf.train.CheckpointManager(checkpoint, str(self._folder), 1, checkpoint_name=PREFIX)
     manager.save(checkpoint_number=step)
     best = {'step': step, 'metric': self._metric, 'value': self._value}
-    _write_atomically(self._folder / BEST_FILE, json.dumps(best, indent=1) + '\n')
+    files.write_text(self._folder / BEST_FILE, json.dumps(best, indent=1) + '\n')
 
 
 def _read_best(path: pathlib.Path, metric: str) -> float | None:
@@ -79,9 +80,3 @@ def _read_best(path: pathlib.Path, metric: str) -> float | None:
     return None
   best = json.loads(path.read_text())
   return best['value'] if best['metric'] == metric else None
-
-
-def _write_atomically(path: pathlib.Path, text: str) -> None:
-  temporary = path.with_name(f'.{path.name}.partial')
-  temporary.write_text(text)
-  os.replace(temporary, path)

@@ -36,6 +36,8 @@ class Interruption:
   def at_once(self) -> Iterator[None]:
     """Within, a signal raises `Interrupted`: there is nothing to be saved first."""
     self._at_once = True
+    if self.received:
+      raise Interrupted
     try:
       yield
     finally:

@@ -2,7 +2,6 @@
 
 import collections
 import json
-import os
 import pathlib
 import time
 from collections.abc import Mapping
@@ -10,6 +9,8 @@ from collections.abc import Mapping
 import numpy as np
 import tensorflow as tf
 import tqdm
+
+from oanet_tf import files
 
 METRICS_FILE = 'metrics.jsonl'
 # What the terminal's line leaves to TensorBoard.
@@ -117,6 +118,4 @@ def _drop_later(path: pathlib.Path, step: int) -> None:
       continue  # A process that was killed while it wrote leaves half a line.
     if record['step'] <= step:
       kept.append(line + '\n')
-  temporary = path.with_name(f'.{path.name}.partial')
-  temporary.write_text(''.join(kept))
-  os.replace(temporary, path)
+  files.write_text(path, ''.join(kept))

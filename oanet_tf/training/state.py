@@ -10,11 +10,13 @@ import tensorflow as tf
 from official.core import config_definitions
 from official.modeling.optimization import ema_optimizer
 
+from oanet_tf import config as config_lib
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.errors import InputError
 from oanet_tf.initialization import load_initial_weights
-from oanet_tf.modeling.build import build_oanet
+from oanet_tf.modeling.build import build_network
 from oanet_tf.modeling.oanet import OANet
+from oanet_tf.modeling.srm_only import SRMOnly
 from oanet_tf.training import checkpoints
 from oanet_tf.training.cluster import Cluster
 from oanet_tf.training.optimizer import (
@@ -42,7 +44,7 @@ class State:
     folder: the model folder; on machines that are not the chief, one that is thrown away.
   """
 
-  model: OANet
+  model: OANet | SRMOnly
   optimizer: Optimizer
   learning_rate: ScaledLearningRate
   positions: tf.Variable
@@ -67,7 +69,7 @@ def create_state(
     InputError: if machines find different checkpoints, or `init_checkpoint` does not fit.
   """
   with cluster.strategy.scope():
-    model = build_oanet(config.task.model, categories, config.task.losses.l2_weight_decay)
+    model = build_network(config.task, categories, config.task.losses.l2_weight_decay)
     learning_rate = build_learning_rate(config)
     optimizer = build_optimizer(config, learning_rate)
     if isinstance(optimizer, ema_optimizer.ExponentialMovingAverage):
@@ -103,7 +105,7 @@ def save(state: State, cluster: Cluster) -> None:
   state.manager.save(checkpoint_number=state.step)
 
 
-def share_statistics(model: OANet, cluster: Cluster) -> None:
+def share_statistics(model: OANet | SRMOnly, cluster: Cluster) -> None:
   """Gives all replicas the means of the statistics that each has gathered for itself."""
   if cluster.strategy.num_replicas_in_sync == 1:
     return
@@ -130,24 +132,30 @@ def _restore(
   path = checkpoints.newest_readable(model_dir)
   if path:
     try:
-      state.checkpoint.restore(path).assert_existing_objects_matched()
+      # An optimizer makes some of its numbers only when it is first used.
+      state.checkpoint.restore(path).assert_existing_objects_matched().expect_partial()
     except (AssertionError, ValueError) as error:
       raise InputError(
         f'{path}: does not fit the configuration ({str(error).splitlines()[0]}); go on with the '
         'settings it was made with, or take another model_dir'
       ) from None
     log.info('resumed from %s', path)
-  elif config.task.init_checkpoint:
-    load_initial_weights(
-      state.model, config.task.init_checkpoint, config.task.init_checkpoint_modules
-    )
-  elif config.task.model.batch_norm == 'frozen':
-    log.warning(
-      'batch norm is frozen but there is no task.init_checkpoint: the backbone starts from random '
-      'weights without normalisation; give a checkpoint, or task.model.batch_norm=plain'
-    )
+  else:
+    _initialize(state.model, config.task)
   _check_agreement(state, model_dir, cluster)
   _fit_positions(state, cluster)
+
+
+def _initialize(model: OANet | SRMOnly, task: config_lib.OANetTask) -> None:
+  loaded = {}
+  if task.init_checkpoint:
+    loaded = load_initial_weights(model, task.init_checkpoint, task.init_checkpoint_modules)
+  has_backbone = 'backbone' in loaded and loaded['backbone'].loaded
+  if task.mode == 'panoptic' and task.model.batch_norm == 'frozen' and not has_backbone:
+    log.warning(
+      'batch norm is frozen but no task.init_checkpoint has a backbone: it starts from random '
+      'weights without normalisation; give a checkpoint, or task.model.batch_norm=plain'
+    )
 
 
 def _check_agreement(state: State, model_dir: pathlib.Path, cluster: Cluster) -> None:

@@ -8,6 +8,7 @@ import tf_keras
 from oanet_tf import config as config_lib
 from oanet_tf import losses
 from oanet_tf.modeling.oanet import OANet
+from oanet_tf.modeling.srm_only import SRMOnly
 from oanet_tf.training.optimizer import Optimizer
 
 Batch = dict[str, tf.Tensor]
@@ -25,7 +26,7 @@ class TrainStep:
     self,
     task: config_lib.OANetTask,
     strategy: tf.distribute.Strategy,
-    model: OANet,
+    model: OANet | SRMOnly,
     optimizer: Optimizer,
     num_parts: int = 1,
   ):
@@ -54,7 +55,8 @@ class TrainStep:
 
     Args:
       parts: of the step's batch, distributed over the replicas.
-      with_gradient_norms: adds `gradient_norm/instance` and `gradient_norm/stuff`.
+      with_gradient_norms: adds `gradient_norm/instance` and `gradient_norm/stuff`; of the whole
+        network alone.
 
     Returns:
       Scalar losses, `loss` their weighted sum with weight decay; means over parts and replicas.
@@ -77,7 +79,8 @@ class TrainStep:
       objective = scalars['loss'] / tf.distribute.get_strategy().num_replicas_in_sync
       if scaled:
         objective = optimizer.get_scaled_loss(objective)
-      instance_loss = tf.add_n([scalars[name] for name in losses.INSTANCE_LOSSES])
+      if with_gradient_norms:
+        instance_loss = tf.add_n([scalars[name] for name in losses.INSTANCE_LOSSES])
     gradients = tape.gradient(
       objective, model.trainable_variables, unconnected_gradients=tf.UnconnectedGradients.ZERO
     )
@@ -88,14 +91,17 @@ class TrainStep:
     return scalars, optimizer.get_unscaled_gradients(gradients) if scaled else gradients
 
   def _losses(self, outputs: dict[str, tf.Tensor], batch: Batch) -> Scalars:
-    scalars = losses.oanet_losses(
-      outputs,
-      batch,
-      self._task.losses,
-      num_things=self._model.num_things,
-      object_context=self._task.model.stuff_head.object_context,
-      rpn_batch_size_per_im=self._task.train_data.rpn_batch_size_per_im,
-    )
+    if self._task.mode == 'srm_only':
+      scalars = losses.srm_only_losses(outputs, batch)
+    else:
+      scalars = losses.oanet_losses(
+        outputs,
+        batch,
+        self._task.losses,
+        num_things=self._model.num_things,
+        object_context=self._task.model.stuff_head.object_context,
+        rpn_batch_size_per_im=self._task.train_data.rpn_batch_size_per_im,
+      )
     decay = tf.add_n(self._model.losses) if self._model.losses else tf.constant(0.0)
     return {'loss': scalars.pop('loss') + decay, **scalars, 'loss_weight_decay': decay}
 

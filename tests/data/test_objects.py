@@ -2,7 +2,7 @@ import contextlib
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pycocotools import mask as coco_mask
@@ -205,6 +205,7 @@ def test_malformed_segmentations(malformed, fact):
 
 
 @given(st.text(max_size=30))
+@settings(max_examples=50)
 def test_any_text_as_rle_is_a_mask_or_a_value_error(text):
   with contextlib.suppress(ValueError):
     assert instance_mask({'counts': text, 'size': [4, 5]}, 4, 5).shape == (4, 5)

@@ -36,3 +36,10 @@ def test_without_a_signal_the_handlers_are_put_back():
   with Interruption():
     pass
   assert before == [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+
+
+def test_a_signal_of_just_before_acts_there_too():
+  with Interruption() as interruption:
+    os.kill(os.getpid(), signal.SIGTERM)
+    with pytest.raises(Interrupted), interruption.at_once():
+      pytest.fail('has gone in')

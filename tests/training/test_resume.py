@@ -12,8 +12,8 @@ from oanet_tf.data import preprocess
 from oanet_tf.errors import InputError
 from tests import end_to_end
 
-STEPS = 12
-STOP = 6
+STEPS = 20
+STOP = 10
 
 
 @pytest.fixture(scope='module')

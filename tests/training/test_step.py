@@ -23,6 +23,8 @@ BATCHES = {
   'nothing at all': (VOID, VOID, VOID, VOID),
 }
 
+IN_EVERY_RUN = ('things everywhere', 'a replica without instance', 'a replica of nothing but void')
+
 
 def losses_of(results):
   return {name: float(value) for name, value in results.items()}
@@ -54,7 +56,9 @@ def assert_close(variables, others, tolerance):
     )
 
 
-@pytest.mark.parametrize('name', BATCHES)
+@pytest.mark.parametrize(
+  'name', [pytest.param(n, marks=() if n in IN_EVERY_RUN else pytest.mark.slow) for n in BATCHES]
+)
 def test_two_replicas_are_one(name, one_and_two):
   """Losses, weights, and momenta, which are sums of gradients."""
   one, two = one_and_two
@@ -84,6 +88,7 @@ def test_the_norm_that_is_clipped_is_of_the_whole_batch(one_and_two):
     assert norm == pytest.approx(rate * CLIP_NORM, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_parts_of_a_batch_give_the_mean_of_their_gradients(categories):
   """Two parts, one step: w - rate × (g1 + g2) / 2, from steps on each part alone."""
   accumulated = Trained(
@@ -110,6 +115,7 @@ def test_parts_of_a_batch_give_the_mean_of_their_gradients(categories):
       np.testing.assert_allclose(result, (first + second) / 2, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_gradient_norms_by_branch(categories):
   trained = Trained(small_model.small_experiment(FROZEN), categories, ONE)
   void = losses_of(trained.step([trained.batch(VOID, VOID)], with_gradient_norms=True))
@@ -129,12 +135,10 @@ SETTINGS = {
   'accumulation': 'trainer.gradient_accumulation_steps=2',
   'moving average': 'trainer.optimizer_config.ema.average_decay=0.9',
 }
-IN_EVERY_RUN = ('bfloat16', 'moving average')
 
 
-@pytest.mark.parametrize(
-  'name', [pytest.param(n, marks=() if n in IN_EVERY_RUN else pytest.mark.slow) for n in SETTINGS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('name', SETTINGS)
 def test_five_finite_steps_with(name, categories):
   config = small_model.small_experiment(SETTINGS[name])
   cluster_lib.configure(config.runtime)
