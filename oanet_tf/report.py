@@ -91,8 +91,8 @@ def write_report(
   by_gain = sorted(range(len(comparisons)), key=lambda i: -comparisons[i].gain)
   gains = [i for i in by_gain if comparisons[i].gain > 0][:num_pictures]
   losses = [i for i in reversed(by_gain) if comparisons[i].gain < 0][:num_pictures]
-  chosen = tqdm.tqdm(gains + losses, desc='drawing', unit='image', file=sys.stderr)
-  articles = [gallery.article(evaluation, i, comparisons[i]) for i in chosen]
+  with tqdm.tqdm(gains + losses, desc='drawing', unit='image', file=sys.stderr) as chosen:
+    articles = [gallery.article(evaluation, i, comparisons[i]) for i in chosen]
   content = page.render(evaluation, comparisons, articles[: len(gains)], articles[len(gains) :])
   _write(output, content)
 

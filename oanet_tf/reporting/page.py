@@ -127,6 +127,7 @@ def _pictures(evaluation: Evaluation, articles: Sequence[str], comparative: str)
     f'Images in which {second} is {comparative} than {first}, by PQ of the image alone: the mean '
     'over the categories that it has. Instances are numbered by their detection scores, by which '
     'the heuristic orders them; SRM orders them by their ranking scores. Bold: one fusion hides '
-    'over a tenth of what the other shows. The ranking map tells which category belongs on top, the paler the less surely.'
+    'over a tenth of what the other shows. The ranking map tells which category belongs on top; '
+    'the paler, the less surely.'
   )
   return '\n'.join([f'<p class="how">{how}</p>', *articles])
