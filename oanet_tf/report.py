@@ -88,13 +88,18 @@ def write_report(
 
   evaluation = read_evaluation(results, compared)
   comparisons = compare_images(evaluation) if evaluation.details is not None else []
-  by_gain = sorted(range(len(comparisons)), key=lambda i: -comparisons[i].gain)
-  gains = [i for i in by_gain if comparisons[i].gain > 0][:num_pictures]
-  losses = [i for i in reversed(by_gain) if comparisons[i].gain < 0][:num_pictures]
+  gains = _largest([one.gain for one in comparisons], num_pictures)
+  losses = _largest([-one.gain for one in comparisons], num_pictures)
   with tqdm.tqdm(gains + losses, desc='drawing', unit='image', file=sys.stderr) as chosen:
     articles = [gallery.article(evaluation, i, comparisons[i]) for i in chosen]
   content = page.render(evaluation, comparisons, articles[: len(gains)], articles[len(gains) :])
   _write(output, content)
+
+
+def _largest(gains: Sequence[float], number: int) -> list[int]:
+  """Places of the largest gains above 0, of equal ones the first."""
+  places = [i for i, gain in enumerate(gains) if gain > 0]
+  return sorted(places, key=lambda i: -gains[i])[:number]
 
 
 def compare_images(evaluation: 'Evaluation') -> list['ImageComparison']:

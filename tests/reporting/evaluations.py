@@ -53,7 +53,7 @@ def evaluated_image(number, categories):
   """
   rng = np.random.default_rng(number)
   y, x = rng.integers(0, 6, 2)
-  person, tie = rectangle(4 + y, 8 + x, 44, 34 + x), rectangle(14 + y, 18 + x, 34 + y, 24 + x)
+  person, tie = rectangle(4 + y, 8 + x, 40 + y, 34 + x), rectangle(14 + y, 18 + x, 34 + y, 24 + x)
   if number % 3 == 0:
     tie = np.roll(tie, 22, axis=1)
   sky = (SKY, np.ones([HEIGHT, WIDTH], bool))
