@@ -103,7 +103,8 @@ class Browser:
     while b'\0' not in self._buffer:
       assert select.select([self._from], [], [], _SECONDS)[0], 'the browser does not answer'
       chunk = os.read(self._from, 1 << 20)
-      assert chunk, 'the browser has ended'
+      if not chunk:
+        raise EOFError('the browser has ended')
       self._buffer += chunk
     line, self._buffer = self._buffer.split(b'\0', 1)
     message = json.loads(line)
