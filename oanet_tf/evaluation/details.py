@@ -1,0 +1,266 @@
+"""What a report shows of an evaluation beyond its scores: `details/` in the evaluation's folder.
+
+  truth.json, truth/*.png    the true segments in COCO's panoptic format, crowds included
+  pictures/*.jpg             the images, at most 640 pixels high and wide
+  ranking_maps/*.png         the ranking module's likeliest category, and how likely
+  detections.json            each image's detections that took part in the merge
+
+The files of an image have the stem of its predictions' PNG.
+"""
+
+# H, W height and width of an image, A, B of the network input, h, w of the ranking map, N
+# detections, T thing categories.
+
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from oanet_tf.data.categories import PanopticCategories
+from oanet_tf.data.json_file import read_json_object
+from oanet_tf.data.panoptic_map import PanopticSegmentation
+from oanet_tf.data.pictures import read_picture
+from oanet_tf.errors import InputError
+from oanet_tf.evaluation.coco_results import (
+  Annotation,
+  PanopticResultsWriter,
+  coco_image_id,
+  read_annotations,
+)
+
+if TYPE_CHECKING:
+  # Loads TensorFlow, which a report does without.
+  from oanet_tf.evaluation.evaluator import EvaluatedImage
+
+FOLDER = 'details'
+# What a screen shows of it; pictures of this size take some 60 kB.
+LARGEST_SIDE = 640
+_JPEG_QUALITY = 85
+
+
+class Detection(NamedTuple):
+  """A detected instance.
+
+  Attributes:
+    category_id: the dataset's.
+    detection_score: in [0, 1].
+    ranking_score: of Eq. 3, in [0, 1].
+    segment_ids: fusion -> its segment's id there; fusions that hide it are left out.
+  """
+
+  category_id: int
+  detection_score: float
+  ranking_score: float
+  segment_ids: Mapping[str, int]
+
+
+class DetailsWriter:
+  """Writes the details of images, one after the other.
+
+  All stays in a hidden folder until `close`, so that details appear whole: after an exception in
+  the `with` block there are no new files, and older ones are as they were.
+
+    with DetailsWriter(output_dir, categories, score_threshold=0.5) as details:
+      evaluate(…, look_at=details.add)
+  """
+
+  def __init__(
+    self, output_dir: str | pathlib.Path, categories: PanopticCategories, score_threshold: float
+  ):
+    """Makes the hidden folder.
+
+    Args:
+      output_dir: the evaluation's.
+      categories: of the dataset.
+      score_threshold: detections with a lower score, which no fusion uses, are left out.
+    """
+    self._folder = pathlib.Path(output_dir) / FOLDER
+    self._staging = self._folder.with_name(f'.{FOLDER}.{os.getpid()}')
+    self._categories = categories
+    self._score_threshold = score_threshold
+    self._detections = []
+    # A process that was killed may have had the same number.
+    shutil.rmtree(self._staging, ignore_errors=True)
+    for name in ('pictures', 'ranking_maps'):
+      (self._staging / name).mkdir(parents=True)
+    self._truth = _TruthWriter(self._staging, 'truth', categories)
+
+  def add(self, image: 'EvaluatedImage') -> None:
+    """Adds an image.
+
+    Args:
+      image: besides what every evaluated image has, `detections`, a dict of [N] arrays
+        `detection_scores`, `detection_classes` and `ranking_scores`; and `instance_masks`, fusion
+        -> [H, W] int, of which 1 + n is where detection n is seen and 0 where none is, as
+        `fusion.Panoptic.instance_mask`.
+
+    Raises:
+      InputError: if an image of this name was added before.
+    """
+    stem = pathlib.PurePath(f'{image.source_id}.png').stem
+    self._truth.write(image.source_id, f'{stem}.png', image.truth)
+    picture = _within_picture(image.image, image.image_info, image.image.shape[:2])
+    picture = Image.fromarray(picture)
+    picture.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.BICUBIC)
+    picture.save(self._staging / 'pictures' / f'{stem}.jpg', quality=_JPEG_QUALITY)
+    ranking_map = _within_picture(image.ranking_map, image.image_info, image.image.shape[:2])
+    coded = Image.fromarray(encode_ranking_map(ranking_map))
+    coded.save(self._staging / 'ranking_maps' / f'{stem}.png')
+    detections = [one._asdict() for one in self._detections_of(image)]
+    self._detections.append({'image_id': coco_image_id(image.source_id), 'detections': detections})
+
+  def _detections_of(self, image: 'EvaluatedImage') -> list[Detection]:
+    values = image.detections
+    kept = values['detection_classes'] > 0
+    kept &= values['detection_scores'] >= self._score_threshold
+    ids = self._categories.id_of_label_table()[values['detection_classes']]
+    segment_ids = {
+      fusion: _segment_of_instance(mask, image.predictions[fusion])
+      for fusion, mask in image.instance_masks.items()
+    }
+    return [
+      Detection(
+        int(ids[n]),
+        round(float(values['detection_scores'][n]), 4),
+        round(float(values['ranking_scores'][n]), 4),
+        {fusion: ids_of[n + 1] for fusion, ids_of in segment_ids.items() if n + 1 in ids_of},
+      )
+      for n in np.flatnonzero(kept)
+    ]
+
+  def close(self) -> None:
+    """Puts the details in place of older ones. To be called once."""
+    self._truth.close()
+    content = json.dumps({'images': self._detections})
+    (self._staging / 'detections.json').write_text(content, encoding='utf-8')
+    if self._folder.exists():
+      shutil.rmtree(self._folder)
+    os.replace(self._staging, self._folder)
+
+  def __enter__(self) -> 'DetailsWriter':
+    return self
+
+  def __exit__(self, exception_type: type | None, *_: object) -> None:
+    try:
+      if exception_type is None:
+        self.close()
+    finally:
+      shutil.rmtree(self._staging, ignore_errors=True)
+
+
+class _TruthWriter(PanopticResultsWriter):
+  """As that of results, but crowds stay crowds."""
+
+  def write(self, image_id: int | str, file_name: str, segmentation: PanopticSegmentation) -> None:
+    super().write(image_id, file_name, segmentation)
+    info = self._annotations[file_name]['segments_info']
+    for segment, is_crowd in zip(info, segmentation.is_crowd, strict=True):
+      segment['iscrowd'] = int(is_crowd)
+
+
+def _segment_of_instance(
+  instance_mask: np.ndarray, prediction: PanopticSegmentation
+) -> dict[int, int]:
+  """{value of the mask: id of the segment that has these pixels}, without 0."""
+  values, places = np.unique(instance_mask, return_index=True)
+  ids = prediction.segment_map.ravel()[places]
+  return {int(v): int(i) for v, i in zip(values, ids, strict=True) if v}
+
+
+def _within_picture(
+  canvas: np.ndarray, image_info: np.ndarray, input_size: tuple[int, int]
+) -> np.ndarray:
+  """What of a [h, w, …] map of the network input is not padding."""
+  scale = np.array(canvas.shape[:2]) / input_size
+  height, width = np.maximum(np.round(image_info[1] * scale).astype(int), 1)
+  return canvas[:height, :width]
+
+
+def encode_ranking_map(ranking_map: np.ndarray) -> np.ndarray:
+  """[h, w, T] probabilities -> [h, w, 3] uint8: likeliest label mod 256 and / 256, 255 times p."""
+  labels = ranking_map.argmax(axis=-1) + 1
+  probability = np.rint(255 * ranking_map.max(axis=-1))
+  return np.stack([labels % 256, labels // 256, probability], axis=-1).astype(np.uint8)
+
+
+def decode_ranking_map(coded: np.ndarray, num_things: int) -> np.ndarray:
+  """The [h, w, T] float32 of `encode_ranking_map`: the likeliest category's, the rest is 0.
+
+  Raises:
+    InputError: if a label is not in [1, T].
+  """
+  labels = coded[..., 0] + 256 * coded[..., 1].astype(np.int32)
+  if labels.min(initial=1) < 1 or labels.max(initial=1) > num_things:
+    raise InputError(f'has a label that is not in [1, {num_things}]')
+  ranking_map = np.zeros([*labels.shape, num_things], np.float32)
+  np.put_along_axis(ranking_map, labels[..., None] - 1, coded[..., 2:] / np.float32(255), axis=-1)
+  return ranking_map
+
+
+class Details(NamedTuple):
+  """What `DetailsWriter` wrote, of which only the JSON files have been read.
+
+  Attributes:
+    folder: where it is.
+    truth: of each image, in the order of the evaluation.
+    detections: of each image, by its id, in the network's order.
+  """
+
+  folder: pathlib.Path
+  truth: list[Annotation]
+  detections: dict[int | str, list[Detection]]
+
+  def picture_path(self, truth: Annotation) -> pathlib.Path:
+    """The JPEG of an image."""
+    return self.folder / 'pictures' / f'{pathlib.PurePath(truth.png_path).stem}.jpg'
+
+  def ranking_map(self, truth: Annotation, num_things: int) -> np.ndarray:
+    """As `decode_ranking_map`.
+
+    Raises:
+      InputError: if the file is missing, damaged, or of other categories.
+    """
+    path = self.folder / 'ranking_maps' / pathlib.PurePath(truth.png_path).name
+    try:
+      return decode_ranking_map(read_picture(path), num_things)
+    except InputError as error:
+      raise InputError(f'{path}: {str(error).removeprefix(f"{path}: ")}') from None
+
+
+def read_details(evaluation_dir: str | pathlib.Path) -> Details | None:
+  """The details of an evaluation; None if it has none.
+
+  Raises:
+    InputError: if a file is missing or malformed.
+  """
+  folder = pathlib.Path(evaluation_dir) / FOLDER
+  if not folder.is_dir():
+    return None
+  truth = read_annotations(folder / 'truth.json', folder / 'truth')
+  path = folder / 'detections.json'
+  content = read_json_object(path)
+  try:
+    detections = {
+      entry['image_id']: [_parse_detection(one) for one in entry['detections']]
+      for entry in content['images']
+    }
+  except (AttributeError, KeyError, TypeError, ValueError) as error:
+    raise InputError(f'{path}: is not of an evaluation ({error!r})') from None
+  for one in truth:
+    if one.image_id not in detections:
+      raise InputError(f'{path}: has no image {one.image_id}, which truth.json has')
+  return Details(folder, truth, detections)
+
+
+def _parse_detection(entry: dict) -> Detection:
+  return Detection(
+    int(entry['category_id']),
+    float(entry['detection_score']),
+    float(entry['ranking_score']),
+    {str(fusion): int(segment_id) for fusion, segment_id in entry['segment_ids'].items()},
+  )

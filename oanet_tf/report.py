@@ -1,0 +1,153 @@
+"""A page that shows what a fusion gains and loses: `python -m oanet_tf.report --help`."""
+
+import argparse
+import functools
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from oanet_tf import errors
+from oanet_tf.errors import InputError
+
+if TYPE_CHECKING:
+  # Loaded in the functions that use them, so that `--help` does without.
+  from oanet_tf.data.categories import PanopticCategories
+  from oanet_tf.evaluation.coco_results import Annotation
+  from oanet_tf.reporting.comparison import ImageComparison
+  from oanet_tf.reporting.evaluation_folder import Evaluation
+
+# Images that a process compares at a time.
+_IMAGES_AT_A_TIME = 16
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+  parser = argparse.ArgumentParser(
+    prog='python -m oanet_tf.report',
+    description='Writes one HTML file about an evaluation: scores by fusion and by category, which '
+    'categories were put in the right order, and the images with the largest gain and loss. It '
+    'needs nothing but a browser.',
+  )
+  parser.add_argument(
+    '--results', required=True, type=pathlib.Path, help='folder of an evaluation: has results.json'
+  )
+  parser.add_argument('--output', required=True, type=pathlib.Path, help='HTML file to write')
+  parser.add_argument(
+    '--compare',
+    type=_two_names,
+    default='heuristic,srm',
+    metavar='FIRST,SECOND',
+    help='two fusions; gain is what the second has over the first (default: %(default)s)',
+  )
+  parser.add_argument(
+    '--num_pictures',
+    type=_whole_number,
+    default=8,
+    help='images with the largest gain, and with the largest loss (default: %(default)s each)',
+  )
+  return parser.parse_args(arguments)
+
+
+def _two_names(text: str) -> tuple[str, str]:
+  names = tuple(name.strip() for name in text.split(','))
+  if len(names) != 2 or len(set(names)) != 2 or not all(names):
+    raise argparse.ArgumentTypeError(f'{text!r} is not two fusions as in heuristic,srm')
+  return names
+
+
+def _whole_number(text: str) -> int:
+  if not text.isdecimal():
+    raise argparse.ArgumentTypeError(f'{text!r} is no whole number')
+  return int(text)
+
+
+def main() -> None:
+  arguments = parse_arguments()
+  write_report(arguments.results, arguments.output, arguments.compare, arguments.num_pictures)
+  print(arguments.output)
+
+
+def write_report(
+  results: pathlib.Path, output: pathlib.Path, compared: tuple[str, str], num_pictures: int
+) -> None:
+  """Writes the page; the same files always give the same bytes.
+
+  Args:
+    results: folder of an evaluation; what `evaluation.details` writes is shown if it is there.
+    output: HTML file; is replaced if it exists.
+    compared: two fusions.
+    num_pictures: of images with the largest gain, and of those with the largest loss.
+
+  Raises:
+    InputError: if a file of the evaluation is missing or malformed, or the page cannot be written.
+  """
+  import tqdm
+
+  from oanet_tf.reporting import gallery, page
+  from oanet_tf.reporting.evaluation_folder import read_evaluation
+
+  evaluation = read_evaluation(results, compared)
+  comparisons = compare_images(evaluation) if evaluation.details is not None else []
+  gains = _largest([one.gain for one in comparisons], num_pictures)
+  losses = _largest([-one.gain for one in comparisons], num_pictures)
+  with tqdm.tqdm(gains + losses, desc='drawing', unit='image', file=sys.stderr) as chosen:
+    articles = [gallery.article(evaluation, i, comparisons[i]) for i in chosen]
+  content = page.render(evaluation, comparisons, articles[: len(gains)], articles[len(gains) :])
+  _write(output, content)
+
+
+def _largest(gains: Sequence[float], number: int) -> list[int]:
+  """Places of the largest gains above 0, of equal ones the first."""
+  places = [i for i, gain in enumerate(gains) if gain > 0]
+  return sorted(places, key=lambda i: -gains[i])[:number]
+
+
+def compare_images(evaluation: 'Evaluation') -> list['ImageComparison']:
+  """Compares the fusions on each image, with a progress bar.
+
+  Raises:
+    InputError: if a PNG is missing, damaged, or not as its JSON says.
+  """
+  import tqdm
+
+  from oanet_tf.data.parallel import map_in_order
+
+  images = [
+    (truth, *pair)
+    for truth, pair in zip(evaluation.details.truth, evaluation.predictions, strict=True)
+  ]
+  chunks = [images[i : i + _IMAGES_AT_A_TIME] for i in range(0, len(images), _IMAGES_AT_A_TIME)]
+  compare = functools.partial(_compare_chunk, evaluation.categories)
+  comparisons = []
+  with tqdm.tqdm(total=len(images), desc='comparing', unit='image', file=sys.stderr) as progress:
+    for of_chunk in map_in_order(compare, chunks):
+      comparisons += of_chunk
+      progress.update(len(of_chunk))
+  return comparisons
+
+
+def _compare_chunk(
+  categories: 'PanopticCategories', images: list[tuple['Annotation', 'Annotation', 'Annotation']]
+) -> list['ImageComparison']:
+  from oanet_tf.evaluation.coco_results import read_segmentation
+  from oanet_tf.reporting.comparison import compare_image
+
+  return [
+    compare_image(*map(read_segmentation, image), categories, tuple(one.name for one in image))
+    for image in images
+  ]
+
+
+def _write(path: pathlib.Path, content: str) -> None:
+  from oanet_tf.evaluation.coco_results import replacing
+
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+      temporary.write_text(content, encoding='utf-8')
+  except OSError as error:
+    raise InputError(f'{path}: cannot be written ({error.strerror})') from None
+
+
+if __name__ == '__main__':
+  errors.run(main)

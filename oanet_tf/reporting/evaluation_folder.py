@@ -1,0 +1,122 @@
+"""What an evaluation wrote, read and checked."""
+
+import pathlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from oanet_tf.data.categories import PanopticCategories
+from oanet_tf.data.json_file import read_json_object
+from oanet_tf.errors import InputError
+from oanet_tf.evaluation.coco_results import Annotation, parse_annotations, read_panoptic_json
+from oanet_tf.evaluation.details import Details, read_details
+
+GROUPS = ('All', 'Things', 'Stuff')
+_QUALITIES = ('pq', 'sq', 'rq')
+
+
+class Evaluation(NamedTuple):
+  """An evaluation, of whose images two fusions are compared.
+
+  Attributes:
+    name: of its folder and the one that holds it.
+    results: by fusion what `PanopticQuality.result` gives, but with JSON's strings as category ids.
+    compared: names of the first and the second fusion.
+    categories: of the dataset.
+    predictions: of both fusions for each image; in the order of `details.truth` if there is one.
+    details: None if the evaluation wrote none.
+  """
+
+  name: str
+  results: dict[str, dict]
+  compared: tuple[str, str]
+  categories: PanopticCategories
+  predictions: list[tuple[Annotation, Annotation]]
+  details: Details | None
+
+
+def read_evaluation(folder: pathlib.Path, compared: Sequence[str]) -> Evaluation:
+  """Reads the JSON files of an evaluation; PNGs and pictures are left for later.
+
+  Raises:
+    InputError: if one is missing or malformed, a fusion was not evaluated, or files disagree about
+      the images.
+  """
+  if not folder.is_dir():
+    raise InputError(f'{folder}: there is no such folder')
+  results = read_json_object(folder / 'results.json')
+  for fusion in compared:
+    if fusion not in results:
+      raise InputError(
+        f'{folder / "results.json"}: has no fusion {fusion!r} but {", ".join(results) or "none"}; '
+        '--compare takes two that it has'
+      )
+  contents = [_read_predictions(folder, fusion) for fusion in compared]
+  source = folder / f'{compared[0]}.json'
+  categories = PanopticCategories.from_coco(contents[0].get('categories'), str(source))
+  _check_results(results, categories, folder / 'results.json')
+  first, second = (
+    parse_annotations(content, folder / fusion, folder / f'{fusion}.json')
+    for content, fusion in zip(contents, compared, strict=True)
+  )
+  details = read_details(folder)
+  lead = first if details is None else details.truth
+  predictions = zip(
+    _in_order_of(lead, first, source),
+    _in_order_of(lead, second, folder / f'{compared[1]}.json'),
+    strict=True,
+  )
+  # The folder's own name is mostly `evaluation`; the model's, before it, tells more.
+  name = '/'.join(folder.resolve().parts[-2:])
+  evaluation = Evaluation(name, results, tuple(compared), categories, list(predictions), details)
+  if details is not None:
+    _check_detections(evaluation)
+  return evaluation
+
+
+def _read_predictions(folder: pathlib.Path, fusion: str) -> dict:
+  path = folder / f'{fusion}.json'
+  if not path.exists():
+    raise InputError(f'{path}: there is no such file; only evaluation on one machine writes it')
+  return read_panoptic_json(path)
+
+
+def _check_results(results: dict, categories: PanopticCategories, path: pathlib.Path) -> None:
+  try:
+    for of_fusion in results.values():
+      scores = [of_fusion[group] for group in GROUPS]
+      scores += [of_fusion['per_class'][str(category.id)] for category in categories]
+      for score in scores:
+        for quality in _QUALITIES:
+          float(score[quality])
+  except (KeyError, TypeError, ValueError) as error:
+    raise InputError(f'{path}: is not of an evaluation of these categories ({error!r})') from None
+
+
+def _check_detections(evaluation: Evaluation) -> None:
+  """Whether the details and the predictions are of one evaluation: they tell the same instances."""
+  details, categories = evaluation.details, evaluation.categories
+  thing_ids = {category.id for category in categories if category.is_thing}
+  for pair in evaluation.predictions:
+    for fusion, prediction in zip(evaluation.compared, pair, strict=True):
+      segments = zip(prediction.segment_ids.tolist(), prediction.category_ids.tolist(), strict=True)
+      detections = details.detections[prediction.image_id]
+      shown = [one for one in detections if fusion in one.segment_ids]
+      if {i: category_id for i, category_id in segments if category_id in thing_ids} != {
+        one.segment_ids[fusion]: one.category_id for one in shown
+      } or not {one.category_id for one in detections} <= thing_ids:
+        raise InputError(
+          f'{details.folder}: its instances of image {prediction.image_id} are not those of '
+          f'{fusion}.json, so it is of another evaluation; evaluate again'
+        )
+
+
+def _in_order_of(
+  lead: list[Annotation], annotations: list[Annotation], path: pathlib.Path
+) -> list[Annotation]:
+  of_image = {one.image_id: one for one in annotations}
+  for one in lead:
+    if one.image_id not in of_image:
+      raise InputError(f'{path}: has no image {one.image_id}, which the other files have')
+  if len(lead) != len(annotations):
+    raise InputError(f'{path}: has {len(annotations)} images, but the other files {len(lead)}')
+  return [of_image[one.image_id] for one in lead]

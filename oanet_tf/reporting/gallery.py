@@ -1,0 +1,192 @@
+"""The report's pictures: image, truth, both fusions, ranking map, and the scores of instances."""
+
+import html
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from oanet_tf.data.categories import PanopticCategories
+from oanet_tf.data.panoptic_map import PanopticSegmentation
+from oanet_tf.errors import InputError
+from oanet_tf.evaluation.coco_results import Annotation, read_segmentation
+from oanet_tf.evaluation.details import Details, Detection
+from oanet_tf.reporting import pictures
+from oanet_tf.reporting.comparison import ImageComparison
+from oanet_tf.reporting.evaluation_folder import Evaluation
+from oanet_tf.reporting.html_table import Cell, Column, count, percent_difference, table, text
+from oanet_tf.reporting.tables import category_cell
+
+_NOTABLE_CHANGE = 0.1
+
+
+class Instance(NamedTuple):
+  """A detection as the report shows it.
+
+  Attributes:
+    name: category and number; an image's detections are numbered from 1, the highest score first.
+    detection: itself.
+    pixels: of it that each compared fusion shows.
+  """
+
+  name: str
+  detection: Detection
+  pixels: tuple[int, ...]
+
+  @property
+  def change(self) -> float:
+    """The share of its visible pixels that only one fusion shows, in [0, 1]."""
+    return (max(self.pixels) - min(self.pixels)) / max(*self.pixels, 1)
+
+
+def article(evaluation: Evaluation, index: int, comparison: ImageComparison) -> str:
+  """One image as HTML: the panels of the paper's Figure 8, the scores of its Figure 7.
+
+  Args:
+    evaluation: with details.
+    index: of the image.
+    comparison: its own.
+
+  Raises:
+    InputError: if a file of the image is missing or damaged.
+  """
+  details, categories = evaluation.details, evaluation.categories
+  annotation = details.truth[index]
+  truth = read_segmentation(annotation)
+  fusions = {
+    name: read_segmentation(one)
+    for name, one in zip(evaluation.compared, evaluation.predictions[index], strict=True)
+  }
+  instances = instances_of(details.detections[annotation.image_id], fusions, categories)
+  panels = [_panel('image'), _segments_panel('truth', truth, categories)]
+  for (name, prediction), pq in zip(fusions.items(), comparison.pq, strict=True):
+    names = {
+      one.detection.segment_ids[name]: one.name
+      for one in sorted(instances, key=lambda one: -one.change)
+      if name in one.detection.segment_ids
+    }
+    panels.append(_segments_panel(f'{name}: PQ {100 * pq:.1f}', prediction, categories, names))
+  panels.append(_ranking_panel(details, annotation, list(fusions.values()), categories))
+  gain = percent_difference(comparison.gain)
+  height, width = truth.segment_map.shape
+  return (
+    f'<article style="--ratio:{width / height:.4f};--picture:url({_picture(details, annotation)})">'
+    f'<h3>Image {html.escape(str(annotation.image_id))}: PQ '
+    f'<span class="{gain.style}">{gain.content}</span></h3>\n'
+    f'<div class="panels">{"".join(panels)}\n'
+    f'<div class="instances">{_instances_table(instances, list(fusions), categories)}</div>'
+    '</div></article>'
+  )
+
+
+def instances_of(
+  detections: Sequence[Detection],
+  fusions: dict[str, PanopticSegmentation],
+  categories: PanopticCategories,
+) -> list[Instance]:
+  """The detections of an image with their names and visible pixels, in the same order."""
+  areas = [_areas(fusion) for fusion in fusions.values()]
+  return [
+    Instance(
+      f'{_name(categories, one.category_id)} {number}',
+      one,
+      tuple(
+        of_fusion.get(one.segment_ids.get(fusion), 0)
+        for fusion, of_fusion in zip(fusions, areas, strict=True)
+      ),
+    )
+    for number, one in enumerate(detections, start=1)
+  ]
+
+
+def _areas(segmentation: PanopticSegmentation) -> dict[int, int]:
+  ids, areas = np.unique(segmentation.segment_map, return_counts=True)
+  return dict(zip(ids.tolist(), areas.tolist(), strict=True))
+
+
+def _name(categories: PanopticCategories, category_id: int) -> str:
+  return categories.category(categories.label(category_id)).name
+
+
+def _picture(details: Details, annotation: Annotation) -> str:
+  path = details.picture_path(annotation)
+  try:
+    return pictures.data_uri(path.read_bytes(), 'image/jpeg')
+  except OSError as error:
+    raise InputError(f'{path}: cannot be read ({error.strerror})') from None
+
+
+def _panel(caption: str, layer: str = '', style: str = '') -> str:
+  """The picture, which the article brings, below a layer."""
+  return (
+    f'<figure><div class="canvas{style}">{layer}</div>'
+    f'<figcaption>{html.escape(caption)}</figcaption></figure>'
+  )
+
+
+def _image(png: bytes, description: str) -> str:
+  source = pictures.data_uri(png, 'image/png')
+  return f'<img src="{source}" alt="{html.escape(description)}">'
+
+
+def _segments_panel(
+  caption: str,
+  segmentation: PanopticSegmentation,
+  categories: PanopticCategories,
+  names: dict[int, str] | None = None,
+) -> str:
+  """Segments with their categories' names; `names` has other ones by id, the most telling first."""
+  names = names or {}
+  segments = zip(segmentation.segment_ids.tolist(), segmentation.category_ids.tolist(), strict=True)
+  texts = [names.get(segment_id) or _name(categories, i) for segment_id, i in segments]
+  labels = pictures.place_labels(segmentation, texts, first=list(names))
+  layer = _image(
+    pictures.segment_layer(segmentation, categories), f'{caption}: {", ".join(texts) or "void"}'
+  )
+  layer += ''.join(
+    f'<span class="label" style="left:{one.x}%;top:{one.y}%">{html.escape(one.text)}</span>'
+    for one in labels
+  )
+  return _panel(caption, layer)
+
+
+def _ranking_panel(
+  details: Details,
+  annotation: Annotation,
+  fusions: Sequence[PanopticSegmentation],
+  categories: PanopticCategories,
+) -> str:
+  thing_ids = [category.id for category in categories if category.is_thing]
+  has_instance = np.zeros(fusions[0].segment_map.shape, bool)
+  for one in fusions:
+    things = one.segment_ids[np.isin(one.category_ids, thing_ids)]
+    has_instance |= np.isin(one.segment_map, things)
+  ranking_map = details.ranking_map(annotation, categories.num_things)
+  layer = pictures.ranking_layer(ranking_map, has_instance, categories)
+  return _panel('ranking map', _image(layer, 'ranking map'), ' faded')
+
+
+def _instances_table(
+  instances: Sequence[Instance], compared: Sequence[str], categories: PanopticCategories
+) -> str:
+  if not instances:
+    return '<p>No instance was detected.</p>'
+  columns = [Column('Instance', is_number=False), Column('Detection score')]
+  columns += [Column('Ranking score'), *(Column(f'Pixels {name}') for name in compared)]
+  rows = []
+  for one in instances:
+    style = 'differs' if one.change > _NOTABLE_CHANGE else ''
+    category = categories.category(categories.label(one.detection.category_id))
+    scores = (one.detection.detection_score, one.detection.ranking_score)
+    rows.append(
+      [
+        category_cell(category, one.name, style),
+        *(text(f'{score:.3f}', style) for score in scores),
+        *(_pixels(number, style) for number in one.pixels),
+      ]
+    )
+  return table('Detected instances', columns, rows)
+
+
+def _pixels(number: int, style: str) -> Cell:
+  return count(number)._replace(style=style) if number else text('hidden', style)

@@ -1,0 +1,130 @@
+"""The report's tables: fusions, categories, and which category lies on top."""
+
+import collections
+import html
+from collections.abc import Iterable, Sequence
+
+from oanet_tf.data.categories import Category, PanopticCategories
+from oanet_tf.evaluation.coco_results import Annotation
+from oanet_tf.reporting.comparison import Order
+from oanet_tf.reporting.evaluation_folder import GROUPS, Evaluation
+from oanet_tf.reporting.html_table import (
+  Cell,
+  Column,
+  count,
+  difference,
+  percent,
+  percent_difference,
+  table,
+  text,
+)
+
+# Its column in the table of categories.
+_DIFFERENCE = 3
+
+
+def fusions_table(evaluation: Evaluation) -> str:
+  """PQ, SQ and RQ of every fusion, and the difference of the two that are compared."""
+  results, (first, second) = evaluation.results, evaluation.compared
+  keys = [(group, quality) for group in GROUPS for quality in ('pq', 'sq', 'rq')]
+  titles = [f'{quality.upper()} {group.lower()}' for group, quality in keys]
+  others = [name for name in results if name not in evaluation.compared]
+  rows = [
+    [text(name), *(percent(results[name][group][quality]) for group, quality in keys)]
+    for name in (first, second, *others)
+  ]
+  differences = [results[second][group][q] - results[first][group][q] for group, q in keys]
+  rows.append([text(f'{second} − {first}'), *map(percent_difference, differences)])
+  columns = [Column('Fusion', is_number=False), *map(Column, titles)]
+  return table('PQ, SQ and RQ of each fusion', columns, rows)
+
+
+def categories_table(evaluation: Evaluation) -> str:
+  """PQ of the compared fusions for each category that occurs; the others' names, folded away."""
+  first, second = evaluation.compared
+  truth = evaluation.details.truth if evaluation.details else []
+  num_true = _count_segments(truth)
+  num_predicted = _count_segments(one for pair in evaluation.predictions for one in pair)
+  rows, absent = [], []
+  for category in evaluation.categories:
+    if not num_true[category.id] and not num_predicted[category.id]:
+      absent.append(category.name)
+      continue
+    scores = [evaluation.results[f]['per_class'][str(category.id)]['pq'] for f in (first, second)]
+    row = [category_cell(category), *map(percent, scores)]
+    row += [percent_difference(scores[1] - scores[0]), _bars(scores)]
+    row += [count(num_true[category.id])] if truth else []
+    rows.append([*row, text('thing' if category.is_thing else 'stuff')])
+  columns = [Column('Category', False, sorts=True)]
+  columns += [Column(f'PQ {name}', sorts=True) for name in (first, second)]
+  columns += [Column('Difference', sorts=True), Column('PQ, 0 to 100', is_number=False)]
+  columns += [Column('Segments', sorts=True)] if truth else []
+  columns.append(Column('Kind', False, sorts=True))
+  rows.sort(key=lambda row: -row[_DIFFERENCE].value)
+  return table('PQ of each category', columns, rows, sorted_by=_DIFFERENCE) + _absent(
+    absent, bool(truth)
+  )
+
+
+def _count_segments(annotations: Iterable[Annotation]) -> collections.Counter:
+  """By category id; crowds are no segments."""
+  counts = collections.Counter()
+  for one in annotations:
+    counts.update(one.category_ids[~one.is_crowd].tolist())
+  return counts
+
+
+def category_cell(category: Category, name: str = '', style: str = '') -> Cell:
+  """A category's colour and name, or another name for what is of it."""
+  swatch = f'<span class="swatch" style="background:rgb{category.color}"></span>'
+  return Cell(swatch + html.escape(name or category.name), style=style)
+
+
+def _bars(scores: Sequence[float]) -> Cell:
+  bars = ''.join(
+    f'<div class="{style}" style="width:{100 * score:.1f}%"></div>'
+    for style, score in zip(('first', 'second'), scores, strict=True)
+  )
+  return Cell(f'<div class="bars">{bars}</div>')
+
+
+def _absent(names: list[str], has_truth: bool) -> str:
+  if not names:
+    return ''
+  where = 'neither truth nor prediction has' if has_truth else 'no prediction has'
+  return (
+    f'<details><summary>Categories that {where}: {len(names)}</summary>'
+    f'<p>{html.escape(", ".join(names))}</p></details>'
+  )
+
+
+def orders_table(
+  orders: Sequence[Order], categories: PanopticCategories, compared: tuple[str, str]
+) -> str:
+  """Each pair of categories that the compared fusions order differently."""
+  first, second = compared
+  rows = []
+  for one in orders:
+    net = one.pixels_right - one.pixels_wrong
+    row = [category_cell(categories.category(label)) for label in (one.top, one.bottom)]
+    row += [count(number) for number in (sum(one[2:5]), *one[2:4])]
+    row += [count(number) for number in one[5:8]]
+    rows.append([*row, difference(net, f'{net:+,}'), _right_share(one)])
+  columns = [
+    Column(f'Top by {second}', False, sorts=True),
+    Column(f'Top by {first}', False, sorts=True),
+    *(Column(title, sorts=True) for title in ('Cases', 'Right', 'Wrong')),
+    *(Column(f'Pixels {kind}', sorts=True) for kind in ('right', 'wrong', 'neither')),
+    Column('Net pixels', sorts=True),
+    Column('Right to wrong', is_number=False),
+  ]
+  return table('Pairs of categories in different order', columns, rows, sorted_by=2)
+
+
+def _right_share(order: Order) -> Cell:
+  """Pixels put right and pixels put wrong as parts of one bar."""
+  decided = order.pixels_right + order.pixels_wrong
+  share = 100 * order.pixels_right / decided if decided else 0
+  right = f'<div class="right" style="width:{share:.1f}%"></div>'
+  wrong = f'<div class="wrong" style="width:{100 - share if decided else 0:.1f}%"></div>'
+  return Cell(f'<div class="parts">{right}{wrong}</div>')

@@ -1,0 +1,193 @@
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from oanet_tf.data.panoptic_map import PanopticSegmentation
+from oanet_tf.errors import InputError
+from oanet_tf.evaluation import details as details_lib
+from oanet_tf.evaluation.coco_results import read_segmentation
+from oanet_tf.evaluation.details import DetailsWriter, Detection, read_details
+from tests.reporting.evaluations import HEIGHT, PERSON, TIE, WIDTH, evaluated_image
+
+
+def write(folder, categories, *images):
+  with DetailsWriter(folder, categories, score_threshold=0.5) as writer:
+    for image in images:
+      writer.add(image)
+
+
+def files(folder):
+  return sorted(str(path.relative_to(folder)) for path in folder.rglob('*') if path.is_file())
+
+
+def test_what_is_written_can_be_read(tmp_path, categories):
+  image = evaluated_image(5, categories)
+  write(tmp_path, categories, image)
+  assert files(tmp_path) == [
+    'details/detections.json',
+    'details/pictures/5.jpg',
+    'details/ranking_maps/5.png',
+    'details/truth.json',
+    'details/truth/5.png',
+  ]
+  details = read_details(tmp_path)
+  (truth,) = details.truth
+  assert truth.image_id == 5
+  np.testing.assert_array_equal(read_segmentation(truth).segment_map, image.truth.segment_map)
+  assert truth.category_ids.tolist() == image.truth.category_ids.tolist()
+  with Image.open(details.picture_path(truth)) as picture:
+    assert picture.size == (96, 72)  # Without the padding.
+    assert abs(int(np.asarray(picture).mean()) - 200) <= 1
+  ranking_map = details.ranking_map(truth, num_things=2)
+  assert ranking_map.shape == (18, 24, 2)
+  np.testing.assert_allclose(ranking_map[..., 0], 0.7, atol=1 / 510)
+  assert not ranking_map[..., 1].any()
+
+
+def test_detections_that_take_part(tmp_path, categories):
+  # The third is under the threshold, the fourth pads. The heuristic hides the tie.
+  image = evaluated_image(1, categories)
+  write(tmp_path, categories, image)
+  person, tie = read_details(tmp_path).detections[1]
+  assert person[:3] == (PERSON, 0.997, 0.325) and tie[:3] == (TIE, 0.662, 0.878)
+  assert set(person.segment_ids) == {'srm', 'heuristic'} and set(tie.segment_ids) == {'srm'}
+  for detection, index in ((person, 1), (tie, 2)):
+    for fusion, segment_id in detection.segment_ids.items():
+      shown = image.predictions[fusion].segment_map == segment_id
+      np.testing.assert_array_equal(shown, image.instance_masks[fusion] == index)
+
+
+def test_crowds_stay_crowds(tmp_path, categories):
+  image = evaluated_image(1, categories)
+  is_crowd = np.array([False, True, False])
+  image.truth = image.truth._replace(is_crowd=is_crowd)
+  write(tmp_path, categories, image)
+  (truth,) = read_details(tmp_path).truth
+  assert truth.is_crowd.tolist() == is_crowd.tolist()
+
+
+def test_an_image_of_void_without_detections(tmp_path, categories):
+  image = evaluated_image(1, categories)
+  void = np.zeros([HEIGHT, WIDTH], np.int32)
+  nothing = PanopticSegmentation(
+    void, np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, bool)
+  )
+  image.truth, image.predictions = nothing, {'srm': nothing, 'heuristic': nothing}
+  image.instance_masks = {'srm': void, 'heuristic': void}
+  image.detections = {key: values[:0] for key, values in image.detections.items()}
+  image.source_id = 'a picture'
+  write(tmp_path, categories, image)
+  details = read_details(tmp_path)
+  assert details.detections == {'a picture': []} and not len(details.truth[0].segment_ids)
+
+
+def test_no_image_and_no_details(tmp_path, categories):
+  assert read_details(tmp_path) is None
+  write(tmp_path, categories)
+  assert read_details(tmp_path)[1:] == ([], {})
+
+
+@pytest.mark.parametrize(
+  ('shape', 'scaled', 'size'),
+  [
+    ((1280, 2048), (1000, 2000), (640, 320)),  # Larger than a report shows.
+    ((64, 2048), (1, 2000), (640, 1)),
+    ((32, 32), (20, 10), (10, 20)),  # Small ones are not enlarged.
+  ],
+)
+def test_pictures_of_any_size(tmp_path, categories, shape, scaled, size):
+  image = evaluated_image(1, categories)
+  image.image = np.zeros([*shape, 3], np.uint8)
+  image.image_info = np.array([[HEIGHT, WIDTH], scaled, [1, 1], [0, 0]], np.float32)
+  image.ranking_map = np.ones([shape[0] // 4, shape[1] // 4, 2], np.float32) / 2
+  write(tmp_path, categories, image)
+  details = read_details(tmp_path)
+  with Image.open(details.picture_path(details.truth[0])) as picture:
+    assert picture.size == size
+  ranking_map = details.ranking_map(details.truth[0], 2)
+  assert ranking_map.shape[:2] == tuple(max(1, round(side / 4)) for side in scaled)
+
+
+def test_appears_whole_and_replaces_what_was(tmp_path, categories):
+  write(tmp_path, categories, evaluated_image(1, categories))
+  before = files(tmp_path)
+  with pytest.raises(ZeroDivisionError), DetailsWriter(tmp_path, categories, 0.5) as writer:
+    writer.add(evaluated_image(2, categories))
+    assert [path for path in files(tmp_path) if path.startswith('details/')] == before
+    raise ZeroDivisionError
+  assert files(tmp_path) == before and len(list(tmp_path.iterdir())) == 1
+  write(tmp_path, categories, evaluated_image(2, categories))
+  assert files(tmp_path) == [path.replace('1', '2') for path in before]
+  assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_an_image_twice(tmp_path, categories):
+  image = evaluated_image(1, categories)
+  with pytest.raises(InputError, match='image id 1 was given before'):
+    write(tmp_path, categories, image, image)
+  assert not list(tmp_path.iterdir())
+
+
+@given(st.integers(1, 600), st.integers(0, 2**32 - 1))
+def test_ranking_map_coded_and_decoded(num_things, seed):
+  rng = np.random.default_rng(seed)
+  ranking_map = rng.dirichlet(np.ones(num_things), [2, 3]).astype(np.float32)
+  coded = details_lib.encode_ranking_map(ranking_map)
+  decoded = details_lib.decode_ranking_map(coded, num_things)
+  likeliest = ranking_map.argmax(axis=-1)
+  found = np.take_along_axis(decoded, likeliest[..., None], axis=-1)[..., 0]
+  np.testing.assert_allclose(found, ranking_map.max(axis=-1), atol=1 / 509)
+  assert np.count_nonzero(decoded) <= likeliest.size
+
+
+@pytest.mark.parametrize(
+  ('content', 'message'),
+  [
+    ('{"images": [{}]}', 'is not of an evaluation'),
+    ('{"images": 3}', 'is not of an evaluation'),
+    ('{"images": [{"image_id": 1, "detections": [3]}]}', 'is not of an evaluation'),
+    (
+      '{"images": [{"image_id": 1, "detections": [{"category_id": "x", "detection_score": 0, '
+      '"ranking_score": 0, "segment_ids": {}}]}]}',
+      'is not of an evaluation',
+    ),
+    ('{"images": []}', 'has no image 1, which truth.json has'),
+    ('[', 'cannot be read as JSON'),
+    (None, 'there is no such file'),
+  ],
+)
+def test_damaged_detections(tmp_path, categories, content, message):
+  write(tmp_path, categories, evaluated_image(1, categories))
+  path = tmp_path / 'details' / 'detections.json'
+  path.unlink()
+  if content is not None:
+    path.write_text(content)
+  with pytest.raises(InputError) as error:
+    read_details(tmp_path)
+  assert message in str(error.value) and str(path) in str(error.value)
+  assert '\n' not in str(error.value)
+
+
+def test_ranking_map_of_other_categories_or_damaged(tmp_path, categories):
+  image = evaluated_image(1, categories)
+  image.ranking_map = image.ranking_map[..., ::-1]
+  write(tmp_path, categories, image)
+  details = read_details(tmp_path)
+  path = tmp_path / 'details' / 'ranking_maps' / '1.png'
+  with pytest.raises(InputError, match=r'1\.png: has a label that is not in \[1, 1\]'):
+    details.ranking_map(details.truth[0], num_things=1)
+  path.write_bytes(path.read_bytes()[:40])
+  with pytest.raises(InputError, match=r'1\.png: cannot be read as a picture'):
+    details.ranking_map(details.truth[0], num_things=2)
+
+
+def test_numbers_are_plain(tmp_path, categories):
+  write(tmp_path, categories, evaluated_image(1, categories))
+  content = json.loads((tmp_path / 'details' / 'detections.json').read_text())
+  (entry,) = content['images']
+  assert entry['image_id'] == 1
+  assert [list(one) for one in entry['detections']] == [list(Detection._fields)] * 2
