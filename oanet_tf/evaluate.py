@@ -1,6 +1,7 @@
 """Scores fusions on the same detections: `python -m oanet_tf.evaluate --help`."""
 
 import argparse
+import contextlib
 import json
 import logging
 import pathlib
@@ -19,7 +20,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     prog='python -m oanet_tf.evaluate',
     description='Panoptic quality of several fusions on the validation split, in one pass. Writes '
     "results.json, for each fusion NAME.json and NAME/*.png in COCO's panoptic format, and "
-    'branches.json: AP of boxes and masks, and the mean IoU of the stuff branch.',
+    'branches.json: AP of boxes and masks, and the mean IoU of the stuff branch; and details/, '
+    'which oanet_tf.report shows.',
   )
   parser.add_argument('--model_dir', required=True, type=pathlib.Path, help='folder of a training')
   parser.add_argument(
@@ -59,6 +61,7 @@ def main() -> None:
   # TensorFlow takes seconds to load; flags and configuration are good by now.
   from oanet_tf import experiments, files, inference
   from oanet_tf.evaluation.branches import BranchScores, format_branches
+  from oanet_tf.evaluation.details import DetailsWriter
   from oanet_tf.evaluation.evaluator import evaluate
   from oanet_tf.evaluation.panoptic_quality import format_table
   from oanet_tf.training import cluster as cluster_lib
@@ -74,12 +77,14 @@ def main() -> None:
     with cluster.strategy.scope():
       model, _, _ = inference.load_model(model_dir, arguments.params_override)
     output_dir = arguments.output_dir or model_dir / 'evaluation'
-    branches = BranchScores(
-      categories, config.task.model.fusion.mask_threshold, arguments.instances_json
-    )
-    results = evaluate(
-      model, config.task, categories, methods, cluster, output_dir, look_at=branches.add
-    )
+    fusion = config.task.model.fusion
+    branches = BranchScores(categories, fusion.mask_threshold, arguments.instances_json)
+    with contextlib.ExitStack() as stack:
+      observers = []
+      if cluster.num_workers == 1:
+        details = DetailsWriter(output_dir, categories, fusion.score_threshold)
+        observers = [branches.add, stack.enter_context(details).add]
+      results = evaluate(model, config.task, categories, methods, cluster, output_dir, observers)
   if cluster.is_chief:
     print(format_table(results, categories))
   if cluster.num_workers == 1:

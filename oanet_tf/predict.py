@@ -25,6 +25,12 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     help=f'one of {", ".join(config_values.FUSIONS)} (default: as the model was configured)',
   )
   parser.add_argument(
+    '--testdev',
+    metavar='ZIP',
+    help="also pack the results for COCO's evaluation server, as in "
+    'panoptic_test-dev2017_oanet_results.zip; pictures named by their ids, as COCO names them',
+  )
+  parser.add_argument(
     '--params_override',
     default='',
     metavar='KEY=VALUE,…',
@@ -36,7 +42,10 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
   arguments = parse_arguments()
   from oanet_tf.data.pictures import find_pictures, read_picture
+  from oanet_tf.evaluation import coco_results
 
+  if arguments.testdev:
+    coco_results.check_testdev_name(arguments.testdev)
   method = checked_fusion(arguments)
   pictures = find_pictures(arguments.images)
   for path in pictures:
@@ -44,6 +53,11 @@ def main() -> None:
   # TensorFlow takes seconds to load; the arguments and the pictures are good by now.
   output_dir = pathlib.Path(arguments.output_dir)
   predict(arguments.model, pictures, output_dir, method, arguments.params_override)
+  if arguments.testdev:
+    coco_results.write_testdev_zip(
+      output_dir / 'predictions.json', output_dir / 'predictions', arguments.testdev
+    )
+    print(arguments.testdev)
 
 
 def checked_fusion(arguments: argparse.Namespace) -> str:

@@ -264,7 +264,7 @@ def validate(
       scored_fusions(config.task),
       cluster,
       state.folder / 'evaluation',
-      panels.add,
+      [panels.add],
     )
     scalars = named_scores(results)
     # The chief decides: only its folder has the best so far.

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from oanet_tf import class_prior, config_values, evaluate
+from oanet_tf import class_prior, config_values, evaluate, report
 from tests import end_to_end
 
 
@@ -42,6 +42,11 @@ def test_scores_all_fusions_in_one_pass(trained, tmp_path, monkeypatch, capsys):
   branches = json.loads((output / 'branches.json').read_text())
   assert {'box_ap', 'mask_ap', 'stuff_mean_iou'} <= branches.keys()
   assert 'stuff branch: mean IoU' in stdout
+  page = tmp_path / 'report.html'
+  code, stdout, _ = end_to_end.run_command(
+    monkeypatch, capsys, report.main, '--results', output, '--output', page
+  )
+  assert code == 0 and 'oracle' in page.read_text()
   stuff = [written[method]['Stuff']['n'] for method in config_values.FUSIONS]
   assert min(stuff) > 0
 

@@ -1,4 +1,5 @@
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -160,3 +161,26 @@ def test_a_model_folder_without_checkpoint(model_dir, tmp_path, monkeypatch, cap
   outcome = run(monkeypatch, capsys, tmp_path / 'model', tmp_path / 'a.png', tmp_path / 'output')
   assert 'has no checkpoint' in end_to_end.one_line_error(outcome)
   assert not (tmp_path / 'output').exists()
+
+
+def test_testdev_zip(model_dir, tmp_path, monkeypatch, capsys):
+  for name in ('000000000007.png', '000000000139.png'):
+    save(tmp_path / name, gradient())
+  zipped = tmp_path / 'panoptic_test-dev2017_oanet_results.zip'
+  code, stdout, _ = run(
+    monkeypatch, capsys, model_dir, tmp_path, tmp_path / 'output', '--testdev', zipped
+  )
+  assert code == 0 and stdout.splitlines()[-1] == str(zipped)
+  with zipfile.ZipFile(zipped) as archive:
+    name = zipped.stem
+    pngs = {f'{name}/000000000007.png', f'{name}/000000000139.png'}
+    assert set(archive.namelist()) == {f'{name}.json', *pngs}
+    content = json.loads(archive.read(f'{name}.json'))
+  assert [entry['image_id'] for entry in content['annotations']] == [7, 139]
+
+
+def test_a_testdev_zip_that_the_server_would_not_take(model_dir, tmp_path, monkeypatch, capsys):
+  save(tmp_path / 'plain.png', gradient())
+  outcome = run(monkeypatch, capsys, model_dir, tmp_path, tmp_path / 'o', '--testdev', 'mine.zip')
+  assert 'mine.zip' in end_to_end.one_line_error(outcome)
+  assert not (tmp_path / 'o').exists()

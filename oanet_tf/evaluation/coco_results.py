@@ -69,7 +69,22 @@ class PanopticResultsWriter:
       writer.write(139, '000000000139.jpg', segmentation)
   """
 
-  def __init__(self, output_dir: str | pathlib.Path, name: str, categories: PanopticCategories):
+  def __init__(
+    self,
+    output_dir: str | pathlib.Path,
+    name: str,
+    categories: PanopticCategories,
+    keep_crowds: bool = False,
+  ):
+    """Makes the hidden folder.
+
+    Args:
+      output_dir: is made if need be.
+      name: of JSON and folder.
+      categories: of the dataset.
+      keep_crowds: for annotations; results have no crowds, and `iscrowd` is 0.
+    """
+    self._keep_crowds = keep_crowds
     self._folder = pathlib.Path(output_dir) / name
     self._json_path = pathlib.Path(output_dir) / f'{name}.json'
     self._categories = categories
@@ -84,7 +99,7 @@ class PanopticResultsWriter:
     Args:
       image_id: the dataset's. A string of digits becomes an integer, as COCO's ids are.
       file_name: the image's; its stem names the PNG.
-      segmentation: [H, W], H, W ≥ 1. `is_crowd` is written as 0, as results have no crowds.
+      segmentation: [H, W], H, W ≥ 1.
 
     Raises:
       InputError: if the image id or the stem was written before, or the map and its list of
@@ -96,7 +111,8 @@ class PanopticResultsWriter:
       raise InputError(f'{file_name}: image id {image_id} was given before, for another image')
     if png_name in self._annotations:
       raise InputError(f'{file_name}: another image of this run is written to {png_name} too')
-    info = _segments_info(segmentation, file_name)
+    is_crowd = segmentation.is_crowd & self._keep_crowds
+    info = _segments_info(segmentation._replace(is_crowd=is_crowd), file_name)
     write_panoptic_png(pathlib.Path(self._staging.name) / png_name, segmentation)
     height, width = segmentation.segment_map.shape
     self._images[image_id] = {
@@ -227,11 +243,8 @@ def write_testdev_zip(
     InputError: as `read_annotations`; if the zip's name is another; or a PNG is missing.
   """
   zip_path = pathlib.Path(zip_path)
+  check_testdev_name(zip_path)
   name = zip_path.stem
-  if zip_path.suffix != '.zip' or not _TESTDEV_NAME.fullmatch(name):
-    raise InputError(
-      f"{zip_path}: COCO's server takes names such as panoptic_test-dev2017_oanet_results.zip"
-    )
   png_paths = [one.png_path for one in read_annotations(json_path, folder)]
   _check_unique(png_paths, f'{json_path}:')
   zip_path.parent.mkdir(parents=True, exist_ok=True)
@@ -240,6 +253,15 @@ def write_testdev_zip(
     _add(archive, f'{name}.json', json_path, zipfile.ZIP_DEFLATED)
     for path in png_paths:
       _add(archive, os.path.join(name, os.path.relpath(path, folder)), path, zipfile.ZIP_STORED)
+
+
+def check_testdev_name(zip_path: str | pathlib.Path) -> None:
+  """Raises InputError if COCO's evaluation server would not take a zip of this name."""
+  path = pathlib.Path(zip_path)
+  if path.suffix != '.zip' or not _TESTDEV_NAME.fullmatch(path.stem):
+    raise InputError(
+      f"{path}: COCO's server takes names such as panoptic_test-dev2017_oanet_results.zip"
+    )
 
 
 def _add(archive: zipfile.ZipFile, name: str, path: str | pathlib.Path, compression: int) -> None:
@@ -320,16 +342,16 @@ def _segments_info(segmentation: PanopticSegmentation, name: str) -> list[dict]:
   areas = np.bincount(positions.ravel(), minlength=count + 1)[1:]
   check_segments_have_pixels(segmentation, areas, name)
   windows = scipy.ndimage.find_objects(positions, max_label=count)
-  columns = (segmentation.segment_ids, segmentation.category_ids, areas, windows)
+  columns = (*segmentation[1:3], areas, windows, segmentation.is_crowd)
   return [
     {
       'id': int(segment_id),
       'category_id': int(category_id),
       'area': int(area),
       'bbox': [x.start, y.start, x.stop - x.start, y.stop - y.start],
-      'iscrowd': 0,
+      'iscrowd': int(is_crowd),
     }
-    for segment_id, category_id, area, (y, x) in zip(*columns, strict=True)
+    for segment_id, category_id, area, (y, x), is_crowd in zip(*columns, strict=True)
   ]
 
 

@@ -66,7 +66,7 @@ class DetailsWriter:
   the `with` block there are no new files, and older ones are as they were.
 
     with DetailsWriter(output_dir, categories, score_threshold=0.5) as details:
-      evaluate(…, look_at=details.add)
+      evaluate(…, observers=[details.add])
   """
 
   def __init__(
@@ -88,7 +88,7 @@ class DetailsWriter:
     shutil.rmtree(self._staging, ignore_errors=True)
     for name in ('pictures', 'ranking_maps'):
       (self._staging / name).mkdir(parents=True)
-    self._truth = _TruthWriter(self._staging, 'truth', categories)
+    self._truth = PanopticResultsWriter(self._staging, 'truth', categories, keep_crowds=True)
 
   def add(self, image: 'EvaluatedImage') -> None:
     """Adds an image.
@@ -151,16 +151,6 @@ class DetailsWriter:
         self.close()
     finally:
       shutil.rmtree(self._staging, ignore_errors=True)
-
-
-class _TruthWriter(PanopticResultsWriter):
-  """As that of results, but crowds stay crowds."""
-
-  def write(self, image_id: int | str, file_name: str, segmentation: PanopticSegmentation) -> None:
-    super().write(image_id, file_name, segmentation)
-    info = self._annotations[file_name]['segments_info']
-    for segment, is_crowd in zip(info, segmentation.is_crowd, strict=True):
-      segment['iscrowd'] = int(is_crowd)
 
 
 def _segment_of_instance(

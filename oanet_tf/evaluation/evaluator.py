@@ -69,7 +69,7 @@ def evaluate(
   methods: Sequence[str],
   cluster: Cluster,
   output_dir: pathlib.Path | None = None,
-  look_at: Callable[[EvaluatedImage], None] = lambda image: None,
+  observers: Sequence[Callable[[EvaluatedImage], None]] = (),
 ) -> dict[str, dict]:
   """Panoptic quality on the validation split, of which each machine takes its share.
 
@@ -84,7 +84,7 @@ def evaluate(
     methods: of fusion.
     cluster: all its machines must call this.
     output_dir: None writes nothing.
-    look_at: is called with each image of this machine's.
+    observers: are called with each image of this machine's.
 
   Returns:
     For each method what `PanopticQuality.result` gives, of all machines' images.
@@ -105,7 +105,8 @@ def evaluate(
         scores[method].update(image.truth, prediction)
         if method in writers:
           writers[method].write(image.source_id, f'{image.source_id}.png', prediction)
-      look_at(image)
+      for observe in observers:
+        observe(image)
   for score in scores.values():
     score.statistics = cluster.sum_over_workers(score.statistics)
   results = {method: score.result() for method, score in scores.items()}
