@@ -27,7 +27,8 @@ def paste_masks(
   side = masks.shape[-1]
   rows = cell_positions(boxes[..., 0], boxes[..., 2], side, height)
   columns = cell_positions(boxes[..., 1], boxes[..., 3], side, width)
-  return stretch_rows(stretch_columns(masks, columns), rows)
+  stretched = tf.matmul(masks, weights_of_cells(columns, masks), transpose_b=True)
+  return tf.matmul(weights_of_cells(rows, masks), stretched)
 
 
 def cell_positions(
@@ -57,17 +58,15 @@ def cell_positions(
   return tf.where(inside, tf.clip_by_value(positions, 0.0, side - 1.0), _OUTSIDE)
 
 
-def stretch_columns(masks: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
-  """[..., S, S] masks and [..., W] positions of columns among their cells -> [..., S, W]."""
-  return tf.matmul(masks, _weights(columns, masks), transpose_b=True)
+def weights_of_cells(positions: tf.Tensor, masks: tf.Tensor) -> tf.Tensor:
+  """The weights of each mask's cells at positions along one axis.
 
+  Args:
+    positions: [..., L], of `cell_positions`.
+    masks: [..., S, S], which give side and dtype.
 
-def stretch_rows(masks: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-  """[..., S, W] stretched masks and [..., L] positions of rows among their cells -> [..., L, W]."""
-  return tf.matmul(_weights(rows, masks), masks)
-
-
-def _weights(positions: tf.Tensor, masks: tf.Tensor) -> tf.Tensor:
-  """[..., L, S]: of the cells at each position."""
+  Returns:
+    [..., L, S].
+  """
   cells = tf.range(masks.shape[-2], dtype=tf.float32)
   return tf.cast(tf.nn.relu(1.0 - tf.abs(positions[..., None] - cells)), masks.dtype)
