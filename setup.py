@@ -33,6 +33,7 @@ setup(
     'test': [
       'hypothesis>=6.100,<7',
       'pytest>=8,<10',
+      'pytest-xdist>=3.6,<4',
       'ruff>=0.15,<1',
     ],
   },

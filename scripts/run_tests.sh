@@ -5,4 +5,5 @@ cd "$(dirname "$0")/.."
 bash scripts/setup_env.sh
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
-.venv/bin/python -m pytest "$@"
+# One process for each core; the tests of a file share what they train.
+.venv/bin/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile "$@"
