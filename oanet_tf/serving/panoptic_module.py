@@ -65,17 +65,8 @@ class PanopticModule(tf.Module):
       return outputs, maps[method]
 
     self._panoptic = panoptic
-    self._of_orientation = [
-      tf.function(
-        functools.partial(self._segment_oriented, portrait=portrait),
-        input_signature=[
-          tf.TensorSpec([None, None, None, 3], tf.uint8),
-          tf.TensorSpec([None, 2], tf.int32),
-        ],
-        autograph=False,
-      )
-      for portrait in (False, True)
-    ]
+    # A dict of the object would be saved with it, and trace both.
+    self._of_orientation = functools.cache(self._make_function)
 
   def segment(self, images: tf.Tensor, image_shapes: tf.Tensor) -> dict[str, tf.Tensor]:
     """Segments pictures of any sizes, on a canvas that holds the largest.
@@ -87,7 +78,7 @@ class PanopticModule(tf.Module):
     """
     height, width = self.output_size
     if height == width:
-      return self._of_orientation[False](images, image_shapes)
+      return self._of_orientation(0)(images, image_shapes)
     # The network sees portrait and landscape pictures on canvases of different shapes.
     is_portrait = tf.cast(image_shapes[:, 0] > image_shapes[:, 1], tf.int32)
     indices = tf.dynamic_partition(tf.range(tf.shape(images)[0]), is_portrait, 2)
@@ -105,11 +96,22 @@ class PanopticModule(tf.Module):
     inputs = (example['image'][None], example['image_info'][None])
     return self._results(*inputs, tf.constant([height, width]))
 
+  def _make_function(self, portrait: int) -> tf.types.experimental.GenericFunction:
+    """`_segment_oriented` as one function of the graph, for all that call it."""
+    return tf.function(
+      functools.partial(self._segment_oriented, portrait=bool(portrait)),
+      input_signature=[
+        tf.TensorSpec([None, None, None, 3], tf.uint8),
+        tf.TensorSpec([None, 2], tf.int32),
+      ],
+      autograph=False,
+    )
+
   def _segment_part(
     self, images: tf.Tensor, image_shapes: tf.Tensor, indices: tf.Tensor, portrait: int
   ) -> dict[str, tf.Tensor]:
     """The pictures of one orientation, of which there may be none."""
-    function = self._of_orientation[portrait]
+    function = self._of_orientation(portrait)
 
     def some() -> dict[str, tf.Tensor]:
       return function(tf.gather(images, indices), tf.gather(image_shapes, indices))

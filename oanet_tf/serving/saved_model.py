@@ -8,8 +8,13 @@ from collections.abc import Iterator
 import tensorflow as tf
 
 from oanet_tf.inference import CATEGORIES_FILE, image_predictor
+from oanet_tf.serving import warmup
+from oanet_tf.serving.encoded_images import decode_images
 from oanet_tf.serving.exports import Format, Parity, Results, Source, parity_of
+from oanet_tf.serving.image_limits import assert_limits
 from oanet_tf.serving.panoptic_module import PanopticModule
+
+SIGNATURES = ('serving_default', 'serving_bytes')
 
 Outputs = dict[str, tf.Tensor]
 
@@ -27,9 +32,21 @@ class ServedModule(tf.Module):
     input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, name='image')], autograph=False
   )
   def serving_default(self, image: tf.Tensor) -> Outputs:
-    """[B, H, W, 3] uint8 RGB pictures of one size."""
-    shape = tf.shape(image)
-    return self.panoptic.segment(image, tf.tile(shape[None, 1:3], [shape[0], 1]))
+    """[B, H, W, 3] uint8 RGB images of one size -> the results of `PanopticModule`."""
+    # The loaders of other languages do not check what they are given.
+    image = tf.ensure_shape(image, [None, None, None, 3])
+    number, height, width, _ = tf.unstack(tf.shape(image))
+    shapes = tf.tile([[height, width]], [number, 1])
+    with tf.control_dependencies([assert_limits(shapes)]):
+      return self.panoptic.segment(tf.identity(image), shapes)
+
+  @tf.function(
+    input_signature=[tf.TensorSpec([None], tf.string, name='image_bytes')], autograph=False
+  )
+  def serving_bytes(self, image_bytes: tf.Tensor) -> Outputs:
+    """[B] encoded images, as `encoded_images.decode_images` takes them -> the same."""
+    image_bytes = tf.ensure_shape(image_bytes, [None])
+    return self.panoptic.segment(*decode_images(image_bytes))
 
 
 def write(source: Source, folder: pathlib.Path) -> None:
@@ -39,8 +56,9 @@ def write(source: Source, folder: pathlib.Path) -> None:
     InputError: if the system refuses.
   """
   module = ServedModule(source.module(), source.model_dir / CATEGORIES_FILE)
-  signatures = {'serving_default': module.serving_default}
+  signatures = {name: getattr(module, name) for name in SIGNATURES}
   tf.saved_model.save(module, str(folder), signatures)
+  warmup.write_requests(source.images[0], folder)
 
 
 def compare(source: Source, folder: pathlib.Path) -> Parity:
