@@ -16,6 +16,8 @@ from oanet_tf.data.json_file import read_json_object
 from oanet_tf.errors import InputError
 
 if TYPE_CHECKING:
+  import numpy as np
+
   # It brings TensorFlow, which takes seconds to load.
   from oanet_tf.serving.exports import Source
 
@@ -91,33 +93,46 @@ def _positive(text: str) -> int:
 
 def main() -> None:
   arguments = parse_arguments()
-  from oanet_tf.data import pictures, shard_files
   from oanet_tf.predict import checked_fusion
 
   method = checked_fusion(arguments.model_dir, arguments.fusion, arguments.params_override)
   values = config_check.model_values(arguments.model_dir, arguments.params_override)
+  validation = 'task.validation_data'
   folders = {
     name: version_folder(arguments.export_dir / name, arguments.version)
     for name in arguments.formats
   }
   read_record(arguments.export_dir)
-  if arguments.images:
-    images = [pictures.read_picture(path) for path in pictures.find_pictures(arguments.images)]
-  else:
-    shard_files.list_shards(values['task.validation_data.input_path'])
+  images = _given_images(arguments.images, values[f'{validation}.input_path'])
   # TensorFlow takes seconds to load; all that was given is good by now.
   from oanet_tf.serving import exports
 
   logging.basicConfig(level=logging.WARNING, format='%(message)s', stream=sys.stderr)
   logging.getLogger('oanet_tf').setLevel(logging.INFO)
-  if not arguments.images:
-    images = exports.shard_images(values['task.validation_data.input_path'], NUM_IMAGES)
-  image_size = arguments.image_size or values['task.validation_data.output_size']
   source = exports.load_source(
-    arguments.model_dir, arguments.params_override, method, image_size, images
+    arguments.model_dir,
+    arguments.params_override,
+    method,
+    arguments.image_size or values[f'{validation}.output_size'],
+    images or exports.shard_images(values[f'{validation}.input_path'], NUM_IMAGES),
   )
-  progress = tqdm.tqdm(folders.items(), desc='exporting', unit='format', file=sys.stderr)
-  print(format_table([export(name, source, folder) for name, folder in progress]))
+  # Closed before an error is told, which would else stand in the bar's line.
+  with tqdm.tqdm(folders.items(), 'exporting', unit='format', file=sys.stderr) as progress:
+    entries = [export(name, source, folder) for name, folder in progress]
+  print(format_table(entries))
+
+
+def _given_images(paths: Sequence[str] | None, input_path: str) -> 'list[np.ndarray]':
+  """The user's pictures; none if shards, which have some, are to give them."""
+  from oanet_tf.data import pictures, shard_files
+
+  if paths:
+    return [pictures.read_picture(path) for path in pictures.find_pictures(paths)]
+  try:
+    shard_files.count_whole_records(shard_files.list_shards(input_path)[0])
+  except InputError as error:
+    raise InputError(f'{error}; or give --images') from None
+  return []
 
 
 def version_folder(folder: pathlib.Path, version: int | None) -> pathlib.Path:
@@ -161,7 +176,8 @@ def export(name: str, source: 'Source', folder: pathlib.Path) -> dict:
   """
   form = pkgutil.resolve_name(FORMATS[name])
   with files.making_folder(folder) as temporary:
-    form.write(source, temporary)
+    with files.writing(temporary):
+      form.write(source, temporary)
     parity = form.compare(source, temporary)
     if not form.accepts(parity):
       raise InputError(
