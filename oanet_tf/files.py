@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import shutil
 from collections.abc import Iterator
 
 from oanet_tf.errors import InputError
@@ -49,3 +50,26 @@ def write_text(path: pathlib.Path, text: str) -> None:
   """
   with replacing(path) as temporary, writing(path):
     temporary.write_text(text, encoding='utf-8')
+
+
+@contextlib.contextmanager
+def making_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
+  """A hidden folder to fill, which becomes `path` at the end; gone on an error.
+
+  Args:
+    path: is not there yet; the folders above it are made.
+
+  Raises:
+    InputError: if the system refuses; it names `path`.
+  """
+  temporary = path.with_name(f'.{path.name}.part')
+  # A process that was killed may have left one.
+  shutil.rmtree(temporary, ignore_errors=True)
+  try:
+    with writing(path):
+      temporary.mkdir(parents=True)
+    yield temporary
+    with writing(path):
+      temporary.rename(path)
+  finally:
+    shutil.rmtree(temporary, ignore_errors=True)

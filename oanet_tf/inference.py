@@ -1,8 +1,9 @@
 """A trained network from its folder, and its panoptic maps: shared by evaluation and prediction."""
 
+import functools
 import logging
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -15,6 +16,7 @@ from oanet_tf.config_check import BASE_EXPERIMENT, PARAMS_FILE, params_path
 from oanet_tf.data import shard_files
 from oanet_tf.data.categories import VOID_LABEL, PanopticCategories
 from oanet_tf.data.panoptic_map import PanopticSegmentation
+from oanet_tf.data.preprocess import network_input
 from oanet_tf.errors import InputError
 from oanet_tf.modeling.build import build_network
 from oanet_tf.modeling.fusion import fuse
@@ -133,6 +135,42 @@ def predict_panoptic(
   )
   maps = {method: fuse(scene, method) for method in methods}
   return {**outputs, 'stuff_labels': scene.stuff}, maps
+
+
+def image_predictor(
+  model: OANet,
+  task: config_lib.OANetTask,
+  method: str,
+  class_prior: np.ndarray | None = None,
+) -> Callable[[np.ndarray], tuple[dict[str, tf.Tensor], Panoptic]]:
+  """[H, W, 3] uint8 RGB of any size -> `predict_panoptic`'s outputs and maps, for a batch of one.
+
+  Args:
+    model: the network.
+    task: its configuration.
+    method: key of `fusion.FUSIONS`, but for 'oracle'.
+    class_prior: of `predict_panoptic`.
+  """
+
+  def predict(image: tf.Tensor, portrait: bool) -> tuple[dict[str, tf.Tensor], Panoptic]:
+    example = network_input(image, task.validation_data.output_size, portrait)
+    images, image_info = example['image'][None], example['image_info'][None]
+    size = tf.shape(image)[:2]
+    outputs, maps = predict_panoptic(
+      model, task.model, [method], images, image_info, size, class_prior
+    )
+    return outputs, maps[method]
+
+  # One trace for each orientation, whatever the pictures' sizes.
+  of_orientation = [
+    tf.function(
+      functools.partial(predict, portrait=portrait),
+      autograph=False,
+      input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)],
+    )
+    for portrait in (False, True)
+  ]
+  return lambda image: of_orientation[image.shape[0] > image.shape[1]](tf.constant(image))
 
 
 def to_segmentation(

@@ -1,7 +1,6 @@
 """Panoptic maps of one's own pictures: `python -m oanet_tf.predict --help`."""
 
 import argparse
-import functools
 import pathlib
 import sys
 
@@ -37,7 +36,7 @@ def main() -> None:
   arguments = parse_arguments()
   from oanet_tf.data.pictures import find_pictures, read_picture
 
-  method = checked_fusion(arguments)
+  method = checked_fusion(arguments.model, arguments.fusion, arguments.params_override)
   pictures = find_pictures(arguments.images)
   for path in pictures:
     read_picture(path)
@@ -46,21 +45,21 @@ def main() -> None:
   predict(arguments.model, pictures, output_dir, method, arguments.params_override)
 
 
-def checked_fusion(arguments: argparse.Namespace) -> str:
-  """The name of the fusion, with all that it needs at hand."""
+def checked_fusion(model_dir: str | pathlib.Path, fusion: str | None, params_override: str) -> str:
+  """The name of the fusion, with all that it needs at hand; without one, the configured."""
   from oanet_tf.class_prior import load_table
   from oanet_tf.data.categories import PanopticCategories
   from oanet_tf.data.convert import CATEGORIES_FILE
 
-  values = config_check.model_values(arguments.model, arguments.params_override)
+  values = config_check.model_values(model_dir, params_override)
   if values['task.mode'] != 'panoptic':
     raise errors.InputError(
-      f'{arguments.model}: has the spatial ranking module alone (task.mode is '
+      f'{model_dir}: has the spatial ranking module alone (task.mode is '
       f'{values["task.mode"]!r}); start a whole network from it with task.init_checkpoint'
     )
-  method = arguments.fusion or values['task.model.fusion.method']
+  method = fusion or values['task.model.fusion.method']
   config_values.check_fusion(method, values)
-  categories = PanopticCategories.from_json(pathlib.Path(arguments.model) / CATEGORIES_FILE)
+  categories = PanopticCategories.from_json(pathlib.Path(model_dir) / CATEGORIES_FILE)
   load_table(values['task.model.fusion.class_prior'], categories, [method])
   return method
 
@@ -84,48 +83,24 @@ def predict(
   Raises:
     InputError: if the model folder or a picture cannot be read.
   """
-  import tensorflow as tf
   import tqdm
   from PIL import Image
 
   from oanet_tf import inference, visualize
   from oanet_tf.class_prior import load_table
   from oanet_tf.data.pictures import read_picture
-  from oanet_tf.data.preprocess import network_input
   from oanet_tf.evaluation.coco_results import PanopticResultsWriter
 
   model, config, categories = inference.load_model(model_dir, params_override)
   class_prior = load_table(config.task.model.fusion.class_prior, categories, [method])
-
-  def panoptic(image: tf.Tensor, portrait: bool) -> tuple[tf.Tensor, tf.Tensor]:
-    example = network_input(image, config.task.validation_data.output_size, portrait)
-    _, maps = inference.predict_panoptic(
-      model,
-      config.task.model,
-      [method],
-      example['image'][None],
-      example['image_info'][None],
-      tf.shape(image)[:2],
-      class_prior,
-    )
-    return maps[method].category_mask[0], maps[method].instance_mask[0]
-
-  # One trace for each orientation, whatever the pictures' sizes.
-  of_orientation = {
-    portrait: tf.function(
-      functools.partial(panoptic, portrait=portrait),
-      autograph=False,
-      input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)],
-    )
-    for portrait in (False, True)
-  }
+  predictor = inference.image_predictor(model, config.task, method, class_prior)
   overlays = output_dir / 'overlays'
   overlays.mkdir(parents=True, exist_ok=True)
   with PanopticResultsWriter(output_dir, 'predictions', categories) as writer:
     for path in tqdm.tqdm(pictures, desc='predicting', unit='image', file=sys.stderr):
       image = read_picture(path)
-      portrait = image.shape[0] > image.shape[1]
-      masks = (mask.numpy() for mask in of_orientation[portrait](tf.constant(image)))
+      _, maps = predictor(image)
+      masks = (mask[0].numpy() for mask in maps)
       segmentation = inference.to_segmentation(*masks, categories)
       writer.write(path.stem, f'{path.stem}.png', segmentation)
       overlay = visualize.draw_panoptic(image, segmentation, categories)

@@ -1,0 +1,201 @@
+"""Exports a trained network: `python -m oanet_tf.export --help`."""
+
+import argparse
+import json
+import logging
+import pathlib
+import pkgutil
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import tqdm
+
+from oanet_tf import config_check, config_values, errors, files
+from oanet_tf.data.json_file import read_json_object
+from oanet_tf.errors import InputError
+
+if TYPE_CHECKING:
+  # It brings TensorFlow, which takes seconds to load.
+  from oanet_tf.serving.exports import Source
+
+# Name -> a `serving.exports.Format`.
+FORMATS = {
+  'savedmodel': 'oanet_tf.serving.saved_model:FORMAT',
+}
+RECORD_FILE = 'export.json'
+# Of the validation shards, compared if the user names none.
+NUM_IMAGES = 8
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+  parser = argparse.ArgumentParser(
+    prog='python -m oanet_tf.export',
+    description='Exports a trained network to EXPORT_DIR/FORMAT/VERSION. Each export is loaded '
+    'again and must give the results of the network in memory, on real images; else nothing is '
+    'left. export.json keeps the figures.',
+  )
+  parser.add_argument('--model_dir', required=True, type=pathlib.Path, help='folder of a training')
+  parser.add_argument('--export_dir', required=True, type=pathlib.Path, help='is made if need be')
+  parser.add_argument(
+    '--formats',
+    type=_names,
+    default='savedmodel',
+    metavar='NAME,…',
+    help=f'of {", ".join(FORMATS)} (default: %(default)s)',
+  )
+  parser.add_argument(
+    '--fusion',
+    metavar='NAME',
+    help=f'one of {", ".join(config_values.FUSIONS)} (default: as the model was configured)',
+  )
+  parser.add_argument(
+    '--image_size',
+    type=_positive,
+    nargs=2,
+    metavar=('HEIGHT', 'WIDTH'),
+    help='for formats of a fixed size (default: task.validation_data.output_size)',
+  )
+  parser.add_argument(
+    '--version', type=_positive, help='(default: 1 + the newest of the format in EXPORT_DIR)'
+  )
+  parser.add_argument(
+    '--images',
+    nargs='+',
+    metavar='FILE_OR_DIR',
+    help=f'pictures on which exports are compared (default: {NUM_IMAGES} of the validation shards)',
+  )
+  parser.add_argument(
+    '--params_override',
+    default='',
+    metavar='KEY=VALUE,…',
+    help="changes over the folder's params.yaml, as a.b=1,c.d=[2,3], or as YAML text",
+  )
+  return parser.parse_args(arguments)
+
+
+def _names(text: str) -> list[str]:
+  names = list(dict.fromkeys(name.strip() for name in text.split(',')))
+  if unknown := [name for name in names if name not in FORMATS]:
+    raise argparse.ArgumentTypeError(
+      f'there is no format {unknown[0]!r}; known are {", ".join(FORMATS)}'
+    )
+  return names
+
+
+def _positive(text: str) -> int:
+  if not text.isdecimal() or not int(text):
+    raise argparse.ArgumentTypeError(f'{text!r} is no whole number above 0')
+  return int(text)
+
+
+def main() -> None:
+  arguments = parse_arguments()
+  from oanet_tf.data import pictures, shard_files
+  from oanet_tf.predict import checked_fusion
+
+  method = checked_fusion(arguments.model_dir, arguments.fusion, arguments.params_override)
+  values = config_check.model_values(arguments.model_dir, arguments.params_override)
+  folders = {
+    name: version_folder(arguments.export_dir / name, arguments.version)
+    for name in arguments.formats
+  }
+  read_record(arguments.export_dir)
+  if arguments.images:
+    images = [pictures.read_picture(path) for path in pictures.find_pictures(arguments.images)]
+  else:
+    shard_files.list_shards(values['task.validation_data.input_path'])
+  # TensorFlow takes seconds to load; all that was given is good by now.
+  from oanet_tf.serving import exports
+
+  logging.basicConfig(level=logging.WARNING, format='%(message)s', stream=sys.stderr)
+  logging.getLogger('oanet_tf').setLevel(logging.INFO)
+  if not arguments.images:
+    images = exports.shard_images(values['task.validation_data.input_path'], NUM_IMAGES)
+  image_size = arguments.image_size or values['task.validation_data.output_size']
+  source = exports.load_source(
+    arguments.model_dir, arguments.params_override, method, image_size, images
+  )
+  progress = tqdm.tqdm(folders.items(), desc='exporting', unit='format', file=sys.stderr)
+  print(format_table([export(name, source, folder) for name, folder in progress]))
+
+
+def version_folder(folder: pathlib.Path, version: int | None) -> pathlib.Path:
+  """Where a version of a format goes; without one, 1 + the newest that is there.
+
+  Raises:
+    InputError: if it is there already.
+  """
+  if version is None:
+    there = [int(path.name) for path in folder.glob('*') if path.name.isdecimal()]
+    version = 1 + max(there, default=0)
+  path = folder / str(version)
+  if path.exists():
+    raise InputError(f'{path}: is there already; give another --version, or none')
+  return path
+
+
+def read_record(export_dir: pathlib.Path) -> dict[str, dict]:
+  """What `export.json` says of earlier exports, by their folder.
+
+  Raises:
+    InputError: if it is no JSON object.
+  """
+  path = export_dir / RECORD_FILE
+  return read_json_object(path) if path.exists() else {}
+
+
+def export(name: str, source: 'Source', folder: pathlib.Path) -> dict:
+  """Writes one format, holds it against the network in memory, and keeps the figures.
+
+  Args:
+    name: of the format, a key of `FORMATS`.
+    source: what is exported.
+    folder: EXPORT_DIR/FORMAT/VERSION, which is not there yet.
+
+  Returns:
+    The format's entry of `export.json`.
+
+  Raises:
+    InputError: if the results are not the same, or the system refuses; nothing is left then.
+  """
+  form = pkgutil.resolve_name(FORMATS[name])
+  with files.making_folder(folder) as temporary:
+    form.write(source, temporary)
+    parity = form.compare(source, temporary)
+    if not form.accepts(parity):
+      raise InputError(
+        f'{folder}: was not written, as its results are not those of the network in memory: '
+        f'{parity.same_pixels:.2%} of the pixels are the same (at least '
+        f'{form.least_same_pixels:.2%}), and scores differ by {parity.score_difference:.2g} (at '
+        f'most {form.largest_score_difference:.2g})'
+      )
+    size = sum(path.stat().st_size for path in temporary.rglob('*') if path.is_file())
+  export_dir = folder.parents[1]
+  entry = {
+    'format': name,
+    'version': int(folder.name),
+    'bytes': size,
+    'model_dir': str(source.model_dir),
+    'fusion': source.method,
+    **parity._asdict(),
+  }
+  record = {**read_record(export_dir), f'{name}/{folder.name}': entry}
+  files.write_text(export_dir / RECORD_FILE, json.dumps(record, indent=1) + '\n')
+  return entry
+
+
+def format_table(entries: Sequence[dict]) -> str:
+  """Figures of exports as lines of text."""
+  rows = [f'{"format":<20} | version |     MB | images | same pixels | score difference']
+  rows += [
+    f'{entry["format"]:<20} | {entry["version"]:>7} | {entry["bytes"] / 1e6:>6.1f} '
+    f'| {entry["num_images"]:>6} | {entry["same_pixels"]:>11.2%} '
+    f'| {entry["score_difference"]:>16.2g}'
+    for entry in entries
+  ]
+  return '\n'.join([rows[0], '-' * len(rows[0]), *rows[1:]])
+
+
+if __name__ == '__main__':
+  errors.run(main)

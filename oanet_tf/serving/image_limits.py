@@ -1,0 +1,56 @@
+"""What a request may hold: errors that name the image, raised in the graph."""
+
+# B images, H, W canvas.
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+# Of one image: a frame of 8K video has 33.2 million.
+MAX_IMAGE_PIXELS = 2**25
+# Of a batch, all images padded to the largest.
+MAX_BATCH_PIXELS = 2**27
+
+
+def assert_limits(image_shapes: tf.Tensor) -> tf.Operation:
+  """Refuses a batch of which an image, or the whole, is empty or too large.
+
+  Args:
+    image_shapes: [B, 2] int32, [height, width] of each image.
+
+  Returns:
+    What must have run first wherever the images are used.
+  """
+  shapes = tf.cast(image_shapes, tf.int64)
+  pixels = tf.reduce_prod(shapes, axis=1)
+  fits = tf.reduce_all(shapes > 0, axis=1) & (pixels <= MAX_IMAGE_PIXELS)
+
+  def too_large(index: tf.Tensor) -> tf.Tensor:
+    height, width = tf.unstack(shapes[index])
+    return tf.strings.format(
+      f'image {{}} of the batch has {{}} x {{}} pixels; from 1 x 1 to {MAX_IMAGE_PIXELS} in all '
+      'are taken',
+      [index, height, width],
+    )
+
+  with tf.control_dependencies([assert_each(fits, too_large)]):
+    number = tf.shape(shapes, tf.int64)[0]
+    height, width = tf.unstack(tf.reduce_max(shapes, axis=0))
+  message = tf.strings.format(
+    f'{{}} images on canvases of {{}} x {{}} are more than {MAX_BATCH_PIXELS} pixels; send fewer',
+    [number, height, width],
+  )
+  return tf.debugging.Assert(number * height * width <= MAX_BATCH_PIXELS, [message])
+
+
+def assert_each(is_good: tf.Tensor, message: Callable[[tf.Tensor], tf.Tensor]) -> tf.Operation:
+  """Refuses a batch with nothing in it, or with an image that is not good.
+
+  Args:
+    is_good: [B] bool.
+    message: the index of the first image that is not -> [] string.
+  """
+  some = tf.debugging.Assert(tf.size(is_good) > 0, ['the batch holds no image'])
+  with tf.control_dependencies([some]):
+    first = tf.argmin(tf.cast(is_good, tf.int32))
+  return tf.debugging.Assert(tf.reduce_all(is_good), [message(first)])

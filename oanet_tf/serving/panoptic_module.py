@@ -1,0 +1,158 @@
+"""Network and fusion as one function from pictures to segments: what is exported."""
+
+# B images, H, W canvas, A, B network input, N detections, M mask side, L rows of the segment table.
+
+import functools
+
+import numpy as np
+import tensorflow as tf
+
+from oanet_tf import config as config_lib
+from oanet_tf import inference
+from oanet_tf.data.categories import PanopticCategories
+from oanet_tf.data.preprocess import network_input
+from oanet_tf.modeling.oanet import OANet
+from oanet_tf.modeling.scene import boxes_in_original
+from oanet_tf.serving.segment_table import segment_table
+
+_MAPS = ('panoptic_category_mask', 'panoptic_instance_mask')
+
+
+class PanopticModule(tf.Module):
+  """Segments uint8 pictures just as `oanet_tf.predict` does.
+
+  All categories in the results are the dataset's ids. The results are
+    panoptic_category_mask: [B, H, W] int32, 0 for void and outside of an image.
+    panoptic_instance_mask: [B, H, W] int32: 1 + the index of the detection, 0 for stuff and void.
+    image_shape: [B, 2] int32, [height, width] of each image within the masks.
+    num_segments, segment_…: of `segment_table`.
+    num_detections: [B] int32.
+    detection_boxes: [B, N, 4] float32, [y1, x1, y2, x2] in pixels of the image.
+    detection_scores: [B, N] float32, descending.
+    detection_classes: [B, N] int32.
+    detection_masks: [B, N, M, M] float32, probabilities within the box.
+    ranking_scores: [B, N] float32, of the spatial ranking module.
+  """
+
+  def __init__(
+    self,
+    model: OANet,
+    task: config_lib.OANetTask,
+    categories: PanopticCategories,
+    method: str,
+    class_prior: np.ndarray | None = None,
+  ):
+    """Takes what `inference.load_model` gives.
+
+    Args:
+      model: the network.
+      task: its configuration.
+      categories: of the dataset.
+      method: of fusion, one of `config_values.FUSIONS` but for 'oracle'.
+      class_prior: [T, T] of `class_prior.load_table`, for the method of that name.
+    """
+    super().__init__()
+    # The variables alone are saved: a Keras model would bring each layer's functions along.
+    self.variables_of_model = model.variables
+    self.output_size = list(task.validation_data.output_size)
+    self._num_things = categories.num_things
+    self._category_ids = categories.id_of_label_table()
+
+    def panoptic(images: tf.Tensor, image_info: tf.Tensor, canvas_size: tf.Tensor) -> tuple:
+      outputs, maps = inference.predict_panoptic(
+        model, task.model, [method], images, image_info, canvas_size, class_prior
+      )
+      return outputs, maps[method]
+
+    self._panoptic = panoptic
+    # A dict of the object would be saved with it, and trace both.
+    self._of_orientation = functools.cache(self._make_function)
+
+  def segment(self, images: tf.Tensor, image_shapes: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Segments pictures of any sizes, on a canvas that holds the largest.
+
+    Args:
+      images: [B, H, W, 3] uint8 RGB, each picture at the top left; what is beside it does not
+        matter.
+      image_shapes: [B, 2] int32, [height, width] of each picture, from 1 to H and W.
+    """
+    height, width = self.output_size
+    if height == width:
+      return self._of_orientation(0)(images, image_shapes)
+    # The network sees portrait and landscape pictures on canvases of different shapes.
+    is_portrait = tf.cast(image_shapes[:, 0] > image_shapes[:, 1], tf.int32)
+    indices = tf.dynamic_partition(tf.range(tf.shape(images)[0]), is_portrait, 2)
+    parts = [self._segment_part(images, image_shapes, i, p) for p, i in enumerate(indices)]
+    return {name: tf.dynamic_stitch(indices, [part[name] for part in parts]) for name in parts[0]}
+
+  def segment_fixed(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Segments one picture of a fixed size; all shapes are static.
+
+    Args:
+      image: [1, H, W, 3] uint8 RGB, H and W static.
+    """
+    height, width = image.shape[1:3]
+    example = network_input(image[0], self.output_size, portrait=height > width)
+    inputs = (example['image'][None], example['image_info'][None])
+    return self._results(*inputs, tf.constant([height, width]))
+
+  def _make_function(self, portrait: int) -> tf.types.experimental.GenericFunction:
+    """`_segment_oriented` as one function of the graph, for all that call it."""
+    return tf.function(
+      functools.partial(self._segment_oriented, portrait=bool(portrait)),
+      input_signature=[
+        tf.TensorSpec([None, None, None, 3], tf.uint8),
+        tf.TensorSpec([None, 2], tf.int32),
+      ],
+      autograph=False,
+    )
+
+  def _segment_part(
+    self, images: tf.Tensor, image_shapes: tf.Tensor, indices: tf.Tensor, portrait: int
+  ) -> dict[str, tf.Tensor]:
+    """The pictures of one orientation, of which there may be none."""
+    function = self._of_orientation(portrait)
+
+    def some() -> dict[str, tf.Tensor]:
+      return function(tf.gather(images, indices), tf.gather(image_shapes, indices))
+
+    def none() -> dict[str, tf.Tensor]:
+      canvas = tf.unstack(tf.shape(images)[1:3])
+      return {
+        name: tf.zeros([0, *(canvas if name in _MAPS else spec.shape[1:])], spec.dtype)
+        for name, spec in function.get_concrete_function().structured_outputs.items()
+      }
+
+    return tf.cond(tf.size(indices) > 0, some, none)
+
+  def _segment_oriented(
+    self, images: tf.Tensor, image_shapes: tf.Tensor, portrait: bool
+  ) -> dict[str, tf.Tensor]:
+    def prepare(inputs: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+      image, (height, width) = inputs[0], tf.unstack(inputs[1])
+      example = network_input(image[:height, :width], self.output_size, portrait)
+      return example['image'], example['image_info']
+
+    prepared, image_info = tf.map_fn(
+      prepare, (images, image_shapes), fn_output_signature=(tf.uint8, tf.float32)
+    )
+    return self._results(prepared, image_info, tf.shape(images)[1:3])
+
+  def _results(
+    self, images: tf.Tensor, image_info: tf.Tensor, canvas_size: tf.Tensor
+  ) -> dict[str, tf.Tensor]:
+    outputs, maps = self._panoptic(images, image_info, canvas_size)
+    ids = tf.constant(self._category_ids)
+    classes, scores = outputs['detection_classes'], outputs['detection_scores']
+    return {
+      'panoptic_category_mask': tf.gather(ids, maps.category_mask),
+      'panoptic_instance_mask': maps.instance_mask,
+      'image_shape': tf.cast(image_info[:, 0], tf.int32),
+      **segment_table(maps, scores, classes, ids, self._num_things),
+      'num_detections': outputs['num_detections'],
+      'detection_boxes': boxes_in_original(outputs['detection_boxes'], image_info),
+      'detection_scores': scores,
+      'detection_classes': tf.gather(ids, classes),
+      'detection_masks': outputs['detection_masks'],
+      'ranking_scores': outputs['ranking_scores'],
+    }

@@ -1,0 +1,89 @@
+"""A SavedModel for TensorFlow Serving: one version folder, two signatures."""
+
+# B images, H, W canvas.
+
+import pathlib
+from collections.abc import Iterator
+
+import tensorflow as tf
+
+from oanet_tf.inference import CATEGORIES_FILE, image_predictor
+from oanet_tf.serving import warmup
+from oanet_tf.serving.encoded_images import decode_images
+from oanet_tf.serving.exports import Format, Parity, Results, Source, parity_of
+from oanet_tf.serving.image_limits import assert_limits
+from oanet_tf.serving.panoptic_module import PanopticModule
+
+SIGNATURES = ('serving_default', 'serving_bytes')
+
+Outputs = dict[str, tf.Tensor]
+
+
+class ServedModule(tf.Module):
+  """The signatures, and the categories as an asset, `assets/categories.json`."""
+
+  def __init__(self, panoptic: PanopticModule, categories_path: pathlib.Path):
+    """Takes the function, and a file in COCO's format that is copied into the export."""
+    super().__init__()
+    self.panoptic = panoptic
+    self.categories = tf.saved_model.Asset(str(categories_path))
+
+  @tf.function(
+    input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, name='image')], autograph=False
+  )
+  def serving_default(self, image: tf.Tensor) -> Outputs:
+    """[B, H, W, 3] uint8 RGB images of one size -> the results of `PanopticModule`."""
+    # The loaders of other languages do not check what they are given.
+    image = tf.ensure_shape(image, [None, None, None, 3])
+    number, height, width, _ = tf.unstack(tf.shape(image))
+    shapes = tf.tile([[height, width]], [number, 1])
+    with tf.control_dependencies([assert_limits(shapes)]):
+      return self.panoptic.segment(tf.identity(image), shapes)
+
+  @tf.function(
+    input_signature=[tf.TensorSpec([None], tf.string, name='image_bytes')], autograph=False
+  )
+  def serving_bytes(self, image_bytes: tf.Tensor) -> Outputs:
+    """[B] encoded images, as `encoded_images.decode_images` takes them -> the same."""
+    image_bytes = tf.ensure_shape(image_bytes, [None])
+    return self.panoptic.segment(*decode_images(image_bytes))
+
+
+def write(source: Source, folder: pathlib.Path) -> None:
+  """Writes the SavedModel into an empty folder.
+
+  Raises:
+    InputError: if the system refuses.
+  """
+  module = ServedModule(source.module(), source.model_dir / CATEGORIES_FILE)
+  signatures = {name: getattr(module, name) for name in SIGNATURES}
+  tf.saved_model.save(module, str(folder), signatures)
+  warmup.write_requests(source.images[0], folder)
+
+
+def compare(source: Source, folder: pathlib.Path) -> Parity:
+  """Holds it against `oanet_tf.predict`'s results."""
+  predict = image_predictor(source.model, source.config.task, source.method, source.class_prior)
+  signature = tf.saved_model.load(str(folder)).signatures['serving_default']
+  ids = source.categories.id_of_label_table()
+
+  def pairs() -> Iterator[tuple[Results, Results]]:
+    for image in source.images:
+      outputs, maps = predict(image)
+      masks, scores = [mask[0].numpy() for mask in maps], outputs['detection_scores'][0].numpy()
+      expected = Results(ids[masks[0]], masks[1], scores)
+      yield expected, _results(signature(image=tf.constant(image[None])))
+
+  return parity_of(pairs())
+
+
+def _results(outputs: Outputs) -> Results:
+  return Results(
+    outputs['panoptic_category_mask'][0].numpy(),
+    outputs['panoptic_instance_mask'][0].numpy(),
+    outputs['detection_scores'][0].numpy(),
+  )
+
+
+# Bit for bit: it is the same graph.
+FORMAT = Format(write, compare, least_same_pixels=1.0, largest_score_difference=0.0)

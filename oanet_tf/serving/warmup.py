@@ -1,0 +1,54 @@
+"""Requests that TensorFlow Serving plays to a model before it takes real ones.
+
+https://www.tensorflow.org/tfx/serving/saved_model_warmup
+"""
+
+import io
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from oanet_tf.errors import InputError
+
+WARMUP_FILE = pathlib.Path('assets.extra', 'tf_serving_warmup_requests')
+
+
+def write_requests(image: np.ndarray, folder: pathlib.Path) -> None:
+  """Writes a request of each signature for a portrait and for a landscape image.
+
+  Args:
+    image: [H, W, 3] uint8; is transposed for the other orientation.
+    folder: of the SavedModel.
+
+  Raises:
+    InputError: if the package `tensorflow-serving-api` is missing.
+  """
+  try:
+    from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
+  except ImportError:
+    raise InputError(
+      "the format savedmodel needs tensorflow-serving-api; pip install 'oanet_tf[serving]'"
+    ) from None
+  path = folder / WARMUP_FILE
+  path.parent.mkdir()
+  with tf.io.TFRecordWriter(str(path)) as writer:
+    for oriented in (image, image.transpose(1, 0, 2)):
+      for signature, inputs in _inputs(oriented).items():
+        request = predict_pb2.PredictRequest()
+        request.model_spec.signature_name = signature
+        for name, value in inputs.items():
+          request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
+        log = prediction_log_pb2.PredictLog(request=request)
+        writer.write(prediction_log_pb2.PredictionLog(predict_log=log).SerializeToString())
+
+
+def _inputs(image: np.ndarray) -> dict[str, dict[str, object]]:
+  """Of each signature."""
+  encoded = io.BytesIO()
+  Image.fromarray(image).save(encoded, 'JPEG')
+  return {
+    'serving_default': {'image': image[np.newaxis]},
+    'serving_bytes': {'image_bytes': [encoded.getvalue()]},
+  }
