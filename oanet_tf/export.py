@@ -6,7 +6,7 @@ import logging
 import pathlib
 import pkgutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import tqdm
@@ -14,18 +14,28 @@ import tqdm
 from oanet_tf import config_check, config_values, errors, files
 from oanet_tf.data.json_file import read_json_object
 from oanet_tf.errors import InputError
+from oanet_tf.serving import tflite_int8
 
 if TYPE_CHECKING:
+  import numpy as np
+
   # It brings TensorFlow, which takes seconds to load.
   from oanet_tf.serving.exports import Source
 
 # Name -> a `serving.exports.Format`.
 FORMATS = {
   'savedmodel': 'oanet_tf.serving.saved_model:FORMAT',
+  'tflite_float32': 'oanet_tf.serving.tflite:FLOAT32',
+  'tflite_float16': 'oanet_tf.serving.tflite:FLOAT16',
+  'tflite_dynamic': 'oanet_tf.serving.tflite:DYNAMIC',
+  'tflite_int8': 'oanet_tf.serving.tflite:INT8',
 }
+CALIBRATED = 'tflite_int8'
 RECORD_FILE = 'export.json'
 # Of the validation shards, compared if the user names none.
 NUM_IMAGES = 8
+# Of the training shards.
+NUM_CALIBRATION_IMAGES = 100
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -66,6 +76,13 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     help=f'pictures on which exports are compared (default: {NUM_IMAGES} of the validation shards)',
   )
   parser.add_argument(
+    '--calibration_images',
+    nargs='+',
+    metavar='FILE_OR_DIR',
+    help=f'pictures that show {CALIBRATED} how large activations are (default: '
+    f'{NUM_CALIBRATION_IMAGES} of the training shards)',
+  )
+  parser.add_argument(
     '--params_override',
     default='',
     metavar='KEY=VALUE,…',
@@ -91,7 +108,6 @@ def _positive(text: str) -> int:
 
 def main() -> None:
   arguments = parse_arguments()
-  from oanet_tf.data import pictures, shard_files
   from oanet_tf.predict import checked_fusion
 
   method = checked_fusion(arguments.model_dir, arguments.fusion, arguments.params_override)
@@ -101,23 +117,70 @@ def main() -> None:
     for name in arguments.formats
   }
   read_record(arguments.export_dir)
-  if arguments.images:
-    images = [pictures.read_picture(path) for path in pictures.find_pictures(arguments.images)]
-  else:
-    shard_files.list_shards(values['task.validation_data.input_path'])
+  images = find_images(
+    '--images', arguments.images, values['task.validation_data.input_path'], NUM_IMAGES
+  )
+  calibration_images = tuple
+  if CALIBRATED in folders:
+    tflite_int8.check_installed()
+    calibration_images = find_images(
+      '--calibration_images',
+      arguments.calibration_images,
+      values['task.train_data.input_path'],
+      NUM_CALIBRATION_IMAGES,
+    )
   # TensorFlow takes seconds to load; all that was given is good by now.
   from oanet_tf.serving import exports
 
   logging.basicConfig(level=logging.WARNING, format='%(message)s', stream=sys.stderr)
   logging.getLogger('oanet_tf').setLevel(logging.INFO)
-  if not arguments.images:
-    images = exports.shard_images(values['task.validation_data.input_path'], NUM_IMAGES)
-  image_size = arguments.image_size or values['task.validation_data.output_size']
   source = exports.load_source(
-    arguments.model_dir, arguments.params_override, method, image_size, images
+    arguments.model_dir,
+    arguments.params_override,
+    method,
+    arguments.image_size or values['task.validation_data.output_size'],
+    images(),
+    calibration_images(),
   )
   progress = tqdm.tqdm(folders.items(), desc='exporting', unit='format', file=sys.stderr)
   print(format_table([export(name, source, folder) for name, folder in progress]))
+
+
+def find_images(
+  option: str, paths: Sequence[str] | None, input_path: str, number: int
+) -> 'Callable[[], Iterable[np.ndarray]]':
+  """Real images: pictures, or the first of shards.
+
+  Args:
+    option: that gives pictures.
+    paths: of these, or of folders of them; none takes shards.
+    input_path: of shards.
+    number: so many of the shards' images.
+
+  Returns:
+    What reads them, [H, W, 3] uint8 each.
+
+  Raises:
+    InputError: if there are none, or a picture cannot be read.
+  """
+  from oanet_tf.data import pictures, shard_files
+
+  if paths:
+    found = pictures.find_pictures(paths)
+    for path in found:
+      pictures.read_picture(path)
+    return lambda: map(pictures.read_picture, found)
+  try:
+    shard_files.list_shards(input_path)
+  except InputError as error:
+    raise InputError(f'{error}; or name pictures with {option}') from None
+
+  def of_shards() -> 'Iterable[np.ndarray]':
+    from oanet_tf.serving import exports
+
+    return exports.shard_images(input_path, number)
+
+  return of_shards
 
 
 def version_folder(folder: pathlib.Path, version: int | None) -> pathlib.Path:

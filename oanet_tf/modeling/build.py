@@ -191,7 +191,8 @@ def _pyramid(backbone: tf_keras.Model) -> tf_keras.Model:
   levels = backbone.output_specs
   if levels.keys() == backbone.output.keys():
     return backbone
-  return tf_keras.Model(backbone.inputs, {level: backbone.output[level] for level in levels})
+  features = {level: backbone.output[level] for level in levels}
+  return tf_keras.Model(backbone.inputs, features, name=backbone.name)
 
 
 def _without(options: dict, *keys: str) -> dict:
