@@ -161,7 +161,7 @@ def image_predictor(
     )
     return outputs, maps[method]
 
-  # One trace for each orientation, whatever the pictures' sizes.
+  # One trace for each shape of the network's input, whatever the pictures' sizes.
   of_orientation = [
     tf.function(
       functools.partial(predict, portrait=portrait),
@@ -170,7 +170,13 @@ def image_predictor(
     )
     for portrait in (False, True)
   ]
-  return lambda image: of_orientation[image.shape[0] > image.shape[1]](tf.constant(image))
+  side, other_side = task.validation_data.output_size
+
+  def choose(image: np.ndarray) -> tuple[dict[str, tf.Tensor], Panoptic]:
+    portrait = side != other_side and image.shape[0] > image.shape[1]
+    return of_orientation[portrait](tf.constant(image))
+
+  return choose
 
 
 def to_segmentation(

@@ -14,10 +14,10 @@ _PNG, _JPEG = b'\x89PNG\r\n\x1a\n', b'\xff\xd8\xff'
 def decode_images(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
   """Decodes JPEG and PNG files to the pixels that `data.pictures.read_picture` gives.
 
-  Gray, palette and CMYK images are converted, of 16 bits the upper 8 are taken, what is transparent
-  becomes white (but not a gray PNG's colour that stands for transparent), and of an animated PNG
-  the first frame is taken. EXIF rotation is not applied: turn the image before, or send pixels.
-  Sizes are read from the headers and checked before anything is decoded.
+  Gray, palette and CMYK images are converted, of 16 bits the upper 8 are taken, what the alpha
+  channel makes transparent becomes white, and of an animated PNG the first frame is taken. But EXIF
+  rotation is not applied, nor are single colours that a PNG declares transparent: send pixels, or
+  encode such images anew. Sizes are read from the headers and checked before anything is decoded.
 
   Args:
     encoded: [B] string.
@@ -88,11 +88,21 @@ def _declared_shape(image: tf.Tensor) -> tf.Tensor:
 
 def _decode(image: tf.Tensor) -> tf.Tensor:
   """[h, w, 3] uint8."""
-  return tf.cond(
-    _begins_with(image, _PNG),
-    lambda: _on_white(tf.io.decode_png(image, channels=4)),
-    # As Pillow does; the default is quicker and less exact.
-    lambda: tf.io.decode_jpeg(image, channels=3, dct_method='INTEGER_ACCURATE'),
+  # The colour type of a PNG's header: gray or RGB with an alpha channel, or neither.
+  kind = tf.strings.substr(image, 25, 1)
+  return tf.case(
+    [
+      # As Pillow does; the default is quicker and less exact.
+      (
+        _begins_with(image, _JPEG),
+        lambda: tf.io.decode_jpeg(image, channels=3, dct_method='INTEGER_ACCURATE'),
+      ),
+      (
+        (kind == b'\x04') | (kind == b'\x06'),
+        lambda: _on_white(tf.io.decode_png(image, channels=4)),
+      ),
+    ],
+    default=lambda: tf.io.decode_png(image, channels=3),
   )
 
 

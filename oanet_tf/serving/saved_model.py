@@ -14,13 +14,16 @@ from oanet_tf.serving.exports import Format, Parity, Results, Source, parity_of
 from oanet_tf.serving.image_limits import assert_limits
 from oanet_tf.serving.panoptic_module import PanopticModule
 
-SIGNATURES = ('serving_default', 'serving_bytes')
-
 Outputs = dict[str, tf.Tensor]
+
+INPUTS = {
+  'serving_default': tf.TensorSpec([None, None, None, 3], tf.uint8, name='image'),
+  'serving_bytes': tf.TensorSpec([None], tf.string, name='image_bytes'),
+}
 
 
 class ServedModule(tf.Module):
-  """The signatures, and the categories as an asset, `assets/categories.json`."""
+  """What each signature does, and the categories as an asset, `assets/categories.json`."""
 
   def __init__(self, panoptic: PanopticModule, categories_path: pathlib.Path):
     """Takes the function, and a file in COCO's format that is copied into the export."""
@@ -28,9 +31,6 @@ class ServedModule(tf.Module):
     self.panoptic = panoptic
     self.categories = tf.saved_model.Asset(str(categories_path))
 
-  @tf.function(
-    input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, name='image')], autograph=False
-  )
   def serving_default(self, image: tf.Tensor) -> Outputs:
     """[B, H, W, 3] uint8 RGB images of one size -> the results of `PanopticModule`."""
     # The loaders of other languages do not check what they are given.
@@ -40,9 +40,6 @@ class ServedModule(tf.Module):
     with tf.control_dependencies([assert_limits(shapes)]):
       return self.panoptic.segment(tf.identity(image), shapes)
 
-  @tf.function(
-    input_signature=[tf.TensorSpec([None], tf.string, name='image_bytes')], autograph=False
-  )
   def serving_bytes(self, image_bytes: tf.Tensor) -> Outputs:
     """[B] encoded images, as `encoded_images.decode_images` takes them -> the same."""
     image_bytes = tf.ensure_shape(image_bytes, [None])
@@ -53,10 +50,14 @@ def write(source: Source, folder: pathlib.Path) -> None:
   """Writes the SavedModel into an empty folder.
 
   Raises:
-    InputError: if the system refuses.
+    InputError: if `tensorflow-serving-api` is missing.
   """
   module = ServedModule(source.module(), source.model_dir / CATEGORIES_FILE)
-  signatures = {name: getattr(module, name) for name in SIGNATURES}
+  # Functions that were attributes of the module would all be traced again.
+  signatures = {
+    name: tf.function(getattr(module, name), [spec], autograph=False).get_concrete_function()
+    for name, spec in INPUTS.items()
+  }
   tf.saved_model.save(module, str(folder), signatures)
   warmup.write_requests(source.images[0], folder)
 

@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from oanet_tf.data import pictures
+from oanet_tf.serving.encoded_images import decode_images
+from tests.serving import requests
+
+decode = tf.function(decode_images, [tf.TensorSpec([None], tf.string)], autograph=False)
+
+
+def odd_images():
+  """Name -> bytes of images of all kinds that `decode_images` takes."""
+  image = Image.fromarray(requests.rectangles(33, 47))
+  rgba = np.concatenate([np.asarray(image), np.asarray(image)[..., :1]], axis=-1)
+  frames = [Image.fromarray(requests.rectangles(33, 47, seed)) for seed in range(3)]
+  encode = requests.encode
+  return {
+    'png': encode(image),
+    'jpeg': encode(image, 'JPEG'),
+    'subsampled.jpeg': encode(image, 'JPEG', subsampling=2, quality=40),
+    'progressive.jpeg': encode(image, 'JPEG', progressive=True),
+    'cmyk.jpeg': encode(image.convert('CMYK'), 'JPEG'),
+    'gray.jpeg': encode(image.convert('L'), 'JPEG'),
+    'gray.png': encode(image.convert('L')),
+    'gray_alpha.png': encode(image.convert('LA')),
+    'one_bit.png': encode(image.convert('1')),
+    'palette.png': encode(image.convert('P')),
+    'two_colors.png': encode(image.convert('P', palette=Image.Palette.ADAPTIVE, colors=2)),
+    'rgba.png': encode(rgba),
+    'animated.png': encode(frames[0], save_all=True, append_images=frames[1:]),
+    'dot.png': encode(requests.rectangles(1, 1)),
+    'line.jpeg': encode(requests.rectangles(1, 300), 'JPEG'),
+  }
+
+
+def test_decodes_a_batch_of_all_kinds_to_the_pixels_of_predict(tmp_path):
+  encoded = odd_images()
+  images, shapes = decode(list(encoded.values()))
+  assert images.shape == (len(encoded), 33, 300, 3)
+  for (name, data), image, (height, width) in zip(
+    encoded.items(), images.numpy(), shapes.numpy(), strict=True
+  ):
+    (tmp_path / name).write_bytes(data)
+    expected = pictures.read_picture(tmp_path / name)
+    assert expected.shape == (height, width, 3)
+    np.testing.assert_array_equal(image[:height, :width], expected, name)
+    assert not image[height:].any() and not image[:, width:].any()
+
+
+def test_every_opacity_of_every_shade_becomes_as_in_predict(tmp_path):
+  shade, opacity = np.meshgrid(np.arange(256), np.arange(256))
+  rgba = np.stack([shade, 255 - shade, shade, opacity], axis=-1).astype(np.uint8)
+  data = requests.encode(rgba)
+  (tmp_path / 'rgba.png').write_bytes(data)
+  expected = pictures.read_picture(tmp_path / 'rgba.png')
+  np.testing.assert_array_equal(decode([data])[0][0], expected)
+
+
+def test_of_16_bits_the_upper_8_are_taken():
+  values = np.arange(0, 2**16, 101, np.uint16).reshape(11, -1)
+  image = decode([requests.encode(values)])[0][0]
+  np.testing.assert_array_equal(image, np.repeat((values >> 8)[..., None], 3, axis=-1))
+
+
+@pytest.mark.parametrize('case', requests.BAD_BYTES)
+def test_the_image_that_is_bad_is_named(case):
+  encoded, message = requests.BAD_BYTES[case]
+  with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+    decode(tf.constant(encoded, tf.string))
+
+
+def test_what_is_too_large_is_refused_before_it_is_decoded():
+  """A header of so many pixels over data that is none: the size is what the error names."""
+  with pytest.raises(tf.errors.InvalidArgumentError, match='has 8192 x 4097 pixels'):
+    decode([requests.png_header(8192, 4097)])
+  with pytest.raises(tf.errors.InvalidArgumentError, match='cannot be decoded'):
+    decode([requests.png_header(8192, 4096)])
