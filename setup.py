@@ -30,7 +30,9 @@ setup(
     'tqdm>=4.66,<5',
   ],
   extras_require={
+    'tflite': ['ai-edge-quantizer>=0.10,<0.11'],
     'test': [
+      'ai-edge-quantizer>=0.10,<0.11',
       'hypothesis>=6.100,<7',
       'pytest>=8,<10',
       'pytest-xdist>=3.6,<4',

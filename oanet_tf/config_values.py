@@ -44,6 +44,21 @@ _CHOICES = {
   'task.init_checkpoint_modules': ('all', 'backbone', 'backbone,decoder'),
   'task.mode': TASK_MODES,
   'task.model.backbone.keras_resnet.model_id': (50, 101, 152),
+  # The others take one image size alone, or have no level at each stride.
+  'task.model.backbone.mobilenet.model_id': (
+    'MobileNetV1',
+    'MobileNetV2',
+    'MobileNetV3Large',
+    'MobileNetV3Small',
+    'MobileNetV3EdgeTPU',
+    'MobileNetV3SmallReducedFilters',
+    'MobileNetMultiMAX',
+    'MobileNetMultiAVG',
+    'MobileNetV4ConvSmall',
+    'MobileNetV4ConvMedium',
+    'MobileNetV4ConvMediumSeg',
+    'MobileNetV4ConvLarge',
+  ),
   'task.model.backbone.resnet.model_id': (10, 18, 26, 34, 50, 101, 152, 200, 270, 350, 420),
   'task.model.backbone.resnet.stem_type': ('v0', 'v1'),
   'task.model.batch_norm': BATCH_NORM_MODES,
@@ -69,6 +84,7 @@ _ONLY_DEFAULT = re.compile(
   runtime\.(?!(distribution_strategy|num_gpus|mixed_precision_dtype|loss_scale|enable_xla
                |run_eagerly|all_reduce_alg|num_packs)$).*
   |task\.differential_privacy_config
+  |task\.model\.backbone\.mobilenet\.(output_stride|output_intermediate_endpoints)
   |task\.model\.detection_generator\.(apply_nms|use_sigmoid_probability)
   |task\.model\.detection_head\.(cascade_class_ensemble|class_agnostic_bbox_pred)
   |task\.model\.roi_sampler\.cascade_iou_thresholds
@@ -95,7 +111,7 @@ _LIMITS: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
   ),
   (
     'norm_epsilon anchor_size aspect_ratios depth_multiplier min_scale max_scale *_huber_loss_delta'
-    ' learning_rate initial_learning_rate clipnorm clipvalue global_clipnorm',
+    ' filter_size_scale learning_rate initial_learning_rate clipnorm clipvalue global_clipnorm',
     'above 0',
     lambda value: 0 < value < math.inf,
   ),

@@ -6,7 +6,7 @@ import logging
 import pathlib
 import pkgutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import tqdm
@@ -14,6 +14,7 @@ import tqdm
 from oanet_tf import config_check, config_values, errors, files
 from oanet_tf.data.json_file import read_json_object
 from oanet_tf.errors import InputError
+from oanet_tf.serving import tflite_int8
 
 if TYPE_CHECKING:
   import numpy as np
@@ -24,10 +25,17 @@ if TYPE_CHECKING:
 # Name -> a `serving.exports.Format`.
 FORMATS = {
   'savedmodel': 'oanet_tf.serving.saved_model:FORMAT',
+  'tflite_float32': 'oanet_tf.serving.tflite:FLOAT32',
+  'tflite_float16': 'oanet_tf.serving.tflite:FLOAT16',
+  'tflite_dynamic': 'oanet_tf.serving.tflite:DYNAMIC',
+  'tflite_int8': 'oanet_tf.serving.tflite:INT8',
 }
+CALIBRATED = 'tflite_int8'
 RECORD_FILE = 'export.json'
 # Of the validation shards, compared if the user names none.
 NUM_IMAGES = 8
+# Of the training shards.
+NUM_CALIBRATION_IMAGES = 100
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -68,6 +76,13 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     help=f'pictures on which exports are compared (default: {NUM_IMAGES} of the validation shards)',
   )
   parser.add_argument(
+    '--calibration_images',
+    nargs='+',
+    metavar='FILE_OR_DIR',
+    help=f'pictures that show {CALIBRATED} how large activations are (default: '
+    f'{NUM_CALIBRATION_IMAGES} of the training shards)',
+  )
+  parser.add_argument(
     '--params_override',
     default='',
     metavar='KEY=VALUE,…',
@@ -97,13 +112,23 @@ def main() -> None:
 
   method = checked_fusion(arguments.model_dir, arguments.fusion, arguments.params_override)
   values = config_check.model_values(arguments.model_dir, arguments.params_override)
-  validation = 'task.validation_data'
   folders = {
     name: version_folder(arguments.export_dir / name, arguments.version)
     for name in arguments.formats
   }
   read_record(arguments.export_dir)
-  images = _given_images(arguments.images, values[f'{validation}.input_path'])
+  images = find_images(
+    '--images', arguments.images, values['task.validation_data.input_path'], NUM_IMAGES
+  )
+  calibration_images = tuple
+  if CALIBRATED in folders:
+    tflite_int8.check_installed()
+    calibration_images = find_images(
+      '--calibration_images',
+      arguments.calibration_images,
+      values['task.train_data.input_path'],
+      NUM_CALIBRATION_IMAGES,
+    )
   # TensorFlow takes seconds to load; all that was given is good by now.
   from oanet_tf.serving import exports
 
@@ -113,8 +138,9 @@ def main() -> None:
     arguments.model_dir,
     arguments.params_override,
     method,
-    arguments.image_size or values[f'{validation}.output_size'],
-    images or exports.shard_images(values[f'{validation}.input_path'], NUM_IMAGES),
+    arguments.image_size or values['task.validation_data.output_size'],
+    images(),
+    calibration_images(),
   )
   # Closed before an error is told, which would else stand in the bar's line.
   with tqdm.tqdm(folders.items(), 'exporting', unit='format', file=sys.stderr) as progress:
@@ -122,17 +148,41 @@ def main() -> None:
   print(format_table(entries))
 
 
-def _given_images(paths: Sequence[str] | None, input_path: str) -> 'list[np.ndarray]':
-  """The user's pictures; none if shards, which have some, are to give them."""
+def find_images(
+  option: str, paths: Sequence[str] | None, input_path: str, number: int
+) -> 'Callable[[], Iterable[np.ndarray]]':
+  """Real images: pictures, or the first of shards.
+
+  Args:
+    option: that gives pictures.
+    paths: of these, or of folders of them; none takes shards.
+    input_path: of shards.
+    number: so many of the shards' images.
+
+  Returns:
+    What reads them, [H, W, 3] uint8 each.
+
+  Raises:
+    InputError: if there are none, or a picture cannot be read.
+  """
   from oanet_tf.data import pictures, shard_files
 
   if paths:
-    return [pictures.read_picture(path) for path in pictures.find_pictures(paths)]
+    found = pictures.find_pictures(paths)
+    for path in found:
+      pictures.read_picture(path)
+    return lambda: map(pictures.read_picture, found)
   try:
     shard_files.count_whole_records(shard_files.list_shards(input_path)[0])
   except InputError as error:
-    raise InputError(f'{error}; or give --images') from None
-  return []
+    raise InputError(f'{error}; or name pictures with {option}') from None
+
+  def of_shards() -> 'Iterable[np.ndarray]':
+    from oanet_tf.serving import exports
+
+    return exports.shard_images(input_path, number)
+
+  return of_shards
 
 
 def version_folder(folder: pathlib.Path, version: int | None) -> pathlib.Path:

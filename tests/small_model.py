@@ -7,8 +7,8 @@ from oanet_tf import experiments
 from oanet_tf.data import preprocess
 
 SIZE = 64
-OVERRIDES = (
-  'task.model.backbone.resnet.depth_multiplier=0.25,task.model.decoder.fpn.num_filters=16,'
+SMALL_PARTS = (
+  'task.model.decoder.fpn.num_filters=16,'
   'task.model.rpn_head.num_filters=16,task.model.detection_head.fc_dims=32,'
   'task.model.mask_head.num_filters=16,task.model.mask_head.num_convs=1,'
   'task.model.stuff_head.num_filters=16,task.model.roi_generator.num_proposals=20,'
@@ -19,10 +19,16 @@ OVERRIDES = (
   'task.train_data.max_num_instances=5,task.train_data.global_batch_size=2,'
   'task.validation_data.global_batch_size=2,task.model.fusion.stuff_area_limit=20'
 )
+OVERRIDES = f'task.model.backbone.resnet.depth_multiplier=0.25,{SMALL_PARTS}'
+MOBILE_OVERRIDES = f'task.model.backbone.mobilenet.filter_size_scale=0.35,{SMALL_PARTS}'
 
 
 def small_experiment(*overrides):
   return experiments.load_experiment('oanet_synthetic', (), ','.join((OVERRIDES, *overrides)))
+
+
+def small_mobile_experiment():
+  return experiments.load_experiment('oanet_mobilenetv2', (), MOBILE_OVERRIDES)
 
 
 def decoded_record(objects, label_ids, seed=0, crowd=False):

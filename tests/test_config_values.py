@@ -3,7 +3,7 @@ import fnmatch
 import pytest
 import tf_keras
 from official.modeling import optimization
-from official.vision.modeling.backbones import resnet
+from official.vision.modeling.backbones import mobilenet, resnet
 
 from oanet_tf import config_check, config_text, config_values
 from oanet_tf.errors import InputError
@@ -46,6 +46,18 @@ STEPWISE = f'{OPTIMIZER}.learning_rate.stepwise'
     (
       'task.model.backbone.type=keras_resnet,task.model.backbone.keras_resnet.model_id=18',
       'one of 50, 101, 152',
+    ),
+    (
+      'task.model.backbone.type=mobilenet,task.model.backbone.mobilenet.model_id=MobileNetV5',
+      'one of MobileNetV1, MobileNetV2,',
+    ),
+    (
+      'task.model.backbone.type=mobilenet,task.model.backbone.mobilenet.filter_size_scale=0',
+      'above 0',
+    ),
+    (
+      'task.model.backbone.type=mobilenet,task.model.backbone.mobilenet.output_stride=16',
+      'which this package does not support',
     ),
     ('task.model.decoder.type=aspp', 'one of fpn, nasfpn'),
     ('task.model.decoder.type=nasfpn', 'for task.model.min_level 3 and task.model.max_level 7'),
@@ -151,6 +163,10 @@ def test_choices_are_those_of_the_code():
   choices = config_values._CHOICES
   assert set(choices['task.model.backbone.resnet.model_id']) == set(resnet.RESNET_SPECS)
   assert set(choices['task.model.backbone.keras_resnet.model_id']) == set(keras_resnet.MODELS)
+  # The attention of the hybrid ones needs to know the image's size; two have a level too many.
+  mobile = {name for name in mobilenet.SUPPORTED_SPECS_MAP if 'Hybrid' not in name}
+  mobile -= {'MobileNetMultiAVGSeg', 'MobileNetMultiMAXSeg'}
+  assert set(choices['task.model.backbone.mobilenet.model_id']) == mobile
   convolutions = set(spatial_ranking.CONVOLUTIONS)
   assert set(choices['task.model.spatial_ranking.convolution']) == convolutions
   assert set(config_values.FUSIONS) == set(fusion.FUSIONS)
@@ -167,7 +183,7 @@ def test_every_rule_is_about_a_key_that_there_is():
     'all_reduce_alg', 'distribution_strategy', 'enable_xla', 'loss_scale', 'mixed_precision_dtype',
     'num_gpus', 'num_packs', 'run_eagerly',
   }  # fmt: skip
-  assert len([key for key in fixed if not key.startswith('runtime.')]) == 6
+  assert len([key for key in fixed if not key.startswith('runtime.')]) == 8
   patterns = ' '.join(rule[0] for rule in config_values._LIMITS).split()
   for pattern in (*patterns, *config_values._NEEDED):
     assert fnmatch.filter(names, pattern), pattern

@@ -51,7 +51,9 @@ def test_files_then_overrides_win(tmp_path):
   assert experiment.task.model.spatial_ranking.stride == 8 and experiment.task.seed == 3
 
 
-@pytest.mark.parametrize('name', ['oanet_r50fpn_coco', 'oanet_r101fpn_coco', 'oanet_synthetic'])
+@pytest.mark.parametrize(
+  'name', ['oanet_r50fpn_coco', 'oanet_r101fpn_coco', 'oanet_synthetic', 'oanet_mobilenetv2']
+)
 def test_a_saved_config_says_everything(name, tmp_path):
   """Whatever experiment it is read over, the result is the same."""
   experiment = experiments.load_experiment(name)

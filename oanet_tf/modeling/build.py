@@ -89,12 +89,15 @@ def build_oanet(
         norm_momentum=norm.norm_momentum,
         kernel_regularizer=regularizer,
       )
-    return backbones.factory.build_backbone(
-      tf_keras.layers.InputSpec(shape=[None, None, None, 3]), config.backbone, norm, regularizer
+    return _pyramid(
+      backbones.factory.build_backbone(
+        tf_keras.layers.InputSpec(shape=[None, None, None, 3]), config.backbone, norm, regularizer
+      )
     )
 
   def decoder(backbone: tf_keras.Model) -> tf_keras.Model:
-    return decoders.factory.build_decoder(backbone.output_specs, config, regularizer)
+    specs = {level: feature.shape for level, feature in backbone.output.items()}
+    return decoders.factory.build_decoder(specs, config, regularizer)
 
   shared = backbone()
   own = backbone() if config.sharing == 'none' else None
@@ -181,6 +184,15 @@ def _build_ranker(
     score_threshold=config.fusion.score_threshold,
     mask_threshold=config.fusion.mask_threshold,
   )
+
+
+def _pyramid(backbone: tf_keras.Model) -> tf_keras.Model:
+  """Without a last layer that is meant for classification alone, such as MobileNet has."""
+  levels = backbone.output_specs
+  if levels.keys() == backbone.output.keys():
+    return backbone
+  features = {level: backbone.output[level] for level in levels}
+  return tf_keras.Model(backbone.inputs, features, name=backbone.name)
 
 
 def _without(options: dict, *keys: str) -> dict:

@@ -66,11 +66,6 @@ class KerasResNet(tf_keras.Model):
     super().__init__(inputs=network.input, outputs=_features_by_level(network))
     self.model_id = model_id
 
-  @property
-  def output_specs(self) -> dict[str, tf.TensorShape]:
-    """Shape of each level's features, as the decoders take it."""
-    return {level: features.shape for level, features in self.output.items()}
-
 
 def _caffe_colors(images: tf.Tensor) -> tf.Tensor:
   """[B, H, W, 3] RGB by mean and deviation -> BGR within 0–255, less Keras' mean."""

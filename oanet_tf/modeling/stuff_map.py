@@ -75,10 +75,13 @@ def resampled_argmax(
   order = tf.argsort(tf.cast(candidates, tf.int32), direction='DESCENDING', stable=True)
   shape = [tf.shape(logits)[0], height, width]
 
+  def plane_of(channel: tf.Tensor) -> tf.Tensor:
+    plane = tf.transpose(_resample(tf.gather(planes, channel), columns), [0, 2, 1])
+    return _resample(plane, rows)
+
   def compare(step: tf.Tensor, largest: tf.Tensor, winner: tf.Tensor) -> tuple[tf.Tensor, ...]:
     channel = order[step]
-    plane = tf.transpose(_resample(tf.gather(planes, channel), columns), [0, 2, 1])
-    plane = _resample(plane, rows)
+    plane = plane_of(channel)
     # Channels come in ascending order, so the greatest that was larger is the last one. Of float32:
     # on GPUs, TensorFlow's int32 arithmetic is done by the host.
     wins = tf.cast(plane > largest, tf.float32)
@@ -86,7 +89,8 @@ def resampled_argmax(
     return step + 1, tf.maximum(largest, plane), winner
 
   number = tf.reduce_sum(tf.cast(candidates, tf.int32))
-  start = (tf.constant(0), tf.fill(shape, logits.dtype.min), tf.zeros(shape))
+  # From the first channel on: TFLite's files would hold a constant of the canvas's size.
+  start = (tf.constant(1), plane_of(order[0]), tf.fill(shape, tf.cast(order[0], tf.float32)))
   _, _, winner = tf.while_loop(
     lambda step, *_: step < number, compare, start, maximum_iterations=num_channels
   )
@@ -149,6 +153,8 @@ def drop_small_stuff(
     batch = tf.shape(labels)[0]
     areas_of = labels + tf.range(batch)[:, None, None] * num_labels
     num_areas = batch * num_labels
-  sizes = tf.math.unsorted_segment_sum(tf.ones_like(labels), areas_of, num_areas)
+  # Ones, but no constant of the canvas's size, which TFLite's files would hold.
+  ones = tf.cast(labels >= 0, tf.int32)
+  sizes = tf.math.unsorted_segment_sum(ones, areas_of, num_areas)
   large = tf.cast(tf.gather(sizes, areas_of) >= area_limit, tf.int32)
   return labels * large

@@ -13,6 +13,7 @@ from oanet_tf.class_prior import load_table
 from oanet_tf.data import shard_files, tf_example
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.modeling.oanet import OANet
+from oanet_tf.serving.letterbox import letterbox
 from oanet_tf.serving.panoptic_module import PanopticModule
 
 
@@ -26,6 +27,7 @@ class Source(NamedTuple):
     class_prior: of `class_prior.load_table`, for the fusion of that name.
     image_size: [height, width], for formats of a fixed size.
     images: real ones, [H, W, 3] uint8 RGB of any sizes, on which exports are compared with it.
+    calibration_images: others, of `image_size`, for formats of 8 bits.
   """
 
   model_dir: pathlib.Path
@@ -37,6 +39,7 @@ class Source(NamedTuple):
   class_prior: np.ndarray | None
   image_size: tuple[int, int]
   images: Sequence[np.ndarray]
+  calibration_images: Sequence[np.ndarray]
 
   def module(self) -> PanopticModule:
     """The function that is exported."""
@@ -50,9 +53,10 @@ def load_source(
   params_override: str,
   method: str,
   image_size: Sequence[int],
-  images: Sequence[np.ndarray],
+  images: Iterable[np.ndarray],
+  calibration_images: Iterable[np.ndarray] = (),
 ) -> Source:
-  """Loads the network; arguments as the attributes of `Source`.
+  """Loads the network; arguments as the attributes of `Source`, but for images of any sizes.
 
   Raises:
     InputError: if the model folder, or a file that the fusion needs, cannot be read.
@@ -60,7 +64,16 @@ def load_source(
   model, config, categories = inference.load_model(model_dir, params_override)
   class_prior = load_table(config.task.model.fusion.class_prior, categories, [method])
   return Source(
-    model_dir, params_override, model, config, categories, method, class_prior, image_size, images
+    model_dir=model_dir,
+    params_override=params_override,
+    model=model,
+    config=config,
+    categories=categories,
+    method=method,
+    class_prior=class_prior,
+    image_size=image_size,
+    images=list(images),
+    calibration_images=[letterbox(image, image_size) for image in calibration_images],
   )
 
 

@@ -10,9 +10,10 @@ import tensorflow as tf
 from oanet_tf import config as config_lib
 from oanet_tf import inference
 from oanet_tf.data.categories import PanopticCategories
-from oanet_tf.data.preprocess import network_input
+from oanet_tf.data.preprocess import canvas_of, network_input
 from oanet_tf.modeling.oanet import OANet
 from oanet_tf.modeling.scene import boxes_in_original
+from oanet_tf.serving.letterbox import size_on_canvas, size_within
 from oanet_tf.serving.segment_table import segment_table
 
 _MAPS = ('panoptic_category_mask', 'panoptic_instance_mask')
@@ -86,15 +87,24 @@ class PanopticModule(tf.Module):
     return {name: tf.dynamic_stitch(indices, [part[name] for part in parts]) for name in parts[0]}
 
   def segment_fixed(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Segments one picture of a fixed size; all shapes are static.
+    """Segments one picture on a canvas of a fixed size; all shapes are static.
 
     Args:
-      image: [1, H, W, 3] uint8 RGB, H and W static.
+      image: [1, H, W, 3] uint8 RGB as `letterbox.letterbox` makes it, H and W static.
     """
-    height, width = image.shape[1:3]
-    example = network_input(image[0], self.output_size, portrait=height > width)
-    inputs = (example['image'][None], example['image_info'][None])
-    return self._results(*inputs, tf.constant([height, width]))
+    canvas_size = image.shape[1:3].as_list()
+    fit, canvas = canvas_of(self.output_size, portrait=canvas_size[0] > canvas_size[1])
+    scaled = size_within(canvas_size, fit)
+    scale = np.divide(scaled, canvas_size).astype(np.float32)
+    # Of float32, since TFLite resizes no bytes.
+    resized = tf.round(tf.image.resize(tf.cast(image, tf.float32), scaled))
+    size = size_on_canvas(image[0])
+    valid = tf.maximum(tf.round(size * scale), 1.0)
+    return self._results(
+      tf.image.pad_to_bounding_box(resized, 0, 0, *canvas),
+      tf.stack([size, valid, scale, tf.zeros([2])])[None],
+      tf.constant(canvas_size),
+    )
 
   def _make_function(self, portrait: int) -> tf.types.experimental.GenericFunction:
     """`_segment_oriented` as one function of the graph, for all that call it."""

@@ -73,14 +73,15 @@ def _extents(rows: tf.Tensor, num_rows: int) -> tuple[tf.Tensor, tf.Tensor]:
   """[B, L] areas and [B, L, 4] boxes; a box means nothing where the area is 0."""
   batch, height, width = tf.unstack(tf.shape(rows))
   segments = rows + tf.range(batch)[:, None, None] * (1 + num_rows)
-  y = tf.zeros_like(rows) + tf.range(height)[:, None]
-  x = tf.zeros_like(rows) + tf.range(width)
+  # Zeros and ones, but no constants of the canvas's size, which TFLite's files would hold.
+  zeros, ones = tf.minimum(rows, 0), tf.cast(rows >= 0, tf.int32)
+  y, x = zeros + tf.range(height)[:, None], zeros + tf.range(width)
 
   def of_segments(reduce: tf.types.experimental.GenericFunction, values: tf.Tensor) -> tf.Tensor:
     reduced = reduce(values, segments, batch * (1 + num_rows))
     return tf.reshape(reduced, [batch, 1 + num_rows])[:, 1:]
 
   low, high = tf.math.unsorted_segment_min, tf.math.unsorted_segment_max
-  areas = of_segments(tf.math.unsorted_segment_sum, tf.ones_like(rows))
+  areas = of_segments(tf.math.unsorted_segment_sum, ones)
   sides = [of_segments(low, y), of_segments(low, x), of_segments(high, y), of_segments(high, x)]
   return areas, tf.stack(sides, axis=2) + tf.constant([0, 0, 1, 1])

@@ -92,8 +92,8 @@ def test_the_paddings_zero_is_the_mean_color(backbone):
   )
 
 
-def test_output_specs_are_those_of_the_model_gardens_resnet_50(backbone):
-  assert {level: spec.as_list() for level, spec in backbone.output_specs.items()} == {
+def test_levels_are_those_of_the_model_gardens_resnet_50(backbone):
+  assert {level: feature.shape.as_list() for level, feature in backbone.output.items()} == {
     '2': [None, None, None, 256],
     '3': [None, None, None, 512],
     '4': [None, None, None, 1024],

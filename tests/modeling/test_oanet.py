@@ -140,6 +140,20 @@ def test_sharing_modes(categories, sharing, backbones, decoders):
   assert any(gradient is not None for gradient in touched) == (sharing == 'backbone_and_fpn')
 
 
+def test_all_of_a_mobilenet_is_trained_but_its_classifier(categories):
+  task = small_model.small_mobile_experiment().task
+  model = build.build_oanet(task.model, categories)
+  batch = small_model.training_batch(task, categories, small_model.TIE_ON_PERSON)
+  with tf.GradientTape() as tape:
+    losses_of_batch = all_losses(model, task, batch)
+    loss = losses_of_batch['loss_stuff'] + losses_of_batch['loss_rpn_box']
+  touched = tape.gradient(loss, model.backbone.trainable_variables)
+  assert len(touched) > 100 and all(gradient is not None for gradient in touched)
+  outputs = model(batch['image'], batch['image_info'], labels=batch, training=True)
+  # The last level, 320 channels × 0.35, not the 1,280 for classification after it.
+  assert outputs['last_feature'].shape[1:] == (2, 2, 112)
+
+
 def test_stuff_only_supervision(categories):
   model, task = make(categories, 'task.model.stuff_head.object_context=false')
   batch = small_model.training_batch(task, categories, small_model.PERSON)

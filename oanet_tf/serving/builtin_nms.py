@@ -1,0 +1,187 @@
+"""Non-max suppression by an operation that TFLite has built in.
+
+It has none for `tf.image.combined_non_max_suppression`, and the Model Garden's other versions are
+loops over the overlaps of 512 × 512 boxes, which take longer in LiteRT than the rest of a small
+network. What is kept is the same.
+"""
+
+# One image. N boxes, K boxes kept, P proposals or ROIs, T thing categories.
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import tensorflow as tf
+from official.vision.configs import maskrcnn
+from official.vision.modeling.layers import detection_generator
+from official.vision.ops import box_ops
+
+from oanet_tf.config import OANet as OANetConfig
+from oanet_tf.modeling.oanet import OANet
+
+
+def use_builtin_nms(model: OANet, config: OANetConfig) -> None:
+  """Gives a network, for batches of one image, parts that TFLite can run.
+
+  Args:
+    model: is changed.
+    config: of which it was built.
+  """
+  model.roi_generator = Proposals(config.roi_generator)
+  model.detection_generator = Detections(config.detection_generator)
+
+
+class Kept(NamedTuple):
+  """Boxes by descending score.
+
+  Attributes:
+    indices: [K] int32, 0 in the padding.
+    is_box: [K] bool, false in the padding.
+  """
+
+  indices: tf.Tensor
+  is_box: tf.Tensor
+
+  def of(self, values: tf.Tensor) -> tf.Tensor:
+    """[N, …] -> those of the kept boxes, [K, …], 0 in the padding."""
+    kept = tf.gather(values, self.indices)
+    is_box = tf.reshape(self.is_box, [-1] + [1] * (values.shape.rank - 1))
+    return tf.where(is_box, kept, tf.zeros_like(kept))
+
+
+def suppress(
+  boxes: tf.Tensor,
+  scores: tf.Tensor,
+  *,
+  most: int,
+  iou_threshold: float,
+  score_threshold: float,
+) -> Kept:
+  """Drops each box that overlaps one of a higher score too much.
+
+  Args:
+    boxes: [N, 4] float32.
+    scores: [N] float32.
+    most: K.
+    iou_threshold: a greater overlap is too much.
+    score_threshold: boxes of at most this score are dropped.
+  """
+  indices, number = tf.raw_ops.NonMaxSuppressionV4(
+    boxes=boxes,
+    scores=scores,
+    max_output_size=most,
+    iou_threshold=iou_threshold,
+    score_threshold=score_threshold,
+    pad_to_max_output_size=True,
+  )
+  indices = tf.ensure_shape(indices, [most])
+  return Kept(indices, tf.range(most) < number)
+
+
+class Proposals:
+  """In place of the Model Garden's `MultilevelROIGenerator`, in inference."""
+
+  def __init__(self, settings: maskrcnn.ROIGenerator):
+    """Takes the configuration."""
+    self._settings = settings
+
+  def __call__(
+    self,
+    raw_boxes: dict[str, tf.Tensor],
+    raw_scores: dict[str, tf.Tensor],
+    anchors: dict[str, tf.Tensor],
+    image_shape: tf.Tensor,
+    training: bool,
+  ) -> tuple[tf.Tensor, tf.Tensor]:
+    """The best of all levels.
+
+    Args:
+      raw_boxes, raw_scores: of the RPN head, [1, h, w, 4A] and [1, h, w, A] by level.
+      anchors: [h, w, 4A] by level.
+      image_shape: [1, 2] float32.
+      training: False.
+
+    Returns:
+      [1, P, 4] boxes and [1, P] scores, 0 where there are no more.
+    """
+    assert not training
+    levels = [
+      self._of_level(raw_boxes[level], raw_scores[level], anchors[level], image_shape)
+      for level in sorted(raw_scores)
+    ]
+    boxes, scores = (tf.concat(parts, axis=0) for parts in zip(*levels, strict=True))
+    number = min(scores.shape[0], self._settings.test_num_proposals)
+    scores, indices = tf.nn.top_k(scores, number)
+    return tf.gather(boxes, indices)[None], scores[None]
+
+  def _of_level(
+    self, raw_boxes: tf.Tensor, raw_scores: tf.Tensor, anchors: tf.Tensor, image_shape: tf.Tensor
+  ) -> tuple[tf.Tensor, tf.Tensor]:
+    settings = self._settings
+    scores = tf.sigmoid(tf.reshape(raw_scores, [-1]))
+    boxes = box_ops.decode_boxes(tf.reshape(raw_boxes, [-1, 4]), tf.reshape(anchors, [-1, 4]))
+    boxes = box_ops.clip_boxes(boxes, image_shape)
+    if settings.test_pre_nms_min_size_threshold > 0.0:
+      boxes, scores = box_ops.filter_boxes(
+        boxes, scores, image_shape, settings.test_pre_nms_min_size_threshold
+      )
+    kept = suppress(
+      boxes,
+      scores,
+      most=min(scores.shape[0], settings.test_pre_nms_top_k, settings.test_num_proposals),
+      # The Model Garden suppresses none at 0.
+      iou_threshold=settings.test_nms_iou_threshold or 1.0,
+      score_threshold=settings.test_pre_nms_score_threshold,
+    )
+    return kept.of(boxes), kept.of(scores)
+
+
+class Detections:
+  """In place of the Model Garden's `DetectionGenerator`."""
+
+  def __init__(self, settings: maskrcnn.DetectionGenerator):
+    """Takes the configuration."""
+    self._settings = settings
+    self._decode = detection_generator.DetectionGenerator(
+      **{**settings.as_dict(), 'apply_nms': False}, dtype='float32'
+    )
+
+  def __call__(
+    self,
+    raw_boxes: tf.Tensor,
+    raw_scores: tf.Tensor,
+    rois: tf.Tensor,
+    image_shape: tf.Tensor,
+    weights: Sequence[float],
+  ) -> dict[str, tf.Tensor]:
+    """The best of all categories.
+
+    Args:
+      raw_boxes, raw_scores: of the detection head, [1, P, 4 · (1 + T)] and [1, P, 1 + T].
+      rois: [1, P, 4].
+      image_shape: [1, 2] float32.
+      weights: of the encoded boxes.
+
+    Returns:
+      What the Model Garden's gives: `detection_boxes` [1, K, 4], `detection_scores`,
+      `detection_classes` [1, K], 0, 0 and 1 in the padding, and `num_detections` [1].
+    """
+    decoded = self._decode(raw_boxes, raw_scores, rois, image_shape, weights)
+    boxes, scores = decoded['decoded_boxes'][0], decoded['decoded_box_scores'][0]
+    number, num_things = scores.shape
+    classes = tf.tile(tf.range(num_things), [number])
+    boxes, scores = tf.reshape(boxes, [-1, 4]), tf.reshape(scores, [-1])
+    # A place of its own for each category, so that none suppresses another.
+    shift = tf.cast(classes, tf.float32) * (tf.reduce_max(image_shape) + 1.0)
+    kept = suppress(
+      boxes + shift[:, None],
+      scores,
+      most=self._settings.max_num_detections,
+      iou_threshold=self._settings.nms_iou_threshold,
+      score_threshold=self._settings.pre_nms_score_threshold,
+    )
+    return {
+      'detection_boxes': kept.of(boxes)[None],
+      'detection_scores': kept.of(scores)[None],
+      'detection_classes': 1 + kept.of(classes)[None],
+      'num_detections': tf.reduce_sum(tf.cast(kept.is_box, tf.int32))[None],
+    }

@@ -1,0 +1,160 @@
+"""TFLite files of the whole network, for LiteRT: one image of a fixed size, built-in operations."""
+
+# H, W canvas.
+
+import functools
+import json
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from ai_edge_litert.interpreter import Interpreter
+
+from oanet_tf import inference
+from oanet_tf.modeling.oanet import OANet
+from oanet_tf.serving import tflite_int8, tflite_metadata
+from oanet_tf.serving.builtin_nms import use_builtin_nms
+from oanet_tf.serving.exports import Format, Parity, Results, Source, parity_of
+from oanet_tf.serving.letterbox import letterbox
+from oanet_tf.serving.panoptic_module import PanopticModule
+from oanet_tf.serving.tflite_description import LABELS_FILE, SIGNATURE, describe, labels_text
+from oanet_tf.serving.tflite_file import check_builtins, with_metadata
+
+MODEL_FILE = 'model.tflite'
+DESCRIPTION_FILE = 'model.json'
+
+
+class _Graph(NamedTuple):
+  """From a picture to its segments: the function, what holds its weights, and the network."""
+
+  function: tf.types.experimental.ConcreteFunction
+  module: PanopticModule
+  network: OANet
+
+  def converter(self) -> tf.lite.TFLiteConverter:
+    return tf.lite.TFLiteConverter.from_concrete_functions([self.function], self.module)
+
+
+def _float32(graph: _Graph, source: Source) -> bytes:
+  return graph.converter().convert()
+
+
+def _float16(graph: _Graph, source: Source) -> bytes:
+  """Weights of 16 bits."""
+  converter = graph.converter()
+  converter.optimizations = [tf.lite.Optimize.DEFAULT]
+  converter.target_spec.supported_types = [tf.float16]
+  return converter.convert()
+
+
+def _dynamic(graph: _Graph, source: Source) -> bytes:
+  """Weights of 8 bits; what they are multiplied with is quantised as it comes."""
+  converter = graph.converter()
+  converter.optimizations = [tf.lite.Optimize.DEFAULT]
+  return converter.convert()
+
+
+def _int8(graph: _Graph, source: Source) -> bytes:
+  """Backbone and heads of 8 bits, all else float."""
+  model = _float32(graph, source)
+  return tflite_int8.quantize(model, graph.network, source.calibration_images)
+
+
+def write(
+  name: str, convert: Callable[[_Graph, Source], bytes], source: Source, folder: pathlib.Path
+) -> None:
+  """Writes `model.tflite`, with labels and metadata in it, and `model.json` beside it.
+
+  Args:
+    name: of the format.
+    convert: -> TFLite file.
+    source: what is exported.
+    folder: is empty.
+
+  Raises:
+    InputError: if the network has an operation that TFLite does not have.
+  """
+  model = convert(_graph(source), source)
+  check_builtins(model)
+  description = describe(model, name, source)
+  text = json.dumps(description, indent=1) + '\n'
+  associated = {LABELS_FILE: labels_text(source.categories), DESCRIPTION_FILE: text}
+  metadata = tflite_metadata.serialize(description, DESCRIPTION_FILE)
+  model = with_metadata(model, metadata, {k: v.encode() for k, v in associated.items()})
+  (folder / MODEL_FILE).write_bytes(model)
+  (folder / DESCRIPTION_FILE).write_text(text, encoding='utf-8')
+
+
+def _graph(source: Source) -> _Graph:
+  # Built again, as parts of it are changed.
+  network, config, categories = inference.load_model(source.model_dir, source.params_override)
+  use_builtin_nms(network, config.task.model)
+  module = PanopticModule(network, config.task, categories, source.method, source.class_prior)
+  spec = tf.TensorSpec([1, *source.image_size, 3], tf.uint8, name='image')
+  function = tf.function(module.segment_fixed, [spec], autograph=False)
+  return _Graph(function.get_concrete_function(), module, network)
+
+
+def compare(source: Source, folder: pathlib.Path) -> Parity:
+  """Holds the file against the network in memory, on the pictures as the file takes them."""
+  expected_of = tf.function(source.module().segment_fixed, autograph=False)
+  found_of = runner(folder / MODEL_FILE)
+
+  def pairs() -> Iterator[tuple[Results, Results]]:
+    for image in source.images:
+      image = letterbox(image, source.image_size)[np.newaxis]
+      expected = _results({key: value.numpy() for key, value in expected_of(image).items()})
+      found = _results(found_of(image=image))
+      same = same_numbers(found.instance_mask, expected.instance_mask)
+      yield expected, found._replace(instance_mask=same)
+
+  return parity_of(pairs())
+
+
+def same_numbers(mask: np.ndarray, reference: np.ndarray) -> np.ndarray:
+  """Gives instances the numbers of those that they are.
+
+  Detections of almost the same score may come in another order. An instance is another's where
+  each has more pixels in common with the other than with any else.
+
+  Args:
+    mask, reference: [H, W] int, 0 where there is none.
+
+  Returns:
+    `mask` by the reference's numbers, -1 for what is none of them.
+  """
+  size = 1 + max(mask.max(), reference.max())
+  shared = np.bincount((mask * size + reference).ravel(), minlength=size**2)
+  shared = shared.reshape(size, size)[1:, 1:]
+  if not shared.size:
+    return mask
+  nearest = shared.argmax(axis=1)
+  is_mutual = shared.argmax(axis=0)[nearest] == np.arange(size - 1)
+  numbers = np.where(is_mutual & shared.any(axis=1), 1 + nearest, -1)
+  return np.concatenate([[0], numbers])[mask]
+
+
+def runner(path: pathlib.Path, num_threads: int = 2) -> Callable[..., dict[str, np.ndarray]]:
+  """A file as a function of `image`, [1, H, W, 3] uint8; results as of `PanopticModule`."""
+  interpreter = Interpreter(str(path), num_threads=num_threads)
+  return interpreter.get_signature_runner(SIGNATURE)
+
+
+def _results(outputs: dict[str, np.ndarray]) -> Results:
+  return Results(
+    outputs['panoptic_category_mask'][0],
+    outputs['panoptic_instance_mask'][0],
+    outputs['detection_scores'][0],
+  )
+
+
+def _format(name: str, convert: Callable[[_Graph, Source], bytes], **accepted: float) -> Format:
+  return Format(functools.partial(write, name, convert), compare, **accepted)
+
+
+FLOAT32 = _format('tflite_float32', _float32, least_same_pixels=0.99, largest_score_difference=0.01)
+FLOAT16 = _format('tflite_float16', _float16, least_same_pixels=0.97, largest_score_difference=0.05)
+DYNAMIC = _format('tflite_dynamic', _dynamic, least_same_pixels=0.9, largest_score_difference=0.3)
+INT8 = _format('tflite_int8', _int8, least_same_pixels=0.9, largest_score_difference=0.3)

@@ -1,0 +1,86 @@
+"""What an exported TFLite file takes and gives, for JSON."""
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+from official.vision.ops import preprocess_ops
+
+from oanet_tf.data.categories import PanopticCategories
+from oanet_tf.serving.exports import Source
+from oanet_tf.serving.letterbox import PADDING_COLOR
+
+SIGNATURE = 'serving_default'
+LABELS_FILE = 'labels.txt'
+NO_CATEGORY = '???'
+
+INPUT = (
+  'A picture, RGB. Scale it bilinearly to the largest that fits, put it at the top left, and fill '
+  'the rows below and the columns on the right with padding_color. The model normalizes it.'
+)
+OUTPUTS = {
+  'panoptic_category_mask': 'category id of each pixel, 0 for void',
+  'panoptic_instance_mask': '1 + index of the detection at each pixel, 0 for stuff and void',
+  'image_shape': 'height and width of the picture within the masks',
+  'num_segments': 'number of rows of segment_…; the others are 0',
+  'segment_category_id': 'category id',
+  'segment_instance_id': 'value in panoptic_instance_mask, 0 for stuff',
+  'segment_is_thing': 'whether it is an object',
+  'segment_score': 'score of the detection, 0 for stuff',
+  'segment_area': 'pixels',
+  'segment_box': 'y1, x1, y2, x2 in pixels, y2 and x2 exclusive',
+  'num_detections': 'number of detections; the others are padding',
+  'detection_boxes': 'y1, x1, y2, x2 in pixels',
+  'detection_scores': 'from 0 to 1, descending',
+  'detection_classes': 'category id',
+  'detection_masks': 'probability at each cell of the box',
+  'ranking_scores': 'of the spatial ranking module; the highest lies on top',
+}
+# Those whose values the lines of `LABELS_FILE` name.
+WITH_CATEGORY_IDS = ('panoptic_category_mask', 'segment_category_id', 'detection_classes')
+
+
+def describe(model: bytes, format_name: str, source: Source) -> dict:
+  """All that an application must know, for JSON.
+
+  Args:
+    model: the TFLite file.
+    format_name: of `export.FORMATS`.
+    source: of which it was made.
+  """
+  interpreter = Interpreter(model_content=model)
+  runner = interpreter.get_signature_runner(SIGNATURE)
+  (image,) = runner.get_input_details().values()
+  outputs = runner.get_output_details()
+  by_index = {details['index']: name for name, details in outputs.items()}
+  # In the order of the file, in which metadata must be.
+  names = [by_index[details['index']] for details in interpreter.get_output_details()]
+  return {
+    'format': format_name,
+    'fusion': source.method,
+    'score_threshold': source.config.task.model.fusion.score_threshold,
+    'input': {
+      'name': 'image',
+      **_shape_and_dtype(image),
+      'description': INPUT,
+      'padding_color': list(PADDING_COLOR),
+    },
+    'normalization_within_the_model': {
+      'mean': list(preprocess_ops.MEAN_RGB),
+      'deviation': list(preprocess_ops.STDDEV_RGB),
+    },
+    'outputs': [
+      {'name': name, **_shape_and_dtype(outputs[name]), 'description': OUTPUTS[name]}
+      for name in names
+    ],
+    'categories': source.categories.to_coco(),
+  }
+
+
+def _shape_and_dtype(details: dict) -> dict:
+  return {'shape': details['shape'].tolist(), 'dtype': np.dtype(details['dtype']).name}
+
+
+def labels_text(categories: PanopticCategories) -> str:
+  """A line for each value of a category mask, from 0: the category's name."""
+  names = {category.id: ' '.join(category.name.split()) for category in categories}
+  names[0] = 'void'
+  return ''.join(f'{names.get(value, NO_CATEGORY)}\n' for value in range(max(names) + 1))

@@ -1,0 +1,176 @@
+#!/usr/bin/env python3
+"""Measures what a trained network loses and gains as a TFLite file.
+
+Exports all variants, and lets them and the network in memory take turns on each picture of the
+validation shards: size, milliseconds from picture to panoptic map (a phone's scaling and decoding
+not counted), panoptic quality. The network in memory scales the picture itself.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from oanet_tf import config_check, errors, export
+
+if TYPE_CHECKING:
+  import numpy as np
+
+  from oanet_tf.data.panoptic_map import PanopticSegmentation
+  from oanet_tf.serving.exports import Source
+
+FORMATS = [name for name in export.FORMATS if name.startswith('tflite_')]
+IN_MEMORY, REFERENCE = 'in memory', 'tflite_float32'
+# Pictures that warm up, and are not timed.
+NUM_WARMUP = 5
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument('--model_dir', required=True, type=pathlib.Path, help='folder of a training')
+  parser.add_argument('--output', type=pathlib.Path, help='JSON file for the figures')
+  parsed = parser.parse_args()
+  config_check.params_path(parsed.model_dir)
+  figures = measure(parsed.model_dir)
+  print(f'{parsed.model_dir}, {os.cpu_count()} cores')
+  print_table(figures)
+  if parsed.output:
+    parsed.output.write_text(json.dumps(figures, indent=1) + '\n')
+
+
+def measure(model_dir: pathlib.Path) -> dict[str, dict[str, float]]:
+  """Of each contender `bytes`, milliseconds (`median`, `least`), `pq`, `pq_things`, `pq_stuff`.
+
+  Raises:
+    InputError: if the model folder or a shard cannot be read, or an export fails.
+  """
+  import tqdm
+
+  from oanet_tf.evaluation.panoptic_quality import PanopticQuality
+
+  values = config_check.model_values(model_dir)
+  shards = values['task.validation_data.input_path']
+  source = load_source(model_dir, values)
+  seconds, qualities = {}, {}
+  with tempfile.TemporaryDirectory() as folder:
+    sizes = {
+      name: export.export(name, source, pathlib.Path(folder, name, '1'))['bytes']
+      for name in FORMATS
+    }
+    contenders = {IN_MEMORY: in_memory(source)}
+    contenders |= {name: of_file(source, pathlib.Path(folder, name, '1')) for name in FORMATS}
+    for turn, (picture, truth) in enumerate(tqdm.tqdm(examples(shards), unit='image')):
+      for name, run in contenders.items():
+        prediction, time_taken = run(picture)
+        quality = qualities.setdefault(name, PanopticQuality(source.categories))
+        quality.update(truth, prediction)
+        if turn >= NUM_WARMUP:
+          seconds.setdefault(name, []).append(time_taken)
+  return {
+    name: {
+      'bytes': sizes.get(name, 0),
+      'median': 1000 * statistics.median(seconds[name]),
+      'least': 1000 * min(seconds[name]),
+      **scores(quality.result()),
+    }
+    for name, quality in qualities.items()
+  }
+
+
+def scores(result: Mapping[str, dict]) -> dict[str, float]:
+  groups = {'pq': 'All', 'pq_things': 'Things', 'pq_stuff': 'Stuff'}
+  return {name: 100 * result[group]['pq'] for name, group in groups.items()}
+
+
+def load_source(model_dir: pathlib.Path, values: Mapping[str, object]) -> 'Source':
+  """The network as `python -m oanet_tf.export` loads it without further arguments."""
+  from oanet_tf.serving import exports
+
+  return exports.load_source(
+    model_dir,
+    '',
+    values['task.model.fusion.method'],
+    values['task.validation_data.output_size'],
+    exports.shard_images(values['task.validation_data.input_path'], export.NUM_IMAGES),
+    exports.shard_images(values['task.train_data.input_path'], export.NUM_CALIBRATION_IMAGES),
+  )
+
+
+def examples(input_path: str) -> 'Iterator[tuple[np.ndarray, PanopticSegmentation]]':
+  """Pictures, [H, W, 3] uint8, and their true segments."""
+  import tensorflow as tf
+
+  from oanet_tf.data import shard_files, tf_example
+
+  for record in tf.data.TFRecordDataset(shard_files.list_shards(input_path)):
+    decoded = {key: value.numpy() for key, value in tf_example.decode(record).items()}
+    yield decoded['image'], tf_example.segmentation_from_decoded(decoded)
+
+
+Contender = Callable[['np.ndarray'], tuple['PanopticSegmentation', float]]
+
+
+def in_memory(source: 'Source') -> Contender:
+  """Picture -> its segments, and the seconds that they took, by `oanet_tf.predict`."""
+  from oanet_tf import inference
+
+  predict = inference.image_predictor(
+    source.model, source.config.task, source.method, source.class_prior
+  )
+
+  def run(picture: 'np.ndarray') -> tuple['PanopticSegmentation', float]:
+    start = time.perf_counter()
+    _, maps = predict(picture)
+    masks = [mask[0].numpy() for mask in maps]
+    time_taken = time.perf_counter() - start
+    return inference.to_segmentation(*masks, source.categories), time_taken
+
+  return run
+
+
+def of_file(source: 'Source', folder: pathlib.Path) -> Contender:
+  """The same by a TFLite file, from the letterboxed picture to the map on its canvas."""
+  from oanet_tf import inference
+  from oanet_tf.serving import tflite
+  from oanet_tf.serving.letterbox import from_canvas, letterbox
+
+  segment = tflite.runner(folder / tflite.MODEL_FILE, os.cpu_count())
+  labels = source.categories.label_of_id_table()
+
+  def run(picture: 'np.ndarray') -> tuple['PanopticSegmentation', float]:
+    canvas = letterbox(picture, source.image_size)[None]
+    start = time.perf_counter()
+    outputs = segment(image=canvas)
+    time_taken = time.perf_counter() - start
+    category, instance = (
+      from_canvas(outputs[f'panoptic_{name}_mask'][0], picture.shape)
+      for name in ('category', 'instance')
+    )
+    return inference.to_segmentation(labels[category], instance, source.categories), time_taken
+
+  return run
+
+
+def print_table(figures: Mapping[str, Mapping[str, float]]) -> None:
+  """Ratios are to the float32 file, losses to the network in memory."""
+  reference, memory = figures[REFERENCE], figures[IN_MEMORY]
+  print(
+    f'{"":<14} |   size MB  share |  median ms  least ms  quicker × |    PQ   loss  things  stuff'
+  )
+  for name, of_name in figures.items():
+    print(
+      f'{name:<14} | {of_name["bytes"] / 1e6:9.1f} {of_name["bytes"] / reference["bytes"]:6.2f} '
+      f'| {of_name["median"]:10.1f} {of_name["least"]:9.1f} '
+      f'{reference["median"] / of_name["median"]:10.2f} '
+      f'| {of_name["pq"]:5.2f} {memory["pq"] - of_name["pq"]:6.2f} '
+      f'{of_name["pq_things"]:7.2f} {of_name["pq_stuff"]:6.2f}'
+    )
+
+
+if __name__ == '__main__':
+  errors.run(main)
