@@ -101,14 +101,66 @@ def broken(folder, kind):
   return path
 
 
-@pytest.mark.parametrize('kind', ['text', 'empty', 'truncated', 'missing'])
-def test_a_broken_picture_is_named_and_nothing_is_written(
+@pytest.mark.parametrize('kind', ['text', 'empty', 'truncated'])
+def test_a_broken_picture_is_told_and_the_rest_goes_on(
   model_dir, tmp_path, monkeypatch, capsys, kind
 ):
-  path = broken(tmp_path, kind)
+  path, output = broken(tmp_path, kind), tmp_path / 'output'
+  for name in ('after.png', 'before.png'):
+    save(tmp_path / name, gradient())
+  code, stdout, stderr = run(monkeypatch, capsys, model_dir, tmp_path, output, '--batch_size', 1)
+  assert code == 1 and '2 pictures' in stdout
+  told = [line for line in stderr.splitlines() if 'left out: ' in line]
+  assert len(told) == 1 and str(path) in told[0]
+  assert len(json.loads((output / 'predictions.json').read_text())['images']) == 2
+
+
+def test_nothing_is_written_if_no_picture_can_be_read(model_dir, tmp_path, monkeypatch, capsys):
+  path = broken(tmp_path, 'text')
   outcome = run(monkeypatch, capsys, model_dir, path, tmp_path / 'output')
-  assert str(path) in end_to_end.one_line_error(outcome)
+  assert 'none of 1 pictures can be read' in end_to_end.one_line_error(outcome)
   assert not (tmp_path / 'output').exists()
+
+
+def test_a_picture_that_is_not_there(model_dir, tmp_path, monkeypatch, capsys):
+  outcome = run(monkeypatch, capsys, model_dir, tmp_path / 'no.jpg', tmp_path / 'output')
+  assert 'no.jpg: there is no such file' in end_to_end.one_line_error(outcome)
+
+
+def test_batches_are_of_neighbours_that_fit():
+  def sides(*shapes):
+    images = [(n, np.zeros((*shape, 3), np.uint8)) for n, shape in enumerate(shapes)]
+    return [[n for n, _ in batch] for batch in predict.batches_of(images, 3)]
+
+  assert sides() == []
+  assert sides((2, 3), (4, 1), (1, 1), (5, 5)) == [[0, 1, 2], [3]]
+  # Padded to one another, a wide and a high picture would be huge; one alone may be.
+  assert sides((1, 2**25 + 1), (1, 1), (2**13, 1), (1, 2**12)) == [[0], [1, 2], [3]]
+
+
+def test_what_a_path_holds(tmp_path):
+  for name in ('training/params.yaml', 'one/saved_model.pb', 'many/9/saved_model.pb',
+               'many/10/saved_model.pb', 'many/11/half', 'many/old/saved_model.pb'):  # fmt: skip
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_bytes(b'')
+  (tmp_path / 'model.bin').write_bytes(b'\0\0\0\0TFL3\0')
+  assert predict.find_model(tmp_path / 'training') == ('model_folder', tmp_path / 'training')
+  assert predict.find_model(tmp_path / 'one') == ('saved_model', tmp_path / 'one')
+  assert predict.find_model(tmp_path / 'many') == ('saved_model', tmp_path / 'many' / '10')
+  assert predict.find_model(tmp_path / 'model.bin') == ('tflite', tmp_path / 'model.bin')
+
+
+@pytest.mark.parametrize('kind', ['nothing', 'folder', 'file'])
+def test_a_path_that_holds_no_model(tmp_path, monkeypatch, capsys, kind):
+  path = tmp_path / 'model'
+  if kind == 'folder':
+    path.mkdir()
+  elif kind == 'file':
+    path.write_bytes(b'TFL3')
+  save(tmp_path / 'a.png', gradient())
+  outcome = run(monkeypatch, capsys, path, tmp_path / 'a.png', tmp_path / 'output')
+  message = f'{path}: is no model folder, no SavedModel and no TFLite file'
+  assert message in end_to_end.one_line_error(outcome)
 
 
 def test_a_folder_without_pictures(model_dir, tmp_path, monkeypatch, capsys):

@@ -86,6 +86,30 @@ def test_every_image_of_a_batch_is_fused_as_if_alone():
   np.testing.assert_array_equal(result.category_mask[1], alone)
 
 
+@pytest.mark.parametrize('method', ['heuristic', 'srm', 'class_prior', 'upsnet'])
+def test_the_batch_may_be_known_when_run_alone(method):
+  given = outputs(**TIE_ON_PERSON)
+  prior = np.array([[0.5, 0.1, 0.5], [0.9, 0.5, 0.5], [0.5, 0.5, 0.5]], np.float32)
+  prior = prior[:NUM_THINGS, :NUM_THINGS]
+
+  @tf.function(
+    autograph=False,
+    input_signature=[
+      {key: tf.TensorSpec([None, *value.shape[1:]], value.dtype) for key, value in given.items()}
+    ],
+  )
+  def run(given):
+    info = image_info((32, 32), (32, 32))
+    return fusion.fuse(scene(given, info=info, class_prior=prior), method)
+
+  twice = {key: tf.concat([value, value], axis=0) for key, value in given.items()}
+  for results, expected in zip(
+    run(twice), fuse(given, method=method, class_prior=prior), strict=True
+  ):
+    np.testing.assert_array_equal(results[0], expected)
+    np.testing.assert_array_equal(results[1], expected)
+
+
 def random_case(rng):
   """Overlapping rectangles with distinct scores, and a blocky stuff map."""
   side, count = 40, int(rng.integers(0, 12))
