@@ -65,7 +65,7 @@ def source(monkeypatch):
   """Of the formats of `tests.serving.formats`, which look at nothing but the fusion's name."""
   for name in ('GOOD', 'OTHER_PIXELS', 'OTHER_SCORES', 'NO_NUMBERS', 'INTERRUPTED'):
     monkeypatch.setitem(export.FORMATS, name.lower(), f'tests.serving.formats:{name}')
-  return exports.Source('runs/model', *[None] * 4, 'srm', *[None] * 3)
+  return exports.Source('runs/model', *[None] * 4, 'srm', *[None] * 4)
 
 
 def test_the_next_version_and_a_given_one(source, tmp_path):
