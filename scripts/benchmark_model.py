@@ -4,8 +4,9 @@
   ours              oanet_tf: a training step with all losses, or a picture to its panoptic map
   mask_rcnn         official.vision's Mask R-CNN with its defaults: to boxes and masks
   mask_rcnn_equal   the same with our numbers of proposals, ROIs, masks and detections, batched NMS
-  panoptic_fpn      mask_rcnn_equal with its SegmentationHead (panoptic_fpn_fusion) on the shared
-                    decoder, as far as semantic logits
+  panoptic_fpn      mask_rcnn_equal with its SegmentationHead (panoptic_fpn_fusion, the head's own
+                    defaults) on the shared decoder, as far as semantic logits
+  panoptic_fpn_lean the same with 128 filters and no further convolutions in that head
 
 Each is a process of its own; they take turns, and so does a 3×3 convolution whose rate is what the
 machine can do. The picture and its rectangles are made up. `build` is the network, `trace` the
@@ -22,7 +23,7 @@ import sys
 import time
 from collections.abc import Callable
 
-CONTENDERS = ('ours', 'mask_rcnn', 'mask_rcnn_equal', 'panoptic_fpn')
+CONTENDERS = ('ours', 'mask_rcnn', 'mask_rcnn_equal', 'panoptic_fpn', 'panoptic_fpn_lean')
 CONVOLUTION = 'convolution'
 # Those of a small machine; the defaults of both are 1,000 proposals, 512 ROIs and 100 detections.
 COUNTS = {'proposals': 256, 'rois': 64, 'masks': 16, 'detections': 20}
@@ -355,13 +356,13 @@ def model_garden_model(name: str, task) -> tuple:  # noqa: ANN001
   from official.vision.modeling.heads import segmentation_heads
 
   model = task.build_model()
-  if name != 'panoptic_fpn':
+  if not name.startswith('panoptic_fpn'):
     return model, None
+  lean = {'num_convs': 0, 'num_filters': 128} if name == 'panoptic_fpn_lean' else {}
   head = segmentation_heads.SegmentationHead(
     num_classes=NUM_THINGS + NUM_STUFF + 1,
     level=2,
-    num_convs=0,
-    num_filters=128,
+    **lean,
     feature_fusion='panoptic_fpn_fusion',
     decoder_min_level=2,
     decoder_max_level=5,
