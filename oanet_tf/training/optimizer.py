@@ -1,7 +1,7 @@
 """The Model Garden's optimizers, with the learning rate scaled to the batch."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -51,6 +51,21 @@ def build_optimizer(
     use_float16=config.runtime.mixed_precision_dtype == 'float16',
     loss_scale=config.runtime.loss_scale,
   )
+
+
+def create_variables(optimizer: Optimizer, variables: Sequence[tf.Variable]) -> None:
+  """Makes the optimizer's own, which it would else make while the first step is traced.
+
+  A function that made variables is traced once more without.
+
+  Args:
+    optimizer: of `build_optimizer`; its strategy's scope is entered.
+    variables: that it will update.
+  """
+  if isinstance(optimizer, ema_optimizer.ExponentialMovingAverage):
+    optimizer = optimizer._optimizer
+  # There is no public way to do it.
+  optimizer._create_all_weights(variables)
 
 
 def describe_learning_rate(config: config_definitions.ExperimentConfig) -> str:

@@ -9,7 +9,7 @@ from oanet_tf import config as config_lib
 from oanet_tf import losses
 from oanet_tf.modeling.oanet import OANet
 from oanet_tf.modeling.srm_only import SRMOnly
-from oanet_tf.training.optimizer import Optimizer
+from oanet_tf.training.optimizer import Optimizer, create_variables
 
 Batch = dict[str, tf.Tensor]
 Scalars = dict[str, tf.Tensor]
@@ -48,7 +48,15 @@ class TrainStep:
     self._whole = tf.function(self._on_replicas(self._train), autograph=False)
     self._accumulate = tf.function(self._on_replicas(self._add_gradients), autograph=False)
     self._update = tf.function(lambda: strategy.run(self._apply_sums), autograph=False)
+    with strategy.scope():
+      create_variables(optimizer, model.trainable_variables)
     self._sums = _zeros_like(model.trainable_variables, strategy) if num_parts > 1 else []
+
+  @property
+  def tracing_count(self) -> int:
+    """How often the computation of gradients was traced."""
+    functions = (self._whole, self._accumulate)
+    return sum(function.experimental_get_tracing_count() for function in functions)
 
   def __call__(self, parts: Sequence[Batch], with_gradient_norms: bool = False) -> Scalars:
     """Takes a step.

@@ -158,3 +158,10 @@ def test_five_finite_steps_with(name, categories):
     assert any((a != b).any() for a, b in zip(after, before, strict=True))
   finally:
     cluster_lib.configure(experiments.load_experiment('oanet_synthetic').runtime)
+
+
+def test_the_step_is_traced_once(one_and_two):
+  """Not first to create the optimizer's variables, and then once more without."""
+  for trained in one_and_two:
+    trained.step([trained.batch(*BATCHES['things everywhere'])])
+    assert trained.step.tracing_count == 1
