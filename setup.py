@@ -4,6 +4,9 @@ import pathlib
 
 from setuptools import find_packages, setup
 
+# The protos of TensorFlow Serving, for warm-up requests and clients; each asks for its TensorFlow.
+SERVING = 'tensorflow-serving-api>=2.20,<2.21'
+
 setup(
   name='oanet_tf',
   version='0.1.0',
@@ -30,7 +33,9 @@ setup(
     'tqdm>=4.66,<5',
   ],
   extras_require={
+    'serving': [SERVING],
     'test': [
+      SERVING,
       'hypothesis>=6.100,<7',
       'pytest>=8,<10',
       'ruff>=0.15,<1',

@@ -14,3 +14,4 @@ def _load(name):
 
 
 benchmark_fusion = _load('benchmark_fusion')
+serving_client = _load('serving_client')
