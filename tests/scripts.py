@@ -14,3 +14,5 @@ def _load(name):
 
 
 benchmark_fusion = _load('benchmark_fusion')
+benchmark_serving = _load('benchmark_serving')
+serving_client = _load('serving_client')

@@ -1,0 +1,67 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tests import end_to_end
+from tests.scripts import benchmark_serving
+from tests.serving.requests import rectangles
+
+Request = benchmark_serving.Request
+
+
+def test_answers_and_errors_are_right_under_load(served, tmp_path, monkeypatch, capsys):
+  path = tmp_path / 'load.json'
+  code, stdout, _ = end_to_end.run_command(
+    monkeypatch, capsys, benchmark_serving.main, '--model', served.folder, '--threads', 2, 5,
+    '--requests', 40, '--sides', 16, 90, '--output', path,
+  )  # fmt: skip
+  assert code == 0
+  loads = json.loads(path.read_text())
+  assert [load['threads'] for load in loads] == [2, 5]
+  for load, line in zip(loads, stdout.splitlines()[2:], strict=True):
+    assert (load['answered_right'], load['named_right']) == (38, 2)
+    assert 0 < load['p50'] <= load['p99'] and load['requests_per_second'] > 0
+    assert load['largest_memory'] >= load['memory_at_the_end'] > 100
+    assert [int(line.split('|')[column]) for column in (0, 4, 5)] == [load['threads'], 38, 2]
+
+
+def test_every_kind_of_broken_request_is_named(served):
+  server = benchmark_serving.load_server(served.folder)
+  good = benchmark_serving.good_requests(rectangles(40, 60), (20, 50), np.random.default_rng(0))
+  broken = benchmark_serving.broken_requests(good[1].value[0])
+  for request in broken:
+    benchmark_serving.check(request, server(request), None)
+
+
+ANSWER = {'mask': np.array([[1, 2]])}
+
+
+@pytest.mark.parametrize(
+  ('request_', 'answer'),
+  [
+    (Request('serving_default', None), {'mask': np.array([[1, 3]])}),
+    (Request('serving_default', None), {}),
+    (Request('serving_default', None), 'an error'),
+    (Request('serving_bytes', None, 'image 1 of the batch'), 'image 0 of the batch'),
+    (Request('serving_bytes', None, 'image 1 of the batch'), ANSWER),
+  ],
+)
+def test_a_wrong_answer_does_not_pass(request_, answer):
+  with pytest.raises(AssertionError):
+    benchmark_serving.check(request_, answer, ANSWER)
+  with pytest.raises(AssertionError):
+    benchmark_serving.run(lambda _: answer, [request_], [ANSWER], threads=2)
+
+
+def test_a_folder_that_is_no_model(tmp_path, monkeypatch, capsys):
+  outcome = end_to_end.run_command(monkeypatch, capsys, benchmark_serving.main, '--model', tmp_path)
+  assert 'is no version of a SavedModel' in end_to_end.one_line_error(outcome)
+
+
+def test_help_is_fast():
+  command = [sys.executable, '-X', 'importtime', benchmark_serving.__file__, '--help']
+  done = subprocess.run(command, capture_output=True, text=True)
+  assert done.returncode == 0 and 'tensorflow' not in done.stderr
