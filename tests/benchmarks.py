@@ -14,3 +14,4 @@ def _load(name):
 
 
 benchmark_fusion = _load('benchmark_fusion')
+benchmark_tflite = _load('benchmark_tflite')
