@@ -4,6 +4,11 @@ import pathlib
 
 from setuptools import find_packages, setup
 
+# The protos of TensorFlow Serving, for warm-up requests and clients; each asks for its TensorFlow.
+SERVING = 'tensorflow-serving-api>=2.20,<2.21'
+# Makes TFLite files of 8 bits.
+QUANTIZER = 'ai-edge-quantizer>=0.10,<0.11'
+
 setup(
   name='oanet_tf',
   version='0.1.0',
@@ -30,9 +35,11 @@ setup(
     'tqdm>=4.66,<5',
   ],
   extras_require={
-    'tflite': ['ai-edge-quantizer>=0.10,<0.11'],
+    'serving': [SERVING],
+    'tflite': [QUANTIZER],
     'test': [
-      'ai-edge-quantizer>=0.10,<0.11',
+      SERVING,
+      QUANTIZER,
       'hypothesis>=6.100,<7',
       'pytest>=8,<10',
       'ruff>=0.15,<1',

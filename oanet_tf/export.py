@@ -31,6 +31,7 @@ FORMATS = {
   'tflite_int8': 'oanet_tf.serving.tflite:INT8',
 }
 CALIBRATED = 'tflite_int8'
+Reader = Callable[[], 'Iterable[np.ndarray]']
 RECORD_FILE = 'export.json'
 # Of the validation shards, compared if the user names none.
 NUM_IMAGES = 8
@@ -117,18 +118,7 @@ def main() -> None:
     for name in arguments.formats
   }
   read_record(arguments.export_dir)
-  images = find_images(
-    '--images', arguments.images, values['task.validation_data.input_path'], NUM_IMAGES
-  )
-  calibration_images = tuple
-  if CALIBRATED in folders:
-    tflite_int8.check_installed()
-    calibration_images = find_images(
-      '--calibration_images',
-      arguments.calibration_images,
-      values['task.train_data.input_path'],
-      NUM_CALIBRATION_IMAGES,
-    )
+  images, calibration_images = _find_all_images(arguments, values)
   # TensorFlow takes seconds to load; all that was given is good by now.
   from oanet_tf.serving import exports
 
@@ -142,13 +132,30 @@ def main() -> None:
     images(),
     calibration_images(),
   )
-  progress = tqdm.tqdm(folders.items(), desc='exporting', unit='format', file=sys.stderr)
-  print(format_table([export(name, source, folder) for name, folder in progress]))
+  # Closed before an error is told, which would else stand in the bar's line.
+  with tqdm.tqdm(folders.items(), 'exporting', unit='format', file=sys.stderr) as progress:
+    entries = [export(name, source, folder) for name, folder in progress]
+  print(format_table(entries))
 
 
-def find_images(
-  option: str, paths: Sequence[str] | None, input_path: str, number: int
-) -> 'Callable[[], Iterable[np.ndarray]]':
+def _find_all_images(arguments: argparse.Namespace, values: dict[str, object]) -> list[Reader]:
+  """The images to compare on, and those to calibrate with, which not all formats need."""
+  images = _find_images(
+    '--images', arguments.images, values['task.validation_data.input_path'], NUM_IMAGES
+  )
+  if CALIBRATED not in arguments.formats:
+    return [images, tuple]
+  tflite_int8.check_installed()
+  calibration_images = _find_images(
+    '--calibration_images',
+    arguments.calibration_images,
+    values['task.train_data.input_path'],
+    NUM_CALIBRATION_IMAGES,
+  )
+  return [images, calibration_images]
+
+
+def _find_images(option: str, paths: Sequence[str] | None, input_path: str, number: int) -> Reader:
   """Real images: pictures, or the first of shards.
 
   Args:
@@ -171,9 +178,9 @@ def find_images(
       pictures.read_picture(path)
     return lambda: map(pictures.read_picture, found)
   try:
-    shard_files.list_shards(input_path)
+    shard_files.count_whole_records(shard_files.list_shards(input_path)[0])
   except InputError as error:
-    raise InputError(f'{error}; or name pictures with {option}') from None
+    raise InputError(f'{error}; or give {option}') from None
 
   def of_shards() -> 'Iterable[np.ndarray]':
     from oanet_tf.serving import exports
@@ -224,7 +231,8 @@ def export(name: str, source: 'Source', folder: pathlib.Path) -> dict:
   """
   form = pkgutil.resolve_name(FORMATS[name])
   with files.making_folder(folder) as temporary:
-    form.write(source, temporary)
+    with files.writing(temporary):
+      form.write(source, temporary)
     parity = form.compare(source, temporary)
     if not form.accepts(parity):
       raise InputError(

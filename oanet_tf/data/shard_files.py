@@ -127,8 +127,8 @@ def named_errors(input_path: str) -> Iterator[None]:
           f'{shard}: is damaged after record {count}; convert it again, or set skip_damaged=true'
         ) from None
       if damage is not None:
-        raise InputError(f'{shard}: record {count + 1}: {_first_line(damage)}') from None
-    raise InputError(f'{input_path}: {_first_line(error)}') from None
+        raise InputError(f'{shard}: record {count + 1}: {first_line(damage)}') from None
+    raise InputError(f'{input_path}: {first_line(error)}') from None
 
 
 def _read(shard: str, dataset: 'tf.data.Dataset') -> 'tuple[int, tf.errors.OpError | None]':
@@ -144,7 +144,7 @@ def _read(shard: str, dataset: 'tf.data.Dataset') -> 'tuple[int, tf.errors.OpErr
   return count, None
 
 
-def _first_line(error: 'tf.errors.OpError') -> str:
+def first_line(error: 'tf.errors.OpError') -> str:
   """TensorFlow's own words, without the names of nodes about them."""
   text = ' '.join(error.message.split())
   return text.removeprefix('{{function_node ').split('[[')[0].split('}} ')[-1].strip()

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 
 import tensorflow as tf
 
+from oanet_tf.data.shard_files import first_line
+from oanet_tf.errors import InputError
 from oanet_tf.inference import CATEGORIES_FILE, image_predictor
 from oanet_tf.serving import warmup
 from oanet_tf.serving.encoded_images import decode_images
 from oanet_tf.serving.exports import Format, Parity, Results, Source, parity_of
-from oanet_tf.serving.image_limits import assert_limits
+from oanet_tf.serving.image_limits import MAX_IMAGE_PIXELS, assert_limits
 from oanet_tf.serving.panoptic_module import PanopticModule
 
 Outputs = dict[str, tf.Tensor]
@@ -50,15 +52,26 @@ def write(source: Source, folder: pathlib.Path) -> None:
   """Writes the SavedModel into an empty folder.
 
   Raises:
-    InputError: if `tensorflow-serving-api` is missing.
+    InputError: if the system refuses, `tensorflow-serving-api` is missing, or an image is larger
+      than the signatures take.
   """
+  warmup.check_installed()
+  for height, width, _ in (image.shape for image in source.images):
+    if height * width > MAX_IMAGE_PIXELS:
+      raise InputError(
+        f'an image of --images has {height} x {width} pixels; a SavedModel takes '
+        f'{MAX_IMAGE_PIXELS} at most'
+      )
   module = ServedModule(source.module(), source.model_dir / CATEGORIES_FILE)
   # Functions that were attributes of the module would all be traced again.
   signatures = {
     name: tf.function(getattr(module, name), [spec], autograph=False).get_concrete_function()
     for name, spec in INPUTS.items()
   }
-  tf.saved_model.save(module, str(folder), signatures)
+  try:
+    tf.saved_model.save(module, str(folder), signatures)
+  except tf.errors.OpError as error:
+    raise InputError(f'{folder}: cannot be written ({first_line(error)})') from None
   warmup.write_requests(source.images[0], folder)
 
 

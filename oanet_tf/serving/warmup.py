@@ -3,6 +3,7 @@
 https://www.tensorflow.org/tfx/serving/saved_model_warmup
 """
 
+import importlib.util
 import io
 import pathlib
 
@@ -15,22 +16,27 @@ from oanet_tf.errors import InputError
 WARMUP_FILE = pathlib.Path('assets.extra', 'tf_serving_warmup_requests')
 
 
+def check_installed() -> None:
+  """Whether there is what `write_requests` needs.
+
+  Raises:
+    InputError: if there is not.
+  """
+  if importlib.util.find_spec('tensorflow_serving') is None:
+    raise InputError(
+      "the format savedmodel needs tensorflow-serving-api; pip install 'oanet_tf[serving]'"
+    )
+
+
 def write_requests(image: np.ndarray, folder: pathlib.Path) -> None:
   """Writes a request of each signature for a portrait and for a landscape image.
 
   Args:
     image: [H, W, 3] uint8; is transposed for the other orientation.
     folder: of the SavedModel.
-
-  Raises:
-    InputError: if the package `tensorflow-serving-api` is missing.
   """
-  try:
-    from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
-  except ImportError:
-    raise InputError(
-      "the format savedmodel needs tensorflow-serving-api; pip install 'oanet_tf[serving]'"
-    ) from None
+  from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
+
   path = folder / WARMUP_FILE
   path.parent.mkdir()
   with tf.io.TFRecordWriter(str(path)) as writer:

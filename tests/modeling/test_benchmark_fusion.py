@@ -2,7 +2,7 @@ import json
 import subprocess
 import sys
 
-from tests.benchmarks import benchmark_fusion
+from tests.scripts import benchmark_fusion
 
 
 def run(*arguments):

@@ -7,7 +7,7 @@ from PIL import Image
 from oanet_tf.config import Fusion
 from oanet_tf.data import coco_json, coco_panoptic
 from oanet_tf.modeling import fusion, scene
-from tests.benchmarks import benchmark_fusion as benchmark
+from tests.scripts import benchmark_fusion as benchmark
 
 # More objects than any image of the sample has; its images are at most so large.
 MAX_OBJECTS, SIDE = 64, 640

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from oanet_tf.serving import tflite
-from tests.benchmarks import benchmark_tflite
+from tests.scripts import benchmark_tflite
 
 
 def run(*arguments, timeout=None):

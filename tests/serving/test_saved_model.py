@@ -1,3 +1,4 @@
+import importlib.util
 import json
 
 import numpy as np
@@ -6,6 +7,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
+from oanet_tf.errors import InputError
 from oanet_tf.serving import saved_model, warmup
 from tests.serving import requests
 
@@ -190,3 +192,24 @@ def test_bad_bytes_are_named(served, case):
 def test_bad_sizes_are_named(served, shape, message):
   with pytest.raises(tf.errors.InvalidArgumentError, match=message):
     served.signatures['serving_default'](image=tf.zeros(shape, tf.uint8))
+
+
+def test_what_tensorflow_cannot_write_is_told(served, tmp_path, monkeypatch):
+  def save(*_):
+    raise tf.errors.ResourceExhaustedError(None, None, '/e/1; No space left on device [[save]]')
+
+  monkeypatch.setattr(tf.saved_model, 'save', save)
+  with pytest.raises(InputError, match=r'cannot be written \(/e/1; No space left on device\)'):
+    saved_model.write(served.source, tmp_path)
+
+
+def test_a_missing_package_is_named(served, tmp_path, monkeypatch):
+  monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+  with pytest.raises(InputError, match=r"pip install 'oanet_tf\[serving\]'"):
+    saved_model.write(served.source, tmp_path)
+
+
+def test_an_image_that_is_too_large(served, tmp_path):
+  image = np.zeros((8192, 4097, 3), np.uint8)
+  with pytest.raises(InputError, match='has 8192 x 4097 pixels; a SavedModel takes 33554432'):
+    saved_model.write(served.source._replace(images=[image]), tmp_path)

@@ -15,3 +15,4 @@ def _load(name):
 
 benchmark_fusion = _load('benchmark_fusion')
 benchmark_tflite = _load('benchmark_tflite')
+serving_client = _load('serving_client')

@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# Serves the newest SavedModel of an export, and each newer one that comes, with TensorFlow Serving.
+set -euo pipefail
+
+usage() {
+  cat << END
+usage: bash $0 [--batching] [--gpu] EXPORT_DIR
+
+Serves EXPORT_DIR/savedmodel, of python -m oanet_tf.export, as the model "oanet" in the foreground:
+gRPC at port 8500, REST at port 8501 (GRPC_PORT and REST_PORT choose others). --batching puts
+requests together as scripts/serving_batching.config says. IMAGE chooses another image of
+TensorFlow Serving, whose version should not be below that of the TensorFlow that exported.
+END
+}
+
+fail() {
+  echo "error: $*" >&2
+  exit 2
+}
+
+image=${IMAGE:-tensorflow/serving:2.20.0}
+docker=() server=() folder=
+for argument in "$@"; do
+  case $argument in
+    --help) usage && exit ;;
+    --batching)
+      config=$(cd "$(dirname "$0")" && pwd)/serving_batching.config
+      docker+=(--volume "$config:/batching.config:ro")
+      server+=(--enable_batching --batching_parameters_file=/batching.config)
+      ;;
+    --gpu)
+      docker+=(--gpus all)
+      image=${IMAGE:-$image-gpu}
+      ;;
+    -*) usage >&2 && exit 2 ;;
+    *)
+      [[ -z $folder ]] || { usage >&2 && exit 2; }
+      folder=$argument
+      ;;
+  esac
+done
+[[ $folder ]] || { usage >&2 && exit 2; }
+compgen -G "$folder/savedmodel/[0-9]*/saved_model.pb" > /dev/null ||
+  fail "$folder: has no savedmodel/VERSION; python -m oanet_tf.export --export_dir $folder makes one"
+command -v docker > /dev/null || fail "docker is not installed: https://docs.docker.com/get-docker"
+
+exec docker run --rm --init \
+  --publish "${GRPC_PORT:-8500}:8500" --publish "${REST_PORT:-8501}:8501" \
+  --volume "$(cd "$folder/savedmodel" && pwd):/models/oanet:ro" --env MODEL_NAME=oanet \
+  ${docker[@]+"${docker[@]}"} "$image" ${server[@]+"${server[@]}"}

@@ -1,0 +1,186 @@
+#!/usr/bin/env python3
+"""Sends pictures to TensorFlow Serving and draws what it answers."""
+
+import argparse
+import base64
+import io
+import json
+import pathlib
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+
+import numpy as np
+import tqdm
+from PIL import ExifTags, Image
+
+from oanet_tf import errors, visualize
+from oanet_tf.data.categories import PanopticCategories
+from oanet_tf.data.panoptic_map import PanopticSegmentation
+from oanet_tf.data.pictures import find_pictures, read_picture
+from oanet_tf.errors import InputError
+
+SIGNATURE, INPUT = 'serving_bytes', 'image_bytes'
+# What is drawn; the server need not send the rest.
+OUTPUTS = (
+  'panoptic_category_mask', 'panoptic_instance_mask', 'num_segments', 'segment_category_id',
+  'segment_instance_id', 'segment_score',
+)  # fmt: skip
+# A picture's masks may be larger than the 4 MB that gRPC takes by default.
+GRPC_OPTIONS = [('grpc.max_receive_message_length', -1), ('grpc.max_send_message_length', -1)]
+
+Client = Callable[[bytes], dict[str, np.ndarray]]
+
+
+def parse_arguments() -> argparse.Namespace:
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument(
+    '--images', required=True, nargs='+', metavar='FILE_OR_DIR', help='pictures, or folders of them'
+  )
+  parser.add_argument('--output_dir', required=True, type=pathlib.Path, help='for overlays')
+  parser.add_argument(
+    '--categories',
+    required=True,
+    metavar='FILE',
+    help='names and colours: assets/categories.json of the SavedModel',
+  )
+  parser.add_argument('--protocol', choices=['grpc', 'rest'], default='grpc')
+  parser.add_argument(
+    '--server', metavar='HOST:PORT', help='(default: localhost:8500 for grpc, 8501 for rest)'
+  )
+  parser.add_argument('--model', default='oanet', help="the model's name (default: %(default)s)")
+  parser.add_argument(
+    '--timeout', type=float, default=60.0, metavar='SECONDS', help='(default: %(default)s)'
+  )
+  return parser.parse_args()
+
+
+def main() -> None:
+  arguments = parse_arguments()
+  categories = PanopticCategories.from_json(arguments.categories)
+  pictures = find_pictures(arguments.images)
+  make, port = (grpc_client, 8500) if arguments.protocol == 'grpc' else (rest_client, 8501)
+  server = arguments.server or f'localhost:{port}'
+  client = make(server, arguments.model, arguments.timeout)
+  arguments.output_dir.mkdir(parents=True, exist_ok=True)
+  with tqdm.tqdm(pictures, 'segmenting', unit='image', file=sys.stderr) as progress:
+    for path in progress:
+      try:
+        outputs = client(encoded(path))
+      except ServerError as error:
+        raise InputError(f'{path}: {server} refuses: {error}') from None
+      overlay = visualize.draw_panoptic(read_picture(path), segmentation_of(outputs), categories)
+      Image.fromarray(overlay).save(arguments.output_dir / f'{path.stem}.png')
+      progress.write(f'{path}: {describe(outputs, categories)}', file=sys.stdout)
+
+
+def encoded(path: pathlib.Path) -> bytes:
+  """The file itself, or a PNG of the picture where the server would not see it as it is shown.
+
+  Raises:
+    InputError: if it is no picture.
+  """
+  image = read_picture(path)
+  with Image.open(path) as picture:
+    if picture.format == 'JPEG' and picture.getexif().get(ExifTags.Base.Orientation, 1) == 1:
+      return path.read_bytes()
+  png = io.BytesIO()
+  Image.fromarray(image).save(png, 'PNG')
+  return png.getvalue()
+
+
+class ServerError(Exception):
+  """What a server says of a request that it does not answer."""
+
+
+def grpc_client(server: str, model: str, timeout: float) -> Client:
+  """Encoded image -> `OUTPUTS`, without the batch's axis.
+
+  Args:
+    server: 'host:port'.
+    model: its name.
+    timeout: in seconds.
+
+  The client raises `ServerError`.
+  """
+  import grpc
+  import tensorflow as tf
+  from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+
+  channel = grpc.insecure_channel(server, GRPC_OPTIONS)
+  stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+
+  def client(image: bytes) -> dict[str, np.ndarray]:
+    request = predict_pb2.PredictRequest(output_filter=OUTPUTS)
+    request.model_spec.name = model
+    request.model_spec.signature_name = SIGNATURE
+    request.inputs[INPUT].CopyFrom(tf.make_tensor_proto([image]))
+    try:
+      response = stub.Predict(request, timeout=timeout)
+    except grpc.RpcError as error:
+      raise ServerError(first_line(error.details())) from None
+    return {name: tf.make_ndarray(proto)[0] for name, proto in response.outputs.items()}
+
+  return client
+
+
+def rest_client(server: str, model: str, timeout: float) -> Client:
+  """As `grpc_client`, with JSON over HTTP."""
+  url = f'http://{server}/v1/models/{model}:predict'
+
+  def client(image: bytes) -> dict[str, np.ndarray]:
+    instance = {INPUT: {'b64': base64.b64encode(image).decode()}}
+    body = json.dumps({'signature_name': SIGNATURE, 'instances': [instance]}).encode()
+    request = urllib.request.Request(url, body, {'Content-Type': 'application/json'})
+    try:
+      with urllib.request.urlopen(request, timeout=timeout) as response:
+        (outputs,) = json.load(response)['predictions']
+    except urllib.error.HTTPError as error:
+      raise ServerError(first_line(message_of(error.read()))) from None
+    except OSError as error:
+      raise ServerError(error) from None
+    return {name: np.array(outputs[name]) for name in OUTPUTS}
+
+  return client
+
+
+def message_of(body: bytes) -> str:
+  """What TensorFlow Serving, or a proxy before it, says in an answer that is none."""
+  try:
+    return json.loads(body)['error']
+  except (ValueError, TypeError, KeyError):
+    return body.decode(errors='replace')
+
+
+def first_line(message: str) -> str:
+  """TensorFlow's own words, without the names of nodes below them."""
+  return message.strip().partition('\n')[0]
+
+
+def segmentation_of(outputs: dict[str, np.ndarray]) -> PanopticSegmentation:
+  """The segments of an answer; a segment's id is its place in the table, 1 for the first."""
+  number = int(outputs['num_segments'])
+  category_ids = outputs['segment_category_id'][:number].astype(np.int32)
+  instance_ids = outputs['segment_instance_id'][:number]
+  segment_map = np.zeros(outputs['panoptic_category_mask'].shape, np.int32)
+  for index, (category_id, instance_id) in enumerate(zip(category_ids, instance_ids, strict=True)):
+    of_segment = outputs['panoptic_category_mask'] == category_id
+    of_segment &= outputs['panoptic_instance_mask'] == instance_id
+    segment_map[of_segment] = index + 1
+  ids = np.arange(1, number + 1, dtype=np.int32)
+  return PanopticSegmentation(segment_map, ids, category_ids, np.zeros(number, bool))
+
+
+def describe(outputs: dict[str, np.ndarray], categories: PanopticCategories) -> str:
+  """The segments' names, and the scores of things."""
+  rows = zip(*(outputs[f'segment_{name}'] for name in ('category_id', 'score')), strict=True)
+  return ', '.join(
+    categories.category(categories.label(int(category_id))).name
+    + (f' {score:.2f}' if score else '')
+    for category_id, score in list(rows)[: int(outputs['num_segments'])]
+  )
+
+
+if __name__ == '__main__':
+  errors.run(main)

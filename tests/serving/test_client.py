@@ -1,0 +1,115 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from oanet_tf import visualize
+from oanet_tf.data import pictures
+from tests import end_to_end
+from tests.scripts import serving_client
+from tests.serving import requests, stand_in
+
+
+@pytest.fixture(scope='module')
+def servers(served):
+  with stand_in.serving(served.signatures) as addresses:
+    yield addresses
+
+
+def run(monkeypatch, capsys, served, protocol, server, images, output_dir, *more):
+  categories = served.folder / 'assets' / 'categories.json'
+  return end_to_end.run_command(
+    monkeypatch, capsys, serving_client.main, '--protocol', protocol, '--server', server,
+    '--categories', categories, '--images', images, '--output_dir', output_dir, *more,
+  )  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path):
+  """A picture of each kind that is sent in a way of its own."""
+  folder = tmp_path / 'pictures'
+  folder.mkdir()
+  image = Image.fromarray(requests.rectangles(40, 64))
+  image.save(folder / 'plain.jpg')
+  exif = Image.Exif()
+  exif[0x0112] = 6  # The camera was held upright: turn by 90 degrees.
+  image.save(folder / 'turned.jpg', exif=exif)
+  image.save(folder / 'other.webp')
+  return folder
+
+
+@pytest.mark.parametrize('protocol', ['grpc', 'rest'])
+def test_draws_what_the_network_in_memory_shows(
+  served, servers, folder, tmp_path, monkeypatch, capsys, protocol
+):
+  output = tmp_path / 'overlays'
+  server = servers[protocol]
+  code, stdout, _ = run(monkeypatch, capsys, served, protocol, server, folder, output)
+  assert code == 0 and [line.split(': ')[0] for line in stdout.splitlines()] == [
+    str(folder / name) for name in ('other.webp', 'plain.jpg', 'turned.jpg')
+  ]
+  categories = served.source.categories
+  for path in folder.iterdir():
+    image = pictures.read_picture(path)
+    outputs, maps = served.predict(image)
+    segmentation = expected_segmentation(served, maps, outputs)
+    expected = visualize.draw_panoptic(image, segmentation, categories)
+    found = np.asarray(Image.open(output / f'{path.stem}.png'))
+    np.testing.assert_array_equal(found, expected)
+    names = [categories.category(categories.label(i)).name for i in segmentation.category_ids]
+    (line,) = (line for line in stdout.splitlines() if line.startswith(f'{path}: '))
+    assert [name.split(' ')[0] for name in line.split(': ')[1].split(', ')] == names
+
+
+def expected_segmentation(served, maps, outputs):
+  """Things in the order of the detections, then stuff, as in the segment table."""
+  ids = served.source.categories.id_of_label_table()
+  categories, instances = ids[maps.category_mask[0]], maps.instance_mask[0].numpy()
+  codes = np.where(instances > 0, instances, 1000 * (categories > 0) + categories)
+  found = np.unique(codes[codes > 0])
+  return serving_client.PanopticSegmentation(
+    np.searchsorted(found, codes).astype(np.int32) + (codes > 0),
+    np.arange(1, len(found) + 1, dtype=np.int32),
+    np.array([categories[codes == code][0] for code in found], np.int32),
+    np.zeros(len(found), bool),
+  )
+
+
+def test_masks_of_more_than_4_megabytes(served, servers):
+  image = requests.encode(requests.rectangles(1100, 1000))
+  outputs = serving_client.grpc_client(servers['grpc'], 'oanet', 60.0)(image)
+  assert outputs['panoptic_category_mask'].nbytes == 4 * 1100 * 1000
+
+
+@pytest.mark.parametrize('protocol', ['grpc', 'rest'])
+def test_what_the_server_refuses_is_told(served, servers, tmp_path, monkeypatch, capsys, protocol):
+  path = tmp_path / 'large.png'
+  Image.new('1', (8192, 4097)).save(path)
+  arguments = (protocol, servers[protocol], path, tmp_path / 'overlays')
+  message = end_to_end.one_line_error(run(monkeypatch, capsys, served, *arguments))
+  assert f'{path}: {servers[protocol]} refuses: assertion failed: [image 0 of the batch' in message
+  assert message.endswith('in all are taken]')
+  outcome = run(monkeypatch, capsys, served, *arguments, '--model', 'other')
+  assert 'refuses: Servable not found' in end_to_end.one_line_error(outcome)
+
+
+@pytest.mark.parametrize('protocol', ['grpc', 'rest'])
+def test_a_server_that_is_not_there(served, folder, tmp_path, monkeypatch, capsys, protocol):
+  arguments = (protocol, 'localhost:1', folder, tmp_path / 'overlays', '--timeout', '5')
+  message = end_to_end.one_line_error(run(monkeypatch, capsys, served, *arguments))
+  assert 'localhost:1 refuses' in message and 'onnect' in message
+
+
+def test_what_a_proxy_says_is_told():
+  assert serving_client.message_of(b'{"error": "no"}') == 'no'
+  for body in (b'<html>502 Bad Gateway</html>', b'', b'[1]', b'{}', b'\xff'):
+    assert serving_client.message_of(body) == body.decode(errors='replace')
+
+
+def test_help_and_bad_files_are_fast(tmp_path):
+  command = [sys.executable, '-X', 'importtime', serving_client.__file__]
+  done = subprocess.run([*command, '--help'], capture_output=True, text=True)
+  assert done.returncode == 0 and '--categories' in done.stdout
+  assert 'tensorflow' not in done.stderr

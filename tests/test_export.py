@@ -1,0 +1,152 @@
+import json
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+from oanet_tf import export
+from oanet_tf.errors import InputError
+from oanet_tf.serving import exports
+from tests import end_to_end
+from tests.serving import requests
+
+
+@pytest.fixture
+def model_dir(trained):
+  return trained[0] / 'model'
+
+
+def run(monkeypatch, capsys, model_dir, export_dir, *more):
+  return end_to_end.run_command(
+    monkeypatch, capsys, export.main, '--model_dir', model_dir, '--export_dir', export_dir, *more
+  )
+
+
+def files_in(folder):
+  return sorted(str(p.relative_to(folder)) for p in folder.rglob('*') if p.is_file())
+
+
+def test_writes_versions_of_a_saved_model(model_dir, tmp_path, monkeypatch, capsys):
+  code, stdout, stderr = run(monkeypatch, capsys, model_dir, tmp_path / 'new' / 'exports')
+  assert code == 0 and 'exporting' in stderr
+  header, _, row = stdout.splitlines()
+  assert [cell.strip() for cell in header.split('|')] == [
+    'format', 'version', 'MB', 'images', 'same pixels', 'score difference',
+  ]  # fmt: skip
+  name, version, megabytes, *parity = (cell.strip() for cell in row.split('|'))
+  assert [name, version, *parity] == ['savedmodel', '1', '3', '100.00%', '0']
+  folder = tmp_path / 'new' / 'exports'
+  assert files_in(folder) == ['export.json'] + [
+    f'savedmodel/1/{name}'
+    for name in (
+      'assets.extra/tf_serving_warmup_requests', 'assets/categories.json', 'fingerprint.pb',
+      'saved_model.pb', 'variables/variables.data-00000-of-00001', 'variables/variables.index',
+    )
+  ]  # fmt: skip
+  size = sum(p.stat().st_size for p in (folder / 'savedmodel' / '1').rglob('*') if p.is_file())
+  assert megabytes == f'{size / 1e6:.1f}'
+  assert json.loads((folder / 'export.json').read_text()) == {
+    'savedmodel/1': {
+      'format': 'savedmodel',
+      'version': 1,
+      'bytes': size,
+      'model_dir': str(model_dir),
+      'fusion': 'srm',
+      'num_images': 3,
+      'same_pixels': 1.0,
+      'score_difference': 0.0,
+    }
+  }
+
+
+@pytest.fixture
+def source(monkeypatch):
+  """Of the formats of `tests.serving.formats`, which look at nothing but the fusion's name."""
+  for name in ('GOOD', 'OTHER_PIXELS', 'OTHER_SCORES', 'NO_NUMBERS', 'INTERRUPTED'):
+    monkeypatch.setitem(export.FORMATS, name.lower(), f'tests.serving.formats:{name}')
+  return exports.Source('runs/model', *[None] * 4, 'srm', *[None] * 3)
+
+
+def test_the_next_version_and_a_given_one(source, tmp_path):
+  for version in (None, 7, None):
+    export.export('good', source, export.version_folder(tmp_path / 'good', version))
+  assert sorted(p.name for p in (tmp_path / 'good').iterdir()) == ['1', '7', '8']
+  assert list(export.read_record(tmp_path)) == ['good/1', 'good/7', 'good/8']
+  with pytest.raises(InputError, match=r'good/7: is there already; give another --version'):
+    export.version_folder(tmp_path / 'good', 7)
+
+
+@pytest.mark.parametrize(
+  ('name', 'message'),
+  [
+    ('other_pixels', r'98.00% of the pixels are the same \(at least 99.00%\)'),
+    ('other_scores', r'scores differ by 0.2 \(at most 0.1\)'),
+    ('no_numbers', 'scores differ by nan'),
+  ],
+)
+def test_of_an_export_with_other_results_nothing_is_left(source, tmp_path, name, message):
+  with pytest.raises(InputError, match=message):
+    export.export(name, source, tmp_path / name / '1')
+  assert not files_in(tmp_path) and not list((tmp_path / name).iterdir())
+
+
+def test_of_an_export_that_is_interrupted_nothing_is_left(source, tmp_path):
+  export.export('good', source, tmp_path / 'good' / '1')
+  before = files_in(tmp_path)
+  with pytest.raises(KeyboardInterrupt):
+    export.export('interrupted', source, tmp_path / 'interrupted' / '1')
+  assert files_in(tmp_path) == before and not list((tmp_path / 'interrupted').iterdir())
+
+
+@pytest.mark.parametrize(
+  ('flags', 'message'),
+  [
+    (['--formats', 'savedmodel,onnx'], "there is no format 'onnx'; known are savedmodel"),
+    (['--version', '0'], "'0' is no whole number above 0"),
+    (['--image_size', '480'], 'expected 2 arguments'),
+    (['--fusion', 'best'], "there is no fusion 'best'; known are srm"),
+    (['--fusion', 'oracle'], 'the fusion oracle needs the truth'),
+    (['--images', 'none.png'], 'none.png: there is no such file or folder'),
+    (['--params_override', 'task.model.fusion.mehtod=srm'], 'did you mean'),
+    (
+      ['--params_override', 'task.validation_data.input_path=none-*'],
+      'no TFRecord file matches; scripts/convert_coco_tfrecord.py makes them; or give --images',
+    ),
+  ],
+)
+def test_bad_arguments_are_told_before_tensorflow_loads(model_dir, tmp_path, flags, message):
+  command = [sys.executable, '-X', 'importtime', '-m', 'oanet_tf.export']
+  command += ['--model_dir', str(model_dir), '--export_dir', str(tmp_path / 'exports'), *flags]
+  done = subprocess.run(command, capture_output=True, text=True)
+  assert done.returncode == 2
+  assert 'tensorflow' not in done.stderr.partition('error: ')[0]
+  assert message in done.stderr.partition('error: ')[2].splitlines()[0]
+  assert not (tmp_path / 'exports').exists()
+
+
+def test_help_does_without_tensorflow():
+  command = [sys.executable, '-X', 'importtime', '-m', 'oanet_tf.export', '--help']
+  done = subprocess.run(command, capture_output=True, text=True)
+  assert done.returncode == 0 and '--formats NAME,…' in done.stdout
+  assert 'tensorflow' not in done.stderr
+
+
+def test_a_folder_that_is_no_model(tmp_path, monkeypatch, capsys):
+  outcome = run(monkeypatch, capsys, tmp_path, tmp_path / 'exports')
+  assert 'is no model folder' in end_to_end.one_line_error(outcome)
+
+
+def test_a_broken_record_is_told_before_anything_is_done(model_dir, tmp_path, monkeypatch, capsys):
+  (tmp_path / 'export.json').write_text('{')
+  outcome = run(monkeypatch, capsys, model_dir, tmp_path)
+  assert 'export.json: cannot be read as JSON' in end_to_end.one_line_error(outcome)
+  assert files_in(tmp_path) == ['export.json']
+
+
+def test_an_export_folder_that_is_a_file(model_dir, tmp_path, monkeypatch, capsys):
+  (tmp_path / 'file').write_text('')
+  Image.fromarray(requests.rectangles(20, 30)).save(tmp_path / 'picture.png')
+  flags = ['--images', tmp_path / 'picture.png']
+  outcome = run(monkeypatch, capsys, model_dir, tmp_path / 'file', *flags)
+  assert 'file/savedmodel/1: cannot be written' in end_to_end.one_line_error(outcome)

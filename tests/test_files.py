@@ -1,0 +1,44 @@
+import pytest
+
+from oanet_tf import files
+from oanet_tf.errors import InputError
+
+
+def test_a_folder_is_there_when_it_is_full(tmp_path):
+  path = tmp_path / 'above' / 'folder'
+  with files.making_folder(path) as temporary:
+    (temporary / 'file').write_text('content')
+    assert not path.exists()
+  assert (path / 'file').read_text() == 'content'
+  assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize('error', [ValueError, KeyboardInterrupt])
+def test_of_a_folder_that_failed_nothing_is_left(tmp_path, error):
+  with pytest.raises(error), files.making_folder(tmp_path / 'folder') as temporary:
+    (temporary / 'file').write_text('content')
+    raise error
+  assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path):
+  (tmp_path / '.folder.part').mkdir()
+  (tmp_path / '.folder.part' / 'old').write_text('')
+  with files.making_folder(tmp_path / 'folder') as temporary:
+    assert not list(temporary.iterdir())
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+  (tmp_path / 'file').write_text('')
+  path = tmp_path / 'file' / 'folder'
+  with pytest.raises(InputError, match=f'{path}: cannot be written'), files.making_folder(path):
+    pass
+
+
+def test_a_folder_that_came_in_between_stays(tmp_path):
+  path = tmp_path / 'folder'
+  with pytest.raises(InputError, match='cannot be written'), files.making_folder(path) as temporary:
+    (temporary / 'new').write_text('')
+    path.mkdir()
+    (path / 'other').write_text('')
+  assert [p.name for p in path.iterdir()] == ['other'] and list(tmp_path.iterdir()) == [path]
