@@ -5,8 +5,9 @@ import pathlib
 from setuptools import find_packages, setup
 
 # The protos of TensorFlow Serving, for warm-up requests and clients; each asks for its TensorFlow.
-QUANTIZER = 'ai-edge-quantizer>=0.10,<0.11'
 SERVING = 'tensorflow-serving-api>=2.20,<2.21'
+# Makes TFLite files of 8 bits.
+QUANTIZER = 'ai-edge-quantizer>=0.10,<0.11'
 
 setup(
   name='oanet_tf',
@@ -37,8 +38,8 @@ setup(
     'serving': [SERVING],
     'tflite': [QUANTIZER],
     'test': [
-      QUANTIZER,
       SERVING,
+      QUANTIZER,
       'hypothesis>=6.100,<7',
       'pytest>=8,<10',
       'pytest-xdist>=3.6,<4',

@@ -31,6 +31,7 @@ FORMATS = {
   'tflite_int8': 'oanet_tf.serving.tflite:INT8',
 }
 CALIBRATED = 'tflite_int8'
+Reader = Callable[[], 'Iterable[np.ndarray]']
 RECORD_FILE = 'export.json'
 # Of the validation shards, compared if the user names none.
 NUM_IMAGES = 8
@@ -117,18 +118,7 @@ def main() -> None:
     for name in arguments.formats
   }
   read_record(arguments.export_dir)
-  images = find_images(
-    '--images', arguments.images, values['task.validation_data.input_path'], NUM_IMAGES
-  )
-  calibration_images = tuple
-  if CALIBRATED in folders:
-    tflite_int8.check_installed()
-    calibration_images = find_images(
-      '--calibration_images',
-      arguments.calibration_images,
-      values['task.train_data.input_path'],
-      NUM_CALIBRATION_IMAGES,
-    )
+  images, calibration_images = _find_all_images(arguments, values)
   # TensorFlow takes seconds to load; all that was given is good by now.
   from oanet_tf.serving import exports
 
@@ -148,9 +138,24 @@ def main() -> None:
   print(format_table(entries))
 
 
-def find_images(
-  option: str, paths: Sequence[str] | None, input_path: str, number: int
-) -> 'Callable[[], Iterable[np.ndarray]]':
+def _find_all_images(arguments: argparse.Namespace, values: dict[str, object]) -> list[Reader]:
+  """The images to compare on, and those to calibrate with, which not all formats need."""
+  images = _find_images(
+    '--images', arguments.images, values['task.validation_data.input_path'], NUM_IMAGES
+  )
+  if CALIBRATED not in arguments.formats:
+    return [images, tuple]
+  tflite_int8.check_installed()
+  calibration_images = _find_images(
+    '--calibration_images',
+    arguments.calibration_images,
+    values['task.train_data.input_path'],
+    NUM_CALIBRATION_IMAGES,
+  )
+  return [images, calibration_images]
+
+
+def _find_images(option: str, paths: Sequence[str] | None, input_path: str, number: int) -> Reader:
   """Real images: pictures, or the first of shards.
 
   Args:
@@ -175,7 +180,7 @@ def find_images(
   try:
     shard_files.count_whole_records(shard_files.list_shards(input_path)[0])
   except InputError as error:
-    raise InputError(f'{error}; or name pictures with {option}') from None
+    raise InputError(f'{error}; or give {option}') from None
 
   def of_shards() -> 'Iterable[np.ndarray]':
     from oanet_tf.serving import exports

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 FORMATS = [name for name in export.FORMATS if name.startswith('tflite_')]
 IN_MEMORY, REFERENCE = 'in memory', 'tflite_float32'
-# Pictures that warm up, and are not timed.
-NUM_WARMUP = 5
 
 
 def main() -> None:
@@ -66,11 +64,13 @@ def measure(model_dir: pathlib.Path) -> dict[str, dict[str, float]]:
     contenders |= {name: of_file(source, pathlib.Path(folder, name, '1')) for name in FORMATS}
     for turn, (picture, truth) in enumerate(tqdm.tqdm(examples(shards), unit='image')):
       for name, run in contenders.items():
+        if not turn:
+          # Compiles and warms up.
+          run(picture)
         prediction, time_taken = run(picture)
         quality = qualities.setdefault(name, PanopticQuality(source.categories))
         quality.update(truth, prediction)
-        if turn >= NUM_WARMUP:
-          seconds.setdefault(name, []).append(time_taken)
+        seconds.setdefault(name, []).append(time_taken)
   return {
     name: {
       'bytes': sizes.get(name, 0),

@@ -15,4 +15,5 @@ def _load(name):
 
 benchmark_fusion = _load('benchmark_fusion')
 benchmark_serving = _load('benchmark_serving')
+benchmark_tflite = _load('benchmark_tflite')
 serving_client = _load('serving_client')

@@ -13,14 +13,15 @@ import numpy as np
 from oanet_tf.errors import InputError
 
 if TYPE_CHECKING:
-  # It brings TensorFlow, which takes seconds to load.
+  # They bring TensorFlow, which takes seconds to load.
+  import tf_keras
+
   from oanet_tf.modeling.oanet import OANet
 
-# What else the backbone and the heads do, such as to normalise groups, stays float.
-_OPERATIONS = (
-  'ADD', 'CONV_2D', 'CONV_2D_TRANSPOSE', 'DEPTHWISE_CONV_2D', 'FULLY_CONNECTED', 'MAX_POOL_2D',
-  'PAD', 'RESIZE_NEAREST_NEIGHBOR',
-)  # fmt: skip
+# What multiplies with weights.
+_WITH_WEIGHTS = ('CONV_2D', 'CONV_2D_TRANSPOSE', 'DEPTHWISE_CONV_2D', 'FULLY_CONNECTED')
+# What lies between in backbones and decoders. In heads these normalise groups, which stays float.
+_BETWEEN = ('ADD', 'MAX_POOL_2D', 'PAD', 'RESIZE_NEAREST_NEIGHBOR')
 
 
 def check_installed() -> None:
@@ -47,11 +48,19 @@ def quantize(model: bytes, network: 'OANet', images: Sequence[np.ndarray]) -> by
   from ai_edge_quantizer.qtyping import TFLOperationName
   from ai_edge_quantizer.quantizer import Quantizer
 
+  pyramids = [
+    network.backbone, network.decoder, network.stuff_backbone, network.stuff_decoder,
+  ]  # fmt: skip
+  heads = [network.rpn_head, network.detection_head, network.mask_head, network.stuff_head]
   quantizer = Quantizer(model)
-  for operation in _OPERATIONS:
-    quantizer.add_static_config(
-      _scope(network), TFLOperationName[operation], activation_num_bits=8, weight_num_bits=8
-    )
+  for operations, parts in ((_WITH_WEIGHTS, pyramids + heads), (_BETWEEN, pyramids)):
+    for operation in operations:
+      quantizer.add_static_config(
+        _scope(network, parts),
+        TFLOperationName[operation],
+        activation_num_bits=8,
+        weight_num_bits=8,
+      )
   statistics = quantizer.calibrate(
     {'serving_default': [{'image': image[np.newaxis]} for image in images]},
     # The other mode reads tensors of branches that were never taken.
@@ -60,11 +69,7 @@ def quantize(model: bytes, network: 'OANet', images: Sequence[np.ndarray]) -> by
   return bytes(quantizer.quantize(statistics, enable_progress_report=False).quantized_model)
 
 
-def _scope(network: 'OANet') -> str:
-  """Matches the names of the operations of backbones, decoders and heads."""
-  parts = [
-    network.backbone, network.decoder, network.stuff_backbone, network.stuff_decoder,
-    network.rpn_head, network.detection_head, network.mask_head, network.stuff_head,
-  ]  # fmt: skip
+def _scope(network: 'OANet', parts: 'Sequence[tf_keras.layers.Layer | None]') -> str:
+  """Matches the names of the operations of parts of the network."""
   names = '|'.join(re.escape(part.name) for part in parts if part is not None)
   return f'{re.escape(network.name)}/({names})/'

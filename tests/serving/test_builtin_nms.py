@@ -1,0 +1,106 @@
+"""The same boxes as the Model Garden's layers keep."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from official.vision.configs import maskrcnn
+from official.vision.modeling.layers import detection_generator, roi_generator
+
+from oanet_tf.modeling.oanet import BOX_WEIGHTS
+from oanet_tf.serving.builtin_nms import Detections, Proposals, suppress
+
+IMAGE_SHAPE = np.array([[90, 128]], np.float32)
+NUM_ANCHORS, NUM_THINGS = 3, 4
+
+
+def test_the_best_of_those_that_overlap_is_kept():
+  # Overlaps: of the first two 80 / 120, of the last with any nothing.
+  boxes = tf.constant([[0, 0, 10, 10], [0, 2, 10, 12], [0, 50, 10, 60]], tf.float32)
+  scores = tf.constant([0.5, 0.9, 0.4])
+  kept = suppress(boxes, scores, most=4, iou_threshold=0.6, score_threshold=0.0)
+  assert kept.is_box.numpy().tolist() == [True, True, False, False]
+  assert kept.of(scores).numpy().tolist() == pytest.approx([0.9, 0.4, 0, 0])
+  assert kept.of(boxes).numpy()[:, 1].tolist() == [2, 50, 0, 0]
+  kept = suppress(boxes, scores, most=4, iou_threshold=0.7, score_threshold=0.4)
+  assert kept.of(scores).numpy().tolist() == pytest.approx([0.9, 0.5, 0, 0])
+  none = suppress(boxes, scores, most=2, iou_threshold=0.5, score_threshold=0.9)
+  assert not none.is_box.numpy().any() and not none.of(boxes).numpy().any()
+
+
+def levels(seed):
+  """Of an RPN head, and anchors twice the stride wide, at strides of 8 and 16."""
+  rng = np.random.default_rng(seed)
+  scores, boxes, anchors = {}, {}, {}
+  for level, stride in (('2', 8), ('3', 16)):
+    size = (96 // stride, 128 // stride)
+    scores[level] = tf.constant(rng.normal(size=(1, *size, NUM_ANCHORS)), tf.float32)
+    boxes[level] = tf.constant(0.3 * rng.normal(size=(1, *size, 4 * NUM_ANCHORS)), tf.float32)
+    corners = np.stack(np.meshgrid(*(np.arange(n) * stride for n in size), indexing='ij'), -1)
+    corners = np.repeat(corners[:, :, None], NUM_ANCHORS, 2)
+    anchor = np.concatenate([corners, corners + 2 * stride], -1).reshape(*size, -1)
+    anchors[level] = tf.constant(anchor, tf.float32)
+  return boxes, scores, anchors
+
+
+PROPOSALS = [
+  {},
+  {'test_nms_iou_threshold': 0.3},
+  {'test_num_proposals': 1000},
+  {'test_num_proposals': 7, 'test_pre_nms_top_k': 5},
+  {'test_pre_nms_score_threshold': 0.8},
+  {'test_pre_nms_min_size_threshold': 12.0},
+]
+
+
+@pytest.mark.parametrize('changes', PROPOSALS)
+def test_proposals_are_the_model_gardens(changes):
+  settings = maskrcnn.ROIGenerator(use_batched_nms=True, **{'test_num_proposals': 30, **changes})
+  inputs = levels(seed=1)
+  expected = roi_generator.MultilevelROIGenerator(**settings.as_dict())(*inputs, IMAGE_SHAPE, False)
+  boxes, scores = Proposals(settings)(*inputs, tf.constant(IMAGE_SHAPE), False)
+  assert np.count_nonzero(expected[1]) > 3
+  np.testing.assert_array_equal(boxes, expected[0])
+  np.testing.assert_array_equal(scores, expected[1])
+
+
+def test_the_model_gardens_0_suppresses_none():
+  settings = maskrcnn.ROIGenerator(test_nms_iou_threshold=0.0, test_num_proposals=50)
+  inputs = levels(seed=2)
+  expected = roi_generator.MultilevelROIGenerator(**settings.as_dict())(*inputs, IMAGE_SHAPE, False)
+  boxes, _ = Proposals(settings)(*inputs, tf.constant(IMAGE_SHAPE), False)
+  np.testing.assert_array_equal(boxes, expected[0])
+
+
+def rois(seed, number):
+  """Proposals, and what a detection head says of them."""
+  rng = np.random.default_rng(seed)
+  corners = rng.uniform(0, 80, (1, number, 2))
+  boxes = np.concatenate([corners, corners + rng.uniform(5, 40, (1, number, 2))], -1)
+  raw_boxes = rng.normal(size=(1, number, 4 * (1 + NUM_THINGS)))
+  raw_scores = 2 * rng.normal(size=(1, number, 1 + NUM_THINGS))
+  return [tf.constant(x, tf.float32) for x in (raw_boxes, raw_scores, boxes)]
+
+
+@pytest.mark.parametrize(
+  ('number', 'changes'),
+  [
+    (60, {}),
+    (60, {'max_num_detections': 5}),
+    (60, {'nms_iou_threshold': 0.2}),
+    (60, {'pre_nms_score_threshold': 0.7}),
+    (3, {'max_num_detections': 100}),
+    (1, {'pre_nms_score_threshold': 1.0}),
+  ],
+)
+def test_detections_are_the_model_gardens(number, changes):
+  settings = maskrcnn.DetectionGenerator(
+    nms_version='batched', **{'max_num_detections': 20, **changes}
+  )
+  inputs = rois(3, number)
+  layer = detection_generator.DetectionGenerator(**settings.as_dict())
+  expected = layer(*inputs, IMAGE_SHAPE, BOX_WEIGHTS)
+  found = Detections(settings)(*inputs, tf.constant(IMAGE_SHAPE), BOX_WEIGHTS)
+  for name in found:
+    np.testing.assert_array_equal(found[name], expected[name], name)
+  assert found.keys() == {'detection_boxes', 'detection_scores', 'detection_classes',
+                          'num_detections'}  # fmt: skip
