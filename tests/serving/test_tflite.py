@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from oanet_tf import export
+from oanet_tf import export, predict
+from oanet_tf.evaluation import coco_results
 from oanet_tf.serving import exports, tflite, tflite_file, tflite_int8
 from oanet_tf.serving.letterbox import PADDING_COLOR, letterbox
 from oanet_tf.serving.tflite_description import OUTPUTS
@@ -234,3 +235,26 @@ def test_all_formats_by_the_command(trained, tmp_path, monkeypatch, capsys, size
     tflite_file.check_builtins(model.read_bytes())
     outputs = tflite.runner(model)(image=np.zeros([1, *size, 3], np.uint8))
     assert outputs['panoptic_category_mask'].shape == (1, *size) and name in output
+
+
+def test_predict_takes_the_file(int8, source, tmp_path, monkeypatch, capsys):
+  """A picture of the canvas's own size gets what the file says; others come back at their size."""
+  image = source.images[0]
+  enlarged = np.kron(image, np.ones((2, 2, 1), np.uint8))
+  expected = tflite.runner(int8 / 'model.tflite')(image=image[np.newaxis])
+  for name, picture in (('plain', image), ('enlarged', enlarged)):
+    (tmp_path / f'{name}.png').write_bytes(encode(picture, 'PNG'))
+  code, _, _ = run_command(
+    monkeypatch, capsys, predict.main, '--model', int8 / 'model.tflite', '--images', tmp_path,
+    '--output_dir', tmp_path / 'output',
+  )  # fmt: skip
+  assert code == 0
+  results = coco_results.read_results(
+    tmp_path / 'output' / 'predictions.json', tmp_path / 'output' / 'predictions'
+  )
+  segmentations = dict(results)
+  plain = segmentations['plain']
+  categories = np.concatenate([[0], plain.category_ids])
+  positions = np.searchsorted(plain.segment_ids, plain.segment_map, side='right')
+  np.testing.assert_array_equal(categories[positions], expected['panoptic_category_mask'][0])
+  assert segmentations['enlarged'].segment_map.shape == enlarged.shape[:2]
