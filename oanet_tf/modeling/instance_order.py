@@ -72,7 +72,8 @@ def _matched_segments(scene: Scene, masks: tf.Tensor, segments: tf.Tensor) -> tf
 
 def _masks(scene: Scene) -> tf.Tensor:
   """[B, N, P] float32 in {0, 1}."""
-  return tf.reshape(instance_masks(scene), [*scene.kept.shape[:2], -1])
+  masks = instance_masks(scene)
+  return tf.reshape(masks, [tf.shape(masks)[0], scene.kept.shape[1], -1])
 
 
 def _share(part: tf.Tensor, whole: tf.Tensor) -> tf.Tensor:
