@@ -2,10 +2,13 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from oanet_tf import export
+from oanet_tf.class_prior import ClassPrior
+from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.errors import InputError
 from oanet_tf.serving import exports
 from tests import end_to_end
@@ -58,6 +61,29 @@ def test_writes_versions_of_a_saved_model(model_dir, tmp_path, monkeypatch, caps
       'score_difference': 0.0,
     }
   }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ('method', 'override'),
+  [
+    ('heuristic', 'task.model.fusion.stuff_area_by=component'),
+    ('upsnet', 'task.model.sharing=backbone_and_fpn'),
+    ('class_prior', 'task.model.fusion.class_prior={prior}'),
+  ],
+)
+def test_every_fusion(trained, tmp_path, monkeypatch, capsys, method, override):
+  """Each must give, bit for bit, what it gives in memory, or there is no export."""
+  categories = PanopticCategories.from_json(trained[0] / 'model' / 'categories.json')
+  pixels = np.random.default_rng(0).integers(0, 1000, [categories.num_things] * 2)
+  ClassPrior(categories, pixels).to_json(tmp_path / 'prior.json')
+  # After a few steps of training nothing is certain.
+  override = override.format(prior=tmp_path / 'prior.json')
+  override += ',task.model.fusion.score_threshold=0.02,task.model.fusion.mask_threshold=0.2'
+  flags = ['--fusion', method, '--params_override', override]
+  code, *_ = run(monkeypatch, capsys, trained[0] / 'model', tmp_path, *flags)
+  assert code == 0
+  assert export.read_record(tmp_path)['savedmodel/1']['fusion'] == method
 
 
 @pytest.fixture

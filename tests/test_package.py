@@ -52,8 +52,11 @@ def imports_of(path):
 @pytest.mark.parametrize(
   ('folder', 'forbidden'),
   [
-    ('data', ('modeling', 'evaluation', 'losses', 'inference', 'train_lib', 'train', 'predict')),
-    ('modeling', ('evaluation', 'losses', 'inference', 'train_lib', 'train', 'predict')),
+    (
+      'data',
+      ('modeling', 'evaluation', 'losses', 'inference', 'train_lib', 'train', 'predict', 'serving'),
+    ),
+    ('modeling', ('evaluation', 'losses', 'inference', 'train_lib', 'train', 'predict', 'serving')),
   ],
 )
 def test_imports_go_one_way(folder, forbidden):

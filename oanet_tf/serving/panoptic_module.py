@@ -66,7 +66,7 @@ class PanopticModule(tf.Module):
       return outputs, maps[method]
 
     self._panoptic = panoptic
-    # A dict of the object would be saved with it, and trace both.
+    # Functions that were an attribute would all be saved, and traced for it.
     self._of_orientation = functools.cache(self._make_function)
 
   def segment(self, images: tf.Tensor, image_shapes: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -89,3 +89,12 @@ def test_ranking_runs_in_litert():
   np.testing.assert_array_equal(found['tensor'], expected['tensor'])
   for name in ('ranking_map', 'scores'):
     np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(('method', 'settings'), CASES)
+def test_fusion_of_a_batch_whose_size_is_unknown_when_it_is_traced(method, settings):
+  fuse, given = fusion_of(method, **settings), random_outputs(seed=2)
+  specs = {name: tf.TensorSpec([None, *x.shape[1:]], x.dtype, name) for name, x in given.items()}
+  function = tf.function(fuse, autograph=False).get_concrete_function(**specs)
+  for name, mask in fuse(**given).items():
+    np.testing.assert_array_equal(function(**given)[name], mask)
