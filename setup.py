@@ -26,6 +26,8 @@ setup(
     # The reference scorer under its PyPI name; it needs numpy 1.
     'panopticapi-lite>=0.2.0,<0.3',
     'pycocotools>=2.0.7,<3',
+    'ai-edge-litert>=2.1,<3',
+    'flatbuffers>=24.3',
     'h5py>=3.8,<4',
     'matplotlib>=3.7,<4',
     'numpy>=1.26,<2',

@@ -344,3 +344,21 @@ def test_another_decoder_is_left_out_of_all_and_refused_by_name(network, tmp_pat
   reports = load_initial_weights(network, f'{path}.index')
   assert_equal(network.backbone, backbone)
   assert untouched(network.decoder.weights) and not reports['decoder'].loaded
+
+
+def test_a_mobilenet_of_the_model_garden_gives_all_but_its_classifier(categories, tmp_path):
+  config = small_model.small_mobile_experiment().task.model
+  theirs = backbones.factory.build_backbone(
+    tf_keras.layers.InputSpec(shape=[None, None, None, 3]), config.backbone, config.norm_activation
+  )
+  randomize(theirs)
+  model = classification_model.ClassificationModel(theirs, num_classes=10)
+  path = tf.train.Checkpoint(backbone=model.backbone).save(str(tmp_path / 'ckpt'))
+  network = clear(build.build_oanet(config, categories))
+  reports = load_initial_weights(network, path, 'backbone')
+  images = tf.random.stateless_uniform([1, 64, 64, 3], (0, 1))
+  expected = theirs(images, training=False)
+  found = network.backbone(images, training=False)
+  assert found.keys() == expected.keys() - {'6'} and len(reports['backbone'].loaded) > 200
+  for level, features in found.items():
+    np.testing.assert_allclose(features, expected[level], rtol=1e-4, atol=1e-5)

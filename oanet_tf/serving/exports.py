@@ -39,7 +39,7 @@ class Source(NamedTuple):
   class_prior: np.ndarray | None
   image_size: tuple[int, int]
   images: Sequence[np.ndarray]
-  calibration_images: Sequence[np.ndarray]
+  calibration_images: Sequence[np.ndarray] = ()
 
   def module(self) -> PanopticModule:
     """The function that is exported."""

@@ -61,11 +61,13 @@ def quantize(model: bytes, network: 'OANet', images: Sequence[np.ndarray]) -> by
         activation_num_bits=8,
         weight_num_bits=8,
       )
-  statistics = quantizer.calibrate(
-    {'serving_default': [{'image': image[np.newaxis]} for image in images]},
-    # The other mode reads tensors of branches that were never taken.
-    mode=CalibrationMode.CALIBRATION_PROFILER_BASED,
-  )
+  # What stays float may be infinite, and is averaged too.
+  with np.errstate(invalid='ignore'):
+    statistics = quantizer.calibrate(
+      {'serving_default': [{'image': image[np.newaxis]} for image in images]},
+      # The other mode reads tensors of branches that were never taken.
+      mode=CalibrationMode.CALIBRATION_PROFILER_BASED,
+    )
   return bytes(quantizer.quantize(statistics, enable_progress_report=False).quantized_model)
 
 

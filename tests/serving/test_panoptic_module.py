@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from oanet_tf.serving.letterbox import letterbox
 from oanet_tf.serving.panoptic_module import PanopticModule
 from tests import small_model
 
@@ -94,6 +95,17 @@ def test_of_a_fixed_size_all_shapes_are_static(categories):
   assert found.keys() == expected.keys()
   for name, value in expected.items():
     np.testing.assert_array_equal(found[name], value, name)
+
+
+def test_beside_padding_a_picture_gives_what_it_gives_alone(categories):
+  module = module_of(categories, (32, 64))
+  picture = np.full((20, 30, 3), 153, np.uint8)
+  alone = module.segment(picture[None], tf.constant([[20, 30]]))
+  beside = module.segment_fixed(tf.constant(letterbox(picture, (20, 40))[None]))
+  for name, value in alone.items():
+    if name.startswith('panoptic_'):
+      value = np.pad(value, [[0, 0], [0, 0], [0, 10]])
+    np.testing.assert_array_equal(beside[name], value, name)
 
 
 def test_categories_are_the_datasets_and_things_come_first(categories):
