@@ -137,7 +137,7 @@ def test_of_an_export_that_is_interrupted_nothing_is_left(source, tmp_path):
     (['--params_override', 'task.model.fusion.mehtod=srm'], 'did you mean'),
     (
       ['--params_override', 'task.validation_data.input_path=none-*'],
-      'scripts/convert_coco_tfrecord.py makes them; or name pictures with --images',
+      'scripts/convert_coco_tfrecord.py makes them; or give --images',
     ),
   ],
 )
