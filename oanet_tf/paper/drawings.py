@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib
 import numpy as np
-import scipy.ndimage
 from PIL import Image
 
 from oanet_tf import visualize
@@ -168,7 +167,7 @@ def _only(picture: np.ndarray, mask: np.ndarray, keep: float = 0.0) -> np.ndarra
 def _outline(axis: pyplot.Axes, mask: np.ndarray) -> None:
   """A line around a mask, also where it ends with the picture."""
   if mask.any():
-    padded = np.pad(scipy.ndimage.binary_fill_holes(mask), 1).astype(float)
+    padded = np.pad(mask, 1).astype(float)
     axis.contour(
       np.arange(-1, mask.shape[1] + 1), np.arange(-1, mask.shape[0] + 1), padded, [0.5],
       colors='red', linewidths=1.2,
