@@ -169,6 +169,9 @@ class Data(hyperparams.Config):
     mask_size: side to which an instance's mask is resampled within its box.
     label_stride: of the panoptic labels that the stuff and SRM losses see.
     shuffle_buffer_size: in records.
+    objects_from: which objects the instance branch learns, the 'annotations' or the 'segments' of
+      the panoptic truth, which do not overlap (Table 3, "pano-instance GT"). The ranking module
+      then has nothing to learn from.
     skip_damaged: read each shard up to its first damaged record, rather than stop.
     rpn_match_threshold, rpn_unmatched_threshold: an anchor's IoU from which it is an object, and
       under which it is background.
@@ -186,6 +189,7 @@ class Data(hyperparams.Config):
   mask_size: int = 112
   label_stride: int = 4
   shuffle_buffer_size: int = 1000
+  objects_from: str = 'annotations'
   skip_damaged: bool = False
   rpn_match_threshold: float = 0.7
   rpn_unmatched_threshold: float = 0.3

@@ -72,6 +72,8 @@ _CHOICES = {
   'task.model.sharing': SHARING_MODES,
   'task.model.spatial_ranking.convolution': ('1x1', '3x3', '1x7+7x1'),
   'task.model.spatial_ranking.scored_pixels': ('all', 'conflicting'),
+  'task.train_data.objects_from': ('annotations', 'segments'),
+  'task.validation_data.objects_from': ('annotations',),
   'trainer.best_checkpoint_metric_comp': ('higher', 'lower'),
 }
 # `….type` of these is one of the groups beside it, but for two optimizers that the Model Garden's
@@ -219,6 +221,9 @@ def _check_network(values: Values) -> None:
   modules = 'task.init_checkpoint_modules'
   if values['task.mode'] == 'srm_only' and values[modules] != 'all':
     _refuse(modules, values[modules], "'all' where task.mode is 'srm_only': it has no backbone")
+  objects_from = 'task.train_data.objects_from'
+  if values['task.mode'] == 'srm_only' and values[objects_from] != 'annotations':
+    _refuse(objects_from, 'segments', "'annotations' where task.mode is 'srm_only': none overlap")
   object_context = f'{model}.stuff_head.object_context'
   if values[f'{model}.fusion.stuff_from'] == 'all' and not values[object_context]:
     _refuse(f'{model}.fusion.stuff_from', 'all', f"'stuff' where {object_context} is false")

@@ -11,6 +11,7 @@ from oanet_tf import class_prior, config_check, config_values, errors
 from oanet_tf.data import shard_files
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.convert import CATEGORIES_FILE
+from oanet_tf.errors import InputError
 
 BRANCHES_FILE = 'branches.json'
 
@@ -33,6 +34,12 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
   )
   parser.add_argument(
     '--output_dir', type=pathlib.Path, help='(default: evaluation/ in the model folder)'
+  )
+  parser.add_argument(
+    '--ranking_module',
+    type=pathlib.Path,
+    metavar='MODEL_DIR',
+    help="folder of another training, whose spatial ranking module takes the place of this one's",
   )
   parser.add_argument(
     '--instances_json',
@@ -58,6 +65,8 @@ def main() -> None:
   categories = PanopticCategories.from_json(model_dir / CATEGORIES_FILE)
   class_prior.load_table(values['task.model.fusion.class_prior'], categories, methods)
   shard_files.list_shards(values['task.validation_data.input_path'])
+  if arguments.ranking_module:
+    check_ranking_module(arguments.ranking_module, model_dir, values)
   # TensorFlow takes seconds to load; flags and configuration are good by now.
   from oanet_tf import experiments, files, inference
   from oanet_tf.evaluation.branches import BranchScores, format_branches
@@ -76,6 +85,8 @@ def main() -> None:
   with cluster.lost_workers_named():
     with cluster.strategy.scope():
       model, _, _ = inference.load_model(model_dir, arguments.params_override)
+      if arguments.ranking_module:
+        inference.take_ranking_module(model, config.task, categories, arguments.ranking_module)
     output_dir = arguments.output_dir or model_dir / 'evaluation'
     fusion = config.task.model.fusion
     branches = BranchScores(categories, fusion.mask_threshold, arguments.instances_json)
@@ -91,6 +102,21 @@ def main() -> None:
     scores = branches.result()
     files.write_text(output_dir / BRANCHES_FILE, json.dumps(scores, indent=1) + '\n')
     print(format_branches(scores))
+
+
+def check_ranking_module(
+  module_dir: pathlib.Path, model_dir: pathlib.Path, values: config_values.Values
+) -> None:
+  """Refuses a pair of trainings that cannot be one network.
+
+  Args:
+    module_dir: folder of the training that gives the ranking module.
+    model_dir: folder of the training that gives the rest.
+    values: of the latter's active keys.
+  """
+  if values['task.mode'] != 'panoptic':
+    raise InputError(f'{model_dir}: has no detector for the ranking module of {module_dir}')
+  config_check.model_values(module_dir)
 
 
 if __name__ == '__main__':

@@ -18,7 +18,7 @@ from oanet_tf.data.categories import VOID_LABEL, PanopticCategories
 from oanet_tf.data.panoptic_map import PanopticSegmentation
 from oanet_tf.data.preprocess import network_input
 from oanet_tf.errors import InputError
-from oanet_tf.modeling.build import build_network
+from oanet_tf.modeling.build import build_network, build_ranker
 from oanet_tf.modeling.fusion import fuse
 from oanet_tf.modeling.oanet import OANet
 from oanet_tf.modeling.scene import Panoptic, Truth, make_scene
@@ -65,6 +65,30 @@ def load_model(
   else:
     load_averages(model, config, path)
   return model, config, categories
+
+
+def take_ranking_module(
+  model: OANet,
+  task: config_lib.OANetTask,
+  categories: PanopticCategories,
+  model_dir: str | pathlib.Path,
+) -> None:
+  """Gives a network the ranking module of another training, and its settings with it.
+
+  Args:
+    model: whose own module is dropped.
+    task: of the model; its `spatial_ranking` becomes that of the other training.
+    categories: of the model.
+    model_dir: folder of the other training, of a whole network or of the module alone.
+
+  Raises:
+    InputError: if there is no training in the folder, or one with other categories.
+  """
+  other, config, its_categories = load_model(model_dir)
+  if its_categories != categories:
+    raise InputError(f'{model_dir}: its ranking module is of other categories than the model')
+  task.model.spatial_ranking = config.task.model.spatial_ranking
+  model.take_ranker(build_ranker(task.model, other.spatial_ranking, model.num_things))
 
 
 def find_categories(task: config_lib.OANetTask, model_dir: pathlib.Path) -> PanopticCategories:

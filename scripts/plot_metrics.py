@@ -1,18 +1,12 @@
 """Draws the scalars of a training over its steps, from `metrics.jsonl`."""
 
 import argparse
-import collections
-import json
 import pathlib
 
 from oanet_tf import errors
-from oanet_tf.errors import InputError
+from oanet_tf.training.series import METRICS_FILE, Series, read_series, smoothed
 
 COLUMNS = 3
-# Of the moving mean that is drawn over the values themselves.
-SMOOTHING = 0.7
-
-Series = dict[str, tuple[list[int], list[float]]]
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -31,37 +25,9 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
   arguments = parse_arguments()
-  path = pathlib.Path(arguments.model_dir) / 'metrics.jsonl'
+  path = pathlib.Path(arguments.model_dir) / METRICS_FILE
   series = read_series(path, tuple(arguments.names.split(',')))
   draw(series, pathlib.Path(arguments.output))
-
-
-def read_series(path: pathlib.Path, prefixes: tuple[str, ...]) -> Series:
-  """Name -> steps and values of the scalars whose names begin with one of the prefixes.
-
-  Raises:
-    InputError: if there is no such file, or no such scalar in it.
-  """
-  if not path.is_file():
-    raise InputError(f'{path}: there is no such file; train first, or give another model folder')
-  series: Series = collections.defaultdict(lambda: ([], []))
-  for line in path.read_text().splitlines():
-    record = json.loads(line)
-    for name, value in record.items():
-      if name not in ('step', 'split') and name.startswith(prefixes):
-        series[name][0].append(record['step'])
-        series[name][1].append(value)
-  if not series:
-    raise InputError(f'{path}: has no scalar that begins with {" or ".join(prefixes)}')
-  return dict(series)
-
-
-def smoothed(values: list[float]) -> list[float]:
-  """An exponential moving mean that starts at the first value."""
-  result = values[:1]
-  for value in values[1:]:
-    result.append(SMOOTHING * result[-1] + (1.0 - SMOOTHING) * value)
-  return result
 
 
 def draw(series: Series, output: pathlib.Path) -> None:

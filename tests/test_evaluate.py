@@ -3,9 +3,18 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
-from oanet_tf import class_prior, config_values, evaluate, report
+from oanet_tf import (
+  class_prior,
+  config_values,
+  evaluate,
+  experiments,
+  inference,
+  report,
+  train_lib,
+)
 from tests import end_to_end
 
 
@@ -92,3 +101,62 @@ def test_what_cannot_be_had_is_told_before_tensorflow_loads(model_dir, flags, me
 def test_no_model_folder(tmp_path, monkeypatch, capsys):
   outcome = run(monkeypatch, capsys, '--model_dir', tmp_path)
   assert 'is no model folder' in end_to_end.one_line_error(outcome)
+
+
+@pytest.fixture(scope='module')
+def ranking_module(trained, tmp_path_factory):
+  """A training of another ranking module, alone."""
+  folder = tmp_path_factory.mktemp('srm') / 'model'
+  overrides = (
+    f'{end_to_end.training_overrides(trained[0], steps=1)},task.mode=srm_only,'
+    'task.model.spatial_ranking.convolution=1x1,task.seed=5'
+  )
+  train_lib.run(experiments.load_experiment('oanet_synthetic', (), overrides), folder, 'train')
+  return folder
+
+
+def test_a_ranking_module_of_another_training(model_dir, ranking_module, tmp_path):
+  model, config, categories = inference.load_model(model_dir)
+  inference.take_ranking_module(model, config.task, categories, ranking_module)
+  assert config.task.model.spatial_ranking.convolution == '1x1'
+  other, _, _ = inference.load_model(ranking_module)
+  for taken, given in zip(
+    model.spatial_ranking.weights, other.spatial_ranking.weights, strict=True
+  ):
+    np.testing.assert_array_equal(taken, given)
+  # The old one is gone, and so one kernel and one bias fewer.
+  own, _, _ = inference.load_model(model_dir)
+  assert len(model.weights) == len(own.weights) - 2
+  kernel, bias = (weight.numpy() for weight in model.spatial_ranking.weights)
+  predict = inference.image_predictor(model, config.task, 'srm')
+  outputs, _ = predict(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
+  # Where no instance lies, a 1 × 1 convolution gives its bias.
+  empty = np.exp(bias) / np.exp(bias).sum()
+  assert kernel.shape[:2] == (1, 1)
+  distances = np.abs(outputs['ranking_map'][0] - empty).max(axis=-1)
+  assert distances.min() < 1e-6
+
+
+def test_scores_with_a_ranking_module_of_another_training(
+  trained, ranking_module, tmp_path, monkeypatch, capsys
+):
+  code, _, _ = run(
+    monkeypatch, capsys, '--model_dir', trained[0] / 'model', '--output_dir', tmp_path / 'scores',
+    '--ranking_module', ranking_module,
+  )  # fmt: skip
+  written = json.loads((tmp_path / 'scores' / 'results.json').read_text())
+  assert code == 0 and written['heuristic'] == json.loads(json.dumps(trained[1]['heuristic']))
+  outcome = run(
+    monkeypatch, capsys, '--model_dir', ranking_module, '--ranking_module', trained[0] / 'model'
+  )
+  assert 'has no detector for the ranking module' in end_to_end.one_line_error(outcome)
+  outcome = run(
+    monkeypatch, capsys, '--model_dir', trained[0] / 'model', '--ranking_module', tmp_path
+  )
+  assert 'is no model folder' in end_to_end.one_line_error(outcome)
+  other = tmp_path / 'other'
+  shutil.copytree(ranking_module, other)
+  path = other / 'categories.json'
+  path.write_text(path.read_text().replace('person', 'human'))
+  outcome = run(monkeypatch, capsys, '--model_dir', trained[0] / 'model', '--ranking_module', other)
+  assert 'is of other categories than the model' in end_to_end.one_line_error(outcome)

@@ -69,7 +69,7 @@ def named_experiments(path):
   return re.findall(r'--experiment (\w+)', comment)
 
 
-@pytest.mark.parametrize('path', sorted(CONFIGS.glob('*.yaml')), ids=lambda path: path.name)
+@pytest.mark.parametrize('path', sorted(CONFIGS.rglob('*.yaml')), ids=lambda path: path.name)
 def test_every_config_file_fits_the_experiments_that_it_names(path):
   names = named_experiments(path)
   assert names

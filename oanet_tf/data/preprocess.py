@@ -17,6 +17,7 @@ from oanet_tf.config_values import CANVAS_STRIDE
 from oanet_tf.data.anchor_targets import AnchorLabeler
 from oanet_tf.data.annotation_scores import score_instances
 from oanet_tf.data.categories import VOID_LABEL, PanopticCategories
+from oanet_tf.data.object_masks import objects_of_segments, sample_mask
 
 Example = dict[str, tf.Tensor]
 Step = Callable[[Example], Example]
@@ -47,6 +48,7 @@ def training_steps(
   """
   fit, canvas = canvas_of(data.output_size, portrait)
   return [
+    _choose_objects(data.objects_from, categories),
     _assign_labels(categories),
     _choose_geometry(fit, data.random_flip, data.min_scale, data.max_scale),
     _distort_colors(data.color_jitter),
@@ -167,6 +169,18 @@ def apply(steps: list[Step], example: Example) -> Example:
 
 def _keep(*keys: str) -> Step:
   return lambda example: {key: example[key] for key in keys}
+
+
+def _choose_objects(objects_from: str, categories: PanopticCategories) -> Step:
+  if objects_from == 'annotations':
+    return lambda example: example
+  table = tf.constant(categories.label_of_id_table())
+
+  def step(example: Example) -> Example:
+    labels = tf.gather(table, example['segment_category_ids'])
+    return objects_of_segments(example, labels, categories.num_things)
+
+  return step
 
 
 def _assign_labels(categories: PanopticCategories) -> Step:
@@ -305,7 +319,7 @@ def _sample_masks(mask_size: int) -> Step:
     targets = (example['boxes'] + tf.tile(offset, [2])) / tf.tile(scale, [2])
     targets = _mirror(targets, size[1], example['flip'])
     masks = tf.map_fn(
-      lambda parts: _sample_mask(*parts, mask_size),
+      lambda parts: sample_mask(*parts, mask_size),
       (example['object_masks'], example['object_boxes'], targets),
       fn_output_signature=tf.TensorSpec([mask_size, mask_size], tf.float32),
     )
@@ -313,21 +327,6 @@ def _sample_masks(mask_size: int) -> Step:
     return {**example, 'masks': masks}
 
   return step
-
-
-def _sample_mask(png: tf.Tensor, box: tf.Tensor, target: tf.Tensor, mask_size: int) -> tf.Tensor:
-  """Samples a mask that is stored cropped to `box` at the S × S cells of `target`."""
-  mask = tf.cast(tf.io.decode_png(png, channels=1) > 0, tf.float32)
-  # A border of zeros: outside of its box an object has no pixel.
-  mask = tf.pad(mask, [[1, 1], [1, 1], [0, 0]])
-  extent = tf.cast(tf.shape(mask)[:2], tf.float32) - 1.0
-  cell = (target[2:] - target[:2]) / mask_size
-  # Middle of a cell, in pixels of the padded mask: pixel i covers [i - 1, i) of the box.
-  first = target[:2] - box[:2] + 0.5 * cell + 0.5
-  last = first + (mask_size - 1) * cell
-  corners = tf.concat([first / extent, last / extent], axis=0)
-  sampled = tf.image.crop_and_resize(mask[None], corners[None], [0], [mask_size, mask_size])
-  return tf.cast(sampled[0, :, :, 0] >= 0.5, tf.float32)
 
 
 def _separate_crowds() -> Step:

@@ -104,11 +104,11 @@ class DetailsWriter:
     """
     stem = pathlib.PurePath(f'{image.source_id}.png').stem
     self._truth.write(image.source_id, f'{stem}.png', image.truth)
-    picture = _within_picture(image.image, image.image_info, image.image.shape[:2])
+    picture = within_picture(image.image, image.image_info, image.image.shape[:2])
     picture = Image.fromarray(picture)
     picture.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.BICUBIC)
     picture.save(self._staging / 'pictures' / f'{stem}.jpg', quality=_JPEG_QUALITY)
-    ranking_map = _within_picture(image.ranking_map, image.image_info, image.image.shape[:2])
+    ranking_map = within_picture(image.ranking_map, image.image_info, image.image.shape[:2])
     coded = Image.fromarray(encode_ranking_map(ranking_map))
     coded.save(self._staging / 'ranking_maps' / f'{stem}.png')
     detections = [one._asdict() for one in self._detections_of(image)]
@@ -162,7 +162,7 @@ def _segment_of_instance(
   return {int(v): int(i) for v, i in zip(values, ids, strict=True) if v}
 
 
-def _within_picture(
+def within_picture(
   canvas: np.ndarray, image_info: np.ndarray, input_size: tuple[int, int]
 ) -> np.ndarray:
   """What of a [h, w, …] map of the network input is not padding."""

@@ -176,9 +176,22 @@ def _build_ranker(
     convolution=config.spatial_ranking.convolution,
     kernel_regularizer=regularizer,
   )
+  return build_ranker(config, module, categories.num_things)
+
+
+def build_ranker(
+  config: config_lib.OANet, module: SpatialRankingModule, num_things: int
+) -> InstanceRanker:
+  """What lays out instances for a ranking module.
+
+  Args:
+    config: of the model; its `spatial_ranking` is the module's.
+    module: with its variables made.
+    num_things: T.
+  """
   return InstanceRanker(
     module,
-    num_things=categories.num_things,
+    num_things=num_things,
     stride=config.spatial_ranking.stride,
     scored_pixels=config.spatial_ranking.scored_pixels,
     score_threshold=config.fusion.score_threshold,

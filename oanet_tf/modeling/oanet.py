@@ -129,6 +129,11 @@ class OANet(tf_keras.Model):
     outputs['stuff_logits'] = stuff_logits
     return outputs
 
+  def take_ranker(self, ranker: InstanceRanker) -> None:
+    """Puts another ranker in the place of the network's own, with its ranking module."""
+    self.spatial_ranking = ranker.module
+    self._ranker = ranker
+
   def _stuff_features(
     self, images: tf.Tensor, backbone_features: Features, features: Features
   ) -> Features:

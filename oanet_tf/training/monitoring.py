@@ -11,8 +11,8 @@ import tensorflow as tf
 import tqdm
 
 from oanet_tf import files
+from oanet_tf.training.series import METRICS_FILE
 
-METRICS_FILE = 'metrics.jsonl'
 # What the terminal's line leaves to TensorBoard.
 _NOT_IN_LINE = ('gradient_norm/', 'step_seconds/', 'images_per_second', 'learning_rate')
 

@@ -191,3 +191,32 @@ def test_network_input_is_what_evaluation_sees():
   alone = preprocess.network_input(record['image'], data.output_size, portrait=False)
   np.testing.assert_array_equal(evaluated['image'], alone['image'])
   np.testing.assert_array_equal(evaluated['image_info'], alone['image_info'])
+
+
+def test_objects_from_segments_do_not_overlap(categories):
+  tie, person = rectangle(20, 16, 28, 20), rectangle(8, 4, 44, 36)
+  things = [(7, person & ~tie, False), (31, tie, False), (7, rectangle(0, 50, 4, 60), True)]
+  stuff = (92, rectangle(50, 0, 64, 64), False)
+  record = decoded(
+    objects=[(7, person, False), (31, tie, False)], segments=[things[0], stuff, *things[1:]]
+  )
+  changes = {'mask_size': 32, 'random_flip': True}
+  example = training(record, categories, objects_from='segments', **changes)
+  wanted = training({**record, **object_part(decoded(objects=things))}, categories, **changes)
+  for key, value in wanted.items():
+    np.testing.assert_array_equal(example[key], value, err_msg=key)
+  assert (training(record, categories, **changes)['gt_masks'] != example['gt_masks']).any()
+
+
+def object_part(record):
+  return {key: value for key, value in record.items() if key.startswith('object_')}
+
+
+@pytest.mark.parametrize(
+  'segments', [[], [(92, rectangle(0, 0, 64, 64), False)], [(7, rectangle(0, 0, 0, 0), False)]]
+)
+def test_no_object_in_the_segments(segments, categories):
+  """Nothing, stuff alone, and a thing of which no pixel is left."""
+  record = decoded(objects=[(7, rectangle(8, 4, 44, 36), False)], segments=segments)
+  example = training(record, categories, objects_from='segments')
+  assert (example['gt_classes'] == -1).all() and (example['crowd_boxes'] == -1).all()

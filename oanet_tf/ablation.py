@@ -1,0 +1,156 @@
+"""The paper's Tables 1 to 5: `python -m oanet_tf.ablation --help`."""
+
+import argparse
+import pathlib
+import signal
+from collections.abc import Sequence
+
+from oanet_tf import errors
+from oanet_tf.data import shard_files
+from oanet_tf.errors import InputError
+from oanet_tf.paper import plan, results, runs
+from oanet_tf.paper.plan import Job, Options
+from oanet_tf.paper.tables import DATASETS, TABLES, Dataset
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+  parser = argparse.ArgumentParser(
+    prog='python -m oanet_tf.ablation',
+    description="Makes the paper's tables: trains what their rows need and is not there, scores "
+    "it, and writes table_N.md, .csv and .png with the paper's scores beside. Stopped and started "
+    'again it goes on where it was; several at a time on the same folder share the work.',
+    epilog='Example: python -m oanet_tf.ablation --table 1,5 --dataset synthetic '
+    '--model_dir runs/paper --seeds 3 --train_steps 400',
+  )
+  parser.add_argument(
+    '--table',
+    required=True,
+    type=_tables,
+    metavar='N,…',
+    help=f'of {", ".join(TABLES)}, or all',
+  )
+  parser.add_argument(
+    '--dataset', required=True, choices=tuple(DATASETS), help='whose shards are in tfrecords/'
+  )
+  parser.add_argument(
+    '--model_dir',
+    required=True,
+    type=pathlib.Path,
+    help='for the tables and, in NAME/seed_N/, the trainings',
+  )
+  parser.add_argument(
+    '--seeds', type=_positive, default=1, help='trainings of each row (default: %(default)s)'
+  )
+  parser.add_argument(
+    '--train_steps',
+    type=_positive,
+    default=0,
+    help="of each training; its learning rate's schedule is stretched to them (default: the "
+    "experiments')",
+  )
+  parser.add_argument(
+    '--config_file',
+    action='append',
+    default=[],
+    metavar='YAML',
+    help='changes over the experiment of the networks, such as configs/coco_4gpu.yaml',
+  )
+  parser.add_argument(
+    '--params_override',
+    default='',
+    metavar='KEY=VALUE,…',
+    help='changes of all trainings, as a.b=1,c.d=[2,3], or as YAML text',
+  )
+  parser.add_argument(
+    '--init_checkpoints',
+    nargs=2,
+    default=[],
+    metavar=('SMALL', 'LARGE'),
+    help='task.init_checkpoint of networks with the one and the other backbone; '
+    'scripts/download_backbone.sh 50 and 101 get them',
+  )
+  parser.add_argument(
+    '--dry_run', action='store_true', help='print what would be trained, and what is there'
+  )
+  return parser.parse_args(arguments)
+
+
+def _tables(text: str) -> list[str]:
+  names = list(TABLES) if text == 'all' else list(dict.fromkeys(text.split(',')))
+  for name in names:
+    if name not in TABLES:
+      raise argparse.ArgumentTypeError(f'there is no table {name!r}; known are {", ".join(TABLES)}')
+  return names
+
+
+def _positive(text: str) -> int:
+  if not text.isdecimal() or not int(text):
+    raise argparse.ArgumentTypeError(f'{text!r} is no whole number above 0')
+  return int(text)
+
+
+def main(run: runs.Runner = runs.run_python) -> None:
+  arguments = parse_arguments()
+  options = Options(
+    arguments.model_dir,
+    arguments.train_steps,
+    tuple(arguments.config_file),
+    arguments.params_override,
+    tuple(arguments.init_checkpoints),
+  )
+  dataset, names = DATASETS[arguments.dataset], arguments.table
+  rows = [row for name in names for row in TABLES[name].rows]
+  jobs = plan.plan((plan.scoring_of(row, dataset) for row in rows), arguments.seeds)
+  for job in jobs:
+    check(job, options)
+  if arguments.dry_run:
+    for job in jobs:
+      steps = plan.last_step(job.training, options)
+      name = f'{job.training.name}/seed_{job.seed}'
+      print(f'{name:40} {steps:>7} steps  {runs.state(job, options)}')
+    return
+  signal.signal(signal.SIGTERM, signal.default_int_handler)
+  try:
+    runs.run_all(jobs, options, run)
+  finally:
+    # Whatever there is, if all is not.
+    write_tables(names, dataset, options, arguments.seeds, jobs)
+
+
+def check(job: Job, options: Options) -> None:
+  """Whether all that a job needs is there.
+
+  Raises:
+    InputError: if not, or if its folder has a training of other settings.
+  """
+  _, settings = plan.training_arguments(job.training, job.seed, options)
+  plan.check_folder(settings, options.folder(job.training, job.seed))
+  for scoring in job.scorings:
+    if scoring.config:
+      plan.config_path(scoring.config)
+  if not plan.last_step(job.training, options):
+    raise InputError(f'{job.training.name}: trainer.train_steps is 0; give --train_steps')
+  for split in ('train_data', 'validation_data'):
+    shard_files.list_shards(settings[f'task.{split}.input_path'].value)
+
+
+def write_tables(
+  names: Sequence[str],
+  dataset: Dataset,
+  options: Options,
+  seeds: int,
+  jobs: Sequence[Job],
+) -> None:
+  """Writes and prints the tables, as far as there are scores."""
+  steps = sorted({plan.last_step(job.training, options) for job in jobs})
+  about = f'{dataset.title}, {" or ".join(map(str, steps))} steps, ' + (
+    f'mean ± standard deviation over {seeds} seeds' if seeds > 1 else 'one seed'
+  )
+  for name in names:
+    rows = results.find_rows(TABLES[name], dataset, options, seeds)
+    if any(row.scores or row.num_diverged for row in rows):
+      print(results.write(TABLES[name], rows, about, options.model_dir, f'table_{name}'))
+
+
+if __name__ == '__main__':
+  errors.run(main)

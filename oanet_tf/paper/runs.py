@@ -1,0 +1,179 @@
+"""Runs trainings and evaluations as commands of their own, so that memory is given back.
+
+Several processes may work on one folder: each training is done under a lock, which the system lifts
+when the process that trains ends, however it does.
+"""
+
+import contextlib
+import fcntl
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import tqdm
+
+from oanet_tf import files
+from oanet_tf.errors import InputError
+from oanet_tf.paper import plan
+from oanet_tf.paper.plan import Job, Options, Training
+
+DIVERGED_FILE = 'diverged.txt'
+# What `oanet_tf.train` says of a loss or a weight that is not finite.
+_DIVERGED = re.compile(r'error: (step \d+: (non-finite|weight \S+ is not finite).*)')
+# Of a command's output, what is looked at for its error.
+_TAIL = 10_000
+_SECONDS_BETWEEN_LOOKS = 5.0
+
+# Arguments of `python` and the file descriptor of the lock -> exit code and the end of the output.
+Runner = Callable[[Sequence[str], int], tuple[int, str]]
+
+
+def run_python(arguments: Sequence[str], lock: int) -> tuple[int, str]:
+  """Runs Python on arguments; its output goes to standard error.
+
+  Interrupted, it tells the command to stop, and waits for it to write what it has.
+
+  Args:
+    arguments: such as `-m oanet_tf.train …`.
+    lock: file descriptor that the command keeps open too.
+
+  Returns:
+    Exit code, and the end of the output.
+  """
+  process = subprocess.Popen(
+    [sys.executable, *arguments],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    pass_fds=[lock],
+    # The terminal's Ctrl-C reaches this process alone, which passes it on once.
+    start_new_session=True,
+  )
+  tail = b''
+  try:
+    while chunk := process.stdout.read1():
+      sys.stderr.buffer.write(chunk)
+      sys.stderr.flush()
+      tail = (tail + chunk)[-_TAIL:]
+  except KeyboardInterrupt:
+    process.terminate()
+    raise
+  finally:
+    code = process.wait()
+  return code, tail.decode(errors='replace')
+
+
+def run_all(jobs: Sequence[Job], options: Options, run: Runner = run_python) -> None:
+  """Does what of the jobs is not done yet, or waits for the processes that are at it.
+
+  Raises:
+    InputError: if a command fails, other than by a training that diverges.
+  """
+  waiting = list(jobs)
+  with tqdm.tqdm(total=len(jobs), desc='trainings', unit='training') as progress:
+    while waiting:
+      found = next((job for job in waiting if is_done(job, options)), None)
+      if found is None:
+        found = _do_one(waiting, options, run)
+      if found is None:
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
+      else:
+        waiting.remove(found)
+        progress.update()
+
+
+def _do_one(jobs: Sequence[Job], options: Options, run: Runner) -> Job | None:
+  """Does the first job that is ready and that no other process has; None if there is none."""
+  for job in jobs:
+    networks = [scoring.network for scoring in job.scorings if scoring.srm]
+    if all(is_trained(network, job.seed, options) for network in networks):
+      with _locked(options.folder(job.training, job.seed)) as lock:
+        if lock is not None:
+          _do(job, options, run, lock)
+          return job
+  return None
+
+
+def _do(job: Job, options: Options, run: Runner, lock: int) -> None:
+  folder = options.folder(job.training, job.seed)
+  if not is_trained(job.training, job.seed, options):
+    arguments, _ = plan.training_arguments(job.training, job.seed, options)
+    _train(['-m', 'oanet_tf.train', '--mode', 'train', *arguments], folder, run, lock)
+  for scoring in job.scorings:
+    path = options.results_path(scoring, job.seed)
+    diverged = has_diverged(scoring.network, job.seed, options)
+    if not path.is_file() and not diverged and not (folder / DIVERGED_FILE).is_file():
+      arguments = plan.scoring_arguments(scoring, job.seed, options)
+      code, output = run(['-m', 'oanet_tf.evaluate', *arguments], lock)
+      _check(code, output, folder)
+
+
+def _train(command: Sequence[str], folder: pathlib.Path, run: Runner, lock: int) -> None:
+  code, output = run(command, lock)
+  if code == 2 and (match := _DIVERGED.search(output)):
+    files.write_text(folder / DIVERGED_FILE, match[1] + '\n')
+  else:
+    _check(code, output, folder)
+
+
+def _check(code: int, output: str, folder: pathlib.Path) -> None:
+  if code:
+    lines = [line.strip() for line in re.split(r'[\r\n]', output) if line.strip()]
+    last = lines[-1].removeprefix('error: ') if lines else 'it said nothing'
+    raise InputError(f'{folder}: the command ended with exit code {code}: {last}')
+
+
+def is_done(job: Job, options: Options) -> bool:
+  """Whether nothing of a job is left to do."""
+  if not is_trained(job.training, job.seed, options):
+    return False
+  return all(
+    options.results_path(scoring, job.seed).is_file()
+    or has_diverged(scoring.network, job.seed, options)
+    or has_diverged(scoring.training, job.seed, options)
+    for scoring in job.scorings
+  )
+
+
+def is_trained(training: Training, seed: int, options: Options) -> bool:
+  """Whether a training has come to its end, be it that it diverged."""
+  checkpoint = f'ckpt-{plan.last_step(training, options)}.index'
+  has_last = (options.folder(training, seed) / checkpoint).is_file()
+  return has_last or has_diverged(training, seed, options)
+
+
+def has_diverged(training: Training, seed: int, options: Options) -> bool:
+  """Whether a training ended with a loss or a weight that is not finite."""
+  return (options.folder(training, seed) / DIVERGED_FILE).is_file()
+
+
+def state(job: Job, options: Options) -> str:
+  """What there is of a job: 'done', 'diverged', 'trained', 'started' or 'to do'."""
+  folder = options.folder(job.training, job.seed)
+  if has_diverged(job.training, job.seed, options):
+    return 'diverged'
+  if is_done(job, options):
+    return 'done'
+  if is_trained(job.training, job.seed, options):
+    return 'trained'
+  return 'started' if any(folder.glob('ckpt-*.index')) else 'to do'
+
+
+@contextlib.contextmanager
+def _locked(folder: pathlib.Path) -> Iterator[int | None]:
+  """The file descriptor of a model folder's lock; None if another process has it."""
+  with files.writing(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder / '.lock', os.O_CREAT | os.O_RDWR)
+  try:
+    try:
+      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      yield None
+      return
+    yield lock
+  finally:
+    os.close(lock)

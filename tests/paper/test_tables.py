@@ -1,0 +1,48 @@
+import pytest
+
+from oanet_tf import config_check
+from oanet_tf.paper import plan
+from oanet_tf.paper.tables import CONFIGS, DATASETS, TABLES
+
+# Rows that are the experiment as it is have a config of their own all the same.
+NOTHING_NEW = (
+  'lambda_0.25',
+  'stuff_and_objects',
+  'sharing_backbone_and_fpn',
+  'srm',
+  'srm_1x7_7x1',
+)
+
+
+@pytest.mark.parametrize('name', NOTHING_NEW)
+@pytest.mark.parametrize('dataset', DATASETS)
+def test_what_the_experiment_has_already(name, dataset):
+  experiment = DATASETS[dataset].experiment
+  settings = config_check.resolve_experiment(experiment, [plan.config_path(name)])
+  assert settings == config_check.experiment_settings(experiment)
+
+
+@pytest.mark.parametrize('table', TABLES.values(), ids=TABLES)
+def test_scores_fit_their_heads(table):
+  for row in table.rows:
+    assert len(row.cells) == len(table.heads)
+    assert len(row.paper) in (0, len(table.scores))
+
+
+def test_every_config_is_of_a_row():
+  used = {name for table in TABLES.values() for row in table.rows
+          for name in (row.config, row.srm, row.scoring)}  # fmt: skip
+  used |= {b.config for dataset in DATASETS.values() for b in dataset.backbones.values()}
+  assert {path.stem for path in CONFIGS.glob('*.yaml')} == {*used - {''}, *NOTHING_NEW, 'heuristic'}
+
+
+def test_gains_are_those_that_the_text_tells():
+  """Section 4: 0.5 by object context, 0.7 and 0.6 by sharing, 1.8 and 1.9 by the module."""
+
+  def gain(table, better, worse):
+    rows = TABLES[table].rows
+    return round(rows[better].paper[0] - rows[worse].paper[0], 1)
+
+  assert gain('2', 1, 0) == 0.5
+  assert (gain('4', 2, 0), gain('4', 4, 3)) == (0.7, 0.6)
+  assert (gain('3', 2, 0), gain('3', 4, 3)) == (1.8, 1.9)

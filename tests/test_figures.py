@@ -1,0 +1,102 @@
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from oanet_tf import figures
+from oanet_tf.paper import prediction
+from tests import end_to_end
+
+
+def run(monkeypatch, capsys, *arguments):
+  return end_to_end.run_command(monkeypatch, capsys, figures.main, *arguments)
+
+
+@pytest.fixture(scope='module')
+def model_dir(trained):
+  return trained[0] / 'model'
+
+
+@pytest.fixture(scope='module')
+def pictures(trained):
+  return sorted((trained[0] / 'scenes' / 'val').glob('*.jpg'))
+
+
+def test_predictions_are_what_is_scored(trained, model_dir, pictures):
+  """The same maps as evaluation wrote."""
+  found = list(prediction.predictions(model_dir, pictures, ['heuristic', 'srm']))
+  assert len(found) == 3
+  for method in ('heuristic', 'srm'):
+    content = json.loads((model_dir / 'evaluation' / f'{method}.json').read_text())
+    by_image = {entry['file_name']: entry for entry in content['annotations']}
+    for path, one in zip(pictures, found, strict=True):
+      written = by_image[f'{int(path.stem)}.png']['segments_info']
+      segmentation = one.segmentations[method]
+      areas = np.bincount(segmentation.segment_map.ravel(), minlength=1)
+      assert len(written) == len(segmentation.segment_ids)
+      mine = zip(segmentation.category_ids, areas[segmentation.segment_ids], strict=True)
+      # The network saw the scaled JPEG either way; rounding aside they agree.
+      assert sorted(mine) == sorted((s['category_id'], s['area']) for s in written)
+  for one in found:
+    assert one.masks.shape == (len(one.labels), *one.image.shape[:2])
+    assert (one.ranking_scores >= 0).all() and (np.diff(one.detection_scores) <= 0).all()
+
+
+def test_draws_what_the_paper_draws(model_dir, pictures, tmp_path, monkeypatch, capsys):
+  for name, flags in (
+    ('ranking_map', ['--image', pictures[0]]),
+    ('fusions', ['--images', *pictures[:2]]),
+    ('gradients', []),
+  ):
+    output = tmp_path / f'{name}.png'
+    code, stdout, _ = run(
+      monkeypatch, capsys, name, '--model_dir', model_dir, *flags, '--output', output
+    )
+    assert code == 0 and stdout == f'{output}\n'
+    assert np.asarray(Image.open(output).convert('L')).std() > 5
+
+
+def test_names_of_networks(model_dir, tmp_path):
+  assert figures._names([model_dir]) == ['sharing: backbone_and_fpn']
+  assert figures._names([model_dir, model_dir])[1].endswith(f'({model_dir})')
+  other = tmp_path / 'other'
+  other.mkdir()
+  shutil.copy(model_dir / 'params.yaml', other)
+  text = (other / 'params.yaml').read_text().replace('sharing: backbone_and_fpn', 'sharing: none')
+  (other / 'params.yaml').write_text(text)
+  assert figures._names([model_dir, other]) == ['sharing: backbone_and_fpn', 'sharing: none']
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'message'),
+  [
+    (['scores', '--image', 'none.jpg', '--model_dir', 'MODEL'], 'none.jpg: there is no such file'),
+    (['scores', '--image', 'MODEL', '--model_dir', 'MODEL'], 'holds no picture'),
+    (['fusions', '--images', 'x.jpg', '--model_dir', '.'], 'is no model folder'),
+    (['gradients', '--model_dir', '.'], 'metrics.jsonl: there is no such file'),
+  ],
+)
+def test_what_is_wrong_is_told_in_one_line(arguments, message, model_dir, tmp_path):
+  arguments = [str(model_dir) if one == 'MODEL' else one for one in arguments]
+  output = tmp_path / 'figure.png'
+  command = [sys.executable, '-m', 'oanet_tf.figures', *arguments, '--output', str(output)]
+  done = subprocess.run(command, capture_output=True, text=True)
+  assert done.returncode == 2 and message in done.stderr and done.stderr.count('\n') == 1
+  assert not output.exists()
+
+
+def test_no_folder_for_the_figure(model_dir, tmp_path, monkeypatch, capsys):
+  outcome = run(
+    monkeypatch,
+    capsys,
+    'gradients',
+    '--model_dir',
+    model_dir,
+    '--output',
+    tmp_path / 'no' / 'f.png',
+  )
+  assert 'there is no folder' in end_to_end.one_line_error(outcome)
