@@ -182,7 +182,7 @@ def _grid(number: int, shape: tuple[int, int]) -> tuple[figure_lib.Figure, list[
   rows = math.ceil(number / columns)
   height = _PANEL_INCHES * shape[0] / shape[1]
   figure, axes = pyplot.subplots(
-    rows, columns, squeeze=False, layout='constrained',
+    rows, columns, squeeze=False, layout='compressed',
     figsize=(columns * _PANEL_INCHES, rows * (height + 0.6)),
   )  # fmt: skip
   for axis in axes.flat:
@@ -193,7 +193,7 @@ def _grid(number: int, shape: tuple[int, int]) -> tuple[figure_lib.Figure, list[
 def _save(figure: figure_lib.Figure, path: pathlib.Path, note: str = '') -> None:
   if note:
     figure.suptitle(note, fontsize=9)
-  figure.savefig(path, dpi=120, format='png')
+  figure.savefig(path, dpi=120, format='png', bbox_inches='tight')
   pyplot.close(figure)
 
 
