@@ -1,4 +1,3 @@
-import json
 import shutil
 import subprocess
 import sys
@@ -8,7 +7,9 @@ import pytest
 from PIL import Image
 
 from oanet_tf import figures
+from oanet_tf.data.pictures import read_picture
 from oanet_tf.paper import prediction
+from oanet_tf.serving import predictors
 from tests import end_to_end
 
 
@@ -26,21 +27,16 @@ def pictures(trained):
   return sorted((trained[0] / 'scenes' / 'val').glob('*.jpg'))
 
 
-def test_predictions_are_what_is_scored(trained, model_dir, pictures):
-  """The same maps as evaluation wrote."""
+def test_predictions_are_those_of_predict(model_dir, pictures):
   found = list(prediction.predictions(model_dir, pictures, ['heuristic', 'srm']))
   assert len(found) == 3
   for method in ('heuristic', 'srm'):
-    content = json.loads((model_dir / 'evaluation' / f'{method}.json').read_text())
-    by_image = {entry['file_name']: entry for entry in content['annotations']}
+    predictor = predictors.of_model_folder(model_dir, method)
     for path, one in zip(pictures, found, strict=True):
-      written = by_image[f'{int(path.stem)}.png']['segments_info']
+      (expected,) = predictor.segment([read_picture(path)])
       segmentation = one.segmentations[method]
-      areas = np.bincount(segmentation.segment_map.ravel(), minlength=1)
-      assert len(written) == len(segmentation.segment_ids)
-      mine = zip(segmentation.category_ids, areas[segmentation.segment_ids], strict=True)
-      # The network saw the scaled JPEG either way; rounding aside they agree.
-      assert sorted(mine) == sorted((s['category_id'], s['area']) for s in written)
+      np.testing.assert_array_equal(segmentation.segment_map, expected.segment_map)
+      np.testing.assert_array_equal(segmentation.category_ids, expected.category_ids)
   for one in found:
     assert one.masks.shape == (len(one.labels), *one.image.shape[:2])
     assert (one.ranking_scores >= 0).all() and (np.diff(one.detection_scores) <= 0).all()

@@ -21,8 +21,13 @@ class HalfNetwork:
   def __call__(self, images, image_info, labels, training):
     batch, (height, width) = tf.shape(images)[0], images.shape[1:3]
     bottom, right = tf.unstack(image_info[:, 1], axis=1)
-    area = bottom * right * 3
-    brightness = tf.reduce_sum(tf.cast(images, tf.float32), axis=[1, 2, 3]) / (255 * area)
+    rows, columns = (
+      tf.cast(tf.range(float(side)) < end[:, None], tf.float32)
+      for side, end in ((height, bottom), (width, right))
+    )
+    # As the real network, which makes 0 of what is beside the picture.
+    inside = tf.einsum('bhwc,bh,bw->b', tf.cast(images, tf.float32), rows, columns)
+    brightness = inside / (255 * bottom * right * 3)
     boxes = tf.stack([tf.zeros_like(right), tf.zeros_like(right), bottom, right / 2], axis=1)
     sky = tf.one_hot(tf.fill([batch, height // 4, width // 4], 2), 4)
     return {
@@ -105,7 +110,8 @@ def test_beside_padding_a_picture_gives_what_it_gives_alone(categories):
   for name, value in alone.items():
     if name.startswith('panoptic_'):
       value = np.pad(value, [[0, 0], [0, 0], [0, 10]])
-    np.testing.assert_array_equal(beside[name], value, name)
+    # A little of the padding is scaled into the picture's last column.
+    np.testing.assert_allclose(beside[name], value, 2e-3, err_msg=name)
 
 
 def test_categories_are_the_datasets_and_things_come_first(categories):
