@@ -66,8 +66,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     nargs=2,
     default=[],
     metavar=('SMALL', 'LARGE'),
-    help='task.init_checkpoint of networks with the one and the other backbone; '
-    'scripts/download_backbone.sh 50 and 101 get them',
+    help='checkpoints or model folders from which networks take the one and the other backbone; '
+    'scripts/download_backbone.sh 50 and 101 get them for coco',
   )
   parser.add_argument(
     '--dry_run', action='store_true', help='print what would be trained, and what is there'

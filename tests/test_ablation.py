@@ -195,10 +195,11 @@ def test_each_backbone_starts_from_its_checkpoint(tmp_path):
     scoring = ablation.plan.scoring_of(row, ablation.DATASETS['coco'])
     for training in {scoring.network, scoring.training}:
       _, settings = ablation.plan.training_arguments(training, 0, options)
-      found[training.name] = settings['task.init_checkpoint'].value
-  assert found['sharing_none'] == found['network'] == 'r50'
-  assert found['sharing_none_resnet101'] == found['resnet101'] == 'r101'
-  assert found['srm_1x1'] == ''
+      names = ('init_checkpoint', 'init_checkpoint_modules')
+      found[training.name] = [settings[f'task.{name}'].value for name in names]
+  assert found['sharing_none'] == found['network'] == ['r50', 'backbone']
+  assert found['sharing_none_resnet101'] == found['resnet101'] == ['r101', 'backbone']
+  assert found['srm_1x1'] == ['', 'all']
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ class Options(NamedTuple):
     train_steps: in the place of the experiments'; 0 leaves those.
     config_files: over the networks' experiments, below the rows' configs.
     params_override: over all.
-    init_checkpoints: for the backbones 'small' and 'large', if any.
+    init_checkpoints: with the backbones 'small' and 'large', if these are trained already.
   """
 
   model_dir: pathlib.Path
@@ -131,6 +131,7 @@ def training_arguments(
   if training.backbone and options.init_checkpoints:
     number = ('small', 'large').index(training.backbone)
     _set(changes, 'task.init_checkpoint', options.init_checkpoints[number])
+    _set(changes, 'task.init_checkpoint_modules', 'backbone')
   if options.train_steps:
     settings = config_check.resolve_experiment(training.experiment, files, json.dumps(changes))
     for key, value in shortened(settings, options.train_steps).items():
