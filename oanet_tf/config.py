@@ -70,6 +70,8 @@ class Fusion(hyperparams.Config):
       categories lie on each other; 'upsnet' takes the largest logit at each pixel.
     score_threshold: detections below it are dropped.
     mask_threshold: a pixel belongs to an instance from this probability on.
+    suppression_threshold: before the merge a detection is dropped if its mask has more than this
+      intersection over union with that of a better one of any category; 1 drops none.
     overlap_threshold: an instance of which more than this share is taken already is dropped.
     stuff_from: a pixel's stuff category is that of the largest of the 'stuff' logits, or of 'all',
       which leaves it void where a thing's is the largest.
@@ -81,6 +83,7 @@ class Fusion(hyperparams.Config):
   method: str = 'srm'
   score_threshold: float = 0.5
   mask_threshold: float = 0.5
+  suppression_threshold: float = 1.0
   overlap_threshold: float = 0.5
   stuff_from: str = 'stuff'
   stuff_area_limit: int = 4900

@@ -74,6 +74,7 @@ STEPWISE = f'{OPTIMIZER}.learning_rate.stepwise'
     ('task.model.anchor.aspect_ratios=[1,0]', 'above 0'),
     ('task.model.fusion.score_threshold=1.5', 'from 0 to 1'),
     ('task.model.fusion.score_threshold=.nan', 'from 0 to 1'),
+    ('task.model.fusion.suppression_threshold=1.1', 'from 0 to 1'),
     ('task.model.roi_generator.nms_iou_threshold=-0.1', 'from 0 to 1'),
     ('task.model.roi_sampler.background_iou_low_threshold=0.9', 'is 0.9; it is at most'),
     ('task.model.mask_sampler.num_sampled_masks=49', 'at most task.model.roi_sampler.num_sampled'),

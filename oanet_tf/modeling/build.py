@@ -196,6 +196,7 @@ def build_ranker(
     scored_pixels=config.spatial_ranking.scored_pixels,
     score_threshold=config.fusion.score_threshold,
     mask_threshold=config.fusion.mask_threshold,
+    suppression_threshold=config.fusion.suppression_threshold,
   )
 
 

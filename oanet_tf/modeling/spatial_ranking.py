@@ -6,6 +6,7 @@ import tensorflow as tf
 import tf_keras
 
 from oanet_tf.modeling.mask_paste import paste_masks
+from oanet_tf.modeling.suppression import suppress
 
 CONVOLUTIONS = {
   '1x1': [(1, 1)],
@@ -66,6 +67,7 @@ class InstanceRanker:
     scored_pixels: str,
     score_threshold: float,
     mask_threshold: float,
+    suppression_threshold: float,
   ):
     """Takes the module, and how instances are laid out for it.
 
@@ -74,8 +76,8 @@ class InstanceRanker:
       num_things: T.
       stride: of the instance tensor, relative to the network input.
       scored_pixels: 'all' of a mask, or the 'conflicting' ones, give an instance's ranking score.
-      score_threshold, mask_threshold: which detections, and which of their pixels, the instance
-        tensor shows in inference.
+      score_threshold, mask_threshold, suppression_threshold: which detections, and which of their
+        pixels, the instance tensor shows in inference.
     """
     self.module = module
     self._num_things = num_things
@@ -83,6 +85,7 @@ class InstanceRanker:
     self._scored_pixels = scored_pixels
     self._score_threshold = score_threshold
     self._mask_threshold = mask_threshold
+    self._suppression_threshold = suppression_threshold
 
   def in_training(self, images: tf.Tensor, labels: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     """The ranking of the true instances, whose masks overlap.
@@ -114,6 +117,8 @@ class InstanceRanker:
     classes = detections['detection_classes']
     masks = self._on_canvas(images, detections['detection_masks'], detections['detection_boxes'])
     shown = detections['detection_scores'] >= self._score_threshold
+    if self._suppression_threshold < 1.0:
+      shown = suppress(masks, shown, self._suppression_threshold)
     masks *= tf.cast(shown, tf.float32)[..., None, None]
     tensor = instance_tensor(masks, classes, self._num_things)
     ranking_map = tf.nn.softmax(self.module(tensor))
