@@ -72,6 +72,7 @@ _CHOICES = {
   'task.model.sharing': SHARING_MODES,
   'task.model.spatial_ranking.convolution': ('1x1', '3x3', '1x7+7x1'),
   'task.model.spatial_ranking.scored_pixels': ('all', 'conflicting'),
+  'task.model.spatial_ranking.training_masks': ('truth', 'jittered'),
   'task.train_data.objects_from': ('annotations', 'segments'),
   'task.validation_data.objects_from': ('annotations',),
   'trainer.best_checkpoint_metric_comp': ('higher', 'lower'),

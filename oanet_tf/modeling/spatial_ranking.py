@@ -13,6 +13,8 @@ CONVOLUTIONS = {
   '3x3': [(3, 3)],
   '1x7+7x1': [(1, 7), (7, 1)],
 }
+# Of a box's height or width: how far `jittered_boxes` moves its sides at most.
+LARGEST_JITTER = 0.1
 
 
 class SpatialRankingModule(tf_keras.layers.Layer):
@@ -65,6 +67,7 @@ class InstanceRanker:
     num_things: int,
     stride: int,
     scored_pixels: str,
+    training_masks: str,
     score_threshold: float,
     mask_threshold: float,
     suppression_threshold: float,
@@ -76,6 +79,7 @@ class InstanceRanker:
       num_things: T.
       stride: of the instance tensor, relative to the network input.
       scored_pixels: 'all' of a mask, or the 'conflicting' ones, give an instance's ranking score.
+      training_masks: the 'truth', or 'jittered'.
       score_threshold, mask_threshold, suppression_threshold: which detections, and which of their
         pixels, the instance tensor shows in inference.
     """
@@ -83,6 +87,7 @@ class InstanceRanker:
     self._num_things = num_things
     self._stride = stride
     self._scored_pixels = scored_pixels
+    self._training_masks = training_masks
     self._score_threshold = score_threshold
     self._mask_threshold = mask_threshold
     self._suppression_threshold = suppression_threshold
@@ -97,7 +102,10 @@ class InstanceRanker:
     Returns:
       `instance_tensor` and `ranking_logits` [B, h, w, T].
     """
-    masks = self._on_canvas(images, labels['gt_masks'], labels['gt_boxes'])
+    boxes = labels['gt_boxes']
+    if self._training_masks == 'jittered':
+      boxes = jittered_boxes(boxes, labels['box_jitter'])
+    masks = self._on_canvas(images, labels['gt_masks'], boxes)
     tensor = instance_tensor(masks, labels['gt_classes'], self._num_things)
     return {'instance_tensor': tensor, 'ranking_logits': self.module(tensor)}
 
@@ -134,6 +142,20 @@ class InstanceRanker:
     height, width = (side // self._stride for side in images.shape[1:3])
     pasted = paste_masks(masks, boxes / self._stride, height, width)
     return tf.cast(pasted >= self._mask_threshold, tf.float32)
+
+
+def jittered_boxes(boxes: tf.Tensor, jitter: tf.Tensor) -> tf.Tensor:
+  """Boxes of which each side has moved by up to a tenth of the box.
+
+  Args:
+    boxes: [B, N, 4], [y1, x1, y2, x2]; those without area stay as they are.
+    jitter: [B, N, 4] in [-1, 1].
+
+  Returns:
+    [B, N, 4].
+  """
+  size = boxes[..., 2:] - boxes[..., :2]
+  return boxes + LARGEST_JITTER * jitter * tf.concat([size, size], axis=-1)
 
 
 def instance_tensor(masks: tf.Tensor, classes: tf.Tensor, num_things: int) -> tf.Tensor:

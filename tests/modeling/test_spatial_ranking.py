@@ -52,6 +52,43 @@ def test_convolution_settings_see_as_far_as_their_names_say(convolution, reach):
   assert (columns.min(), columns.max()) == (5 - reach[1], 5 + reach[1])
 
 
+def test_sides_of_boxes_move_by_a_tenth_of_the_box_at_most():
+  boxes = tf.constant([[[10, 20, 30, 60], [-1, -1, -1, -1]]], tf.float32)
+  jitter = tf.constant([[[-1, 0.5, 1, 1], [1, -1, 1, 1]]], tf.float32)
+  np.testing.assert_allclose(
+    spatial_ranking.jittered_boxes(boxes, jitter), [[[8, 22, 32, 64], [-1] * 4]], atol=1e-5
+  )
+
+
+def ranker(training_masks):
+  return spatial_ranking.InstanceRanker(
+    spatial_ranking.SpatialRankingModule(num_things=2), num_things=2, stride=1,
+    scored_pixels='all', training_masks=training_masks, score_threshold=0.5, mask_threshold=0.5,
+    suppression_threshold=1.0,
+  )  # fmt: skip
+
+
+def training_tensor(training_masks, jitter):
+  labels = {
+    'gt_boxes': tf.constant([[[10, 20, 30, 60], [-1, -1, -1, -1]]] * 2, tf.float32),
+    'gt_classes': tf.constant([[2, -1]] * 2),
+    'gt_masks': tf.ones([2, 2, 4, 4]),
+    'box_jitter': tf.constant(jitter, tf.float32),
+  }
+  images = tf.zeros([2, 64, 64, 3])
+  return ranker(training_masks).in_training(images, labels)['instance_tensor'].numpy()
+
+
+def test_jittered_masks_lie_in_jittered_boxes():
+  jitter = [[[-1, 0.5, 1, 1], [1, -1, 1, 1]], [[0.0] * 4] * 2]
+  expected = np.zeros((2, 64, 64, 2), np.float32)
+  expected[0, 8:32, 22:64, 1] = 1
+  expected[1, 10:30, 20:60, 1] = 1
+  np.testing.assert_array_equal(training_tensor('jittered', jitter), expected)
+  expected[0] = expected[1]
+  np.testing.assert_array_equal(training_tensor('truth', jitter), expected)
+
+
 def test_conflicting_pixels():
   masks = np.zeros((2, 3, 1, 4), np.float32)
   masks[0, :, 0] = [[1, 1, 1, 0], [0, 1, 0, 0], [0, 0, 1, 1]]  # The third is of the first's class.
