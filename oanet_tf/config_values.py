@@ -219,15 +219,21 @@ def _check_network(values: Values) -> None:
     _refuse(stride, values[stride], f'a divisor of {CANVAS_STRIDE}')
   _divides(values, 'task.train_data.label_stride', stride)
   check_fusion(values[f'{model}.fusion.method'], values)
-  modules = 'task.init_checkpoint_modules'
-  if values['task.mode'] == 'srm_only' and values[modules] != 'all':
-    _refuse(modules, values[modules], "'all' where task.mode is 'srm_only': it has no backbone")
-  objects_from = 'task.train_data.objects_from'
-  if values['task.mode'] == 'srm_only' and values[objects_from] != 'annotations':
-    _refuse(objects_from, 'segments', "'annotations' where task.mode is 'srm_only': none overlap")
+  if values['task.mode'] == 'srm_only':
+    _check_srm_only(values)
   object_context = f'{model}.stuff_head.object_context'
   if values[f'{model}.fusion.stuff_from'] == 'all' and not values[object_context]:
     _refuse(f'{model}.fusion.stuff_from', 'all', f"'stuff' where {object_context} is false")
+
+
+def _check_srm_only(values: Values) -> None:
+  for key, possible, reason in (
+    ('task.init_checkpoint_modules', ('all',), 'it has no backbone'),
+    ('task.train_data.objects_from', ('annotations',), 'segments do not overlap'),
+  ):
+    if values[key] not in possible:
+      names = ' or '.join(map(repr, possible))
+      _refuse(key, values[key], f"{names} where task.mode is 'srm_only': {reason}")
 
 
 def check_fusion(method: str, values: Values, has_truth: bool = False) -> None:
