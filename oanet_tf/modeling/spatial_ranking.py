@@ -79,7 +79,7 @@ class InstanceRanker:
       num_things: T.
       stride: of the instance tensor, relative to the network input.
       scored_pixels: 'all' of a mask, or the 'conflicting' ones, give an instance's ranking score.
-      training_masks: the 'truth', or 'jittered'.
+      training_masks: the 'truth', 'jittered' or 'predicted'.
       score_threshold, mask_threshold, suppression_threshold: which detections, and which of their
         pixels, the instance tensor shows in inference.
     """
@@ -92,21 +92,32 @@ class InstanceRanker:
     self._mask_threshold = mask_threshold
     self._suppression_threshold = suppression_threshold
 
-  def in_training(self, images: tf.Tensor, labels: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    """The ranking of the true instances, whose masks overlap.
+  def in_training(
+    self,
+    images: tf.Tensor,
+    labels: dict[str, tf.Tensor],
+    outputs: dict[str, tf.Tensor] | None = None,
+  ) -> dict[str, tf.Tensor]:
+    """The ranking of true instances, or of what the network predicts of them; they overlap.
 
     Args:
       images: [B, H, W, 3], of which only the size matters.
       labels: `data.preprocess.training_steps`' examples.
+      outputs: `mask_outputs`, `mask_rois` and `mask_class_targets` of `OANet`, for masks that are
+        predicted.
 
     Returns:
       `instance_tensor` and `ranking_logits` [B, h, w, T].
     """
-    boxes = labels['gt_boxes']
+    masks, boxes, classes = (labels[key] for key in ('gt_masks', 'gt_boxes', 'gt_classes'))
     if self._training_masks == 'jittered':
       boxes = jittered_boxes(boxes, labels['box_jitter'])
-    masks = self._on_canvas(images, labels['gt_masks'], boxes)
-    tensor = instance_tensor(masks, labels['gt_classes'], self._num_things)
+    if self._training_masks == 'predicted':
+      # Of the true class; background has none, and so no channel.
+      masks = tf.sigmoid(tf.cast(outputs['mask_outputs'], tf.float32))
+      boxes, classes = outputs['mask_rois'], outputs['mask_class_targets']
+    masks = self._on_canvas(images, masks, boxes)
+    tensor = instance_tensor(masks, classes, self._num_things)
     return {'instance_tensor': tensor, 'ranking_logits': self.module(tensor)}
 
   def in_inference(

@@ -104,8 +104,11 @@ def test_loss_is_the_weighted_sum_of_equation_1(small, categories):
   assert total == pytest.approx(sum(scalars.values()) - 0.75 * scalars['loss_stuff'], rel=1e-5)
 
 
-def test_srm_loss_trains_the_ranking_module_alone(small, categories):
-  model, task = small
+@pytest.mark.parametrize('option', ['training_masks=truth', 'training_masks=predicted'])
+def test_srm_loss_trains_the_ranking_module_alone(option, categories):
+  model, task = make(categories, f'task.model.spatial_ranking.{option}')
+  nothing = small_model.training_batch(task, categories, small_model.VOID, small_model.STUFF)
+  assert float(all_losses(model, task, nothing)['loss_srm']) == 0.0
   batch = small_model.training_batch(task, categories, small_model.TIE_ON_PERSON)
   with tf.GradientTape() as tape:
     loss = all_losses(model, task, batch)['loss_srm']

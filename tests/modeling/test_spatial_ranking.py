@@ -89,6 +89,26 @@ def test_jittered_masks_lie_in_jittered_boxes():
   np.testing.assert_array_equal(training_tensor('truth', jitter), expected)
 
 
+def test_predicted_masks_lie_in_their_regions_and_have_the_true_class():
+  logits = np.full((1, 3, 2, 2), 9.0, np.float32)
+  logits[0, 1, :, 0] = -9.0  # The left half.
+  outputs = {
+    'mask_outputs': tf.constant(logits),
+    'mask_rois': tf.constant([[[0, 0, 4, 4], [2, 0, 6, 8], [0, 0, 8, 8]]], tf.float32),
+    'mask_class_targets': tf.constant([[1, 2, 0]]),  # The last is background.
+  }
+  truth = {
+    'gt_boxes': tf.constant([[[0, 0, 8, 8]]], tf.float32),
+    'gt_classes': tf.constant([[2]]),
+    'gt_masks': tf.ones([1, 1, 2, 2]),
+  }
+  found = ranker('predicted').in_training(tf.zeros([1, 8, 8, 3]), truth, outputs)
+  expected = np.zeros((1, 8, 8, 2), np.float32)
+  expected[0, :4, :4, 0] = 1
+  expected[0, 2:6, 4:, 1] = 1
+  np.testing.assert_array_equal(found['instance_tensor'], expected)
+
+
 def test_conflicting_pixels():
   masks = np.zeros((2, 3, 1, 4), np.float32)
   masks[0, :, 0] = [[1, 1, 1, 0], [0, 1, 0, 0], [0, 0, 1, 1]]  # The third is of the first's class.
