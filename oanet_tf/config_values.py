@@ -231,6 +231,7 @@ def _check_srm_only(values: Values) -> None:
     ('task.init_checkpoint_modules', ('all',), 'it has no backbone'),
     ('task.train_data.objects_from', ('annotations',), 'segments do not overlap'),
     ('task.model.spatial_ranking.training_masks', ('truth', 'jittered'), 'it predicts none'),
+    ('task.model.spatial_ranking.sees_stuff', (False,), 'it has no stuff branch'),
   ):
     if values[key] not in possible:
       names = ' or '.join(map(repr, possible))

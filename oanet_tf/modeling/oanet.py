@@ -125,9 +125,8 @@ class OANet(tf_keras.Model):
       outputs.update(self._instance_training(features, proposals, labels))
       outputs.update(self._ranker.in_training(images, labels, outputs))
       return outputs
-    outputs = self._detect(features, proposals, image_info)
+    outputs = {**self._detect(features, proposals, image_info), 'stuff_logits': stuff_logits}
     outputs.update(self._ranker.in_inference(images, outputs))
-    outputs['stuff_logits'] = stuff_logits
     return outputs
 
   def take_ranker(self, ranker: InstanceRanker) -> None:

@@ -1,6 +1,9 @@
 """The spatial ranking module: which instance lies on top (section 3.2)."""
 
-# B images, N instances, T thing categories, h, w canvas at the module's stride.
+# B images, N instances, T thing categories, h, w canvas at the module's stride, C channels of the
+# stuff branch.
+
+from collections.abc import Sequence
 
 import tensorflow as tf
 import tf_keras
@@ -49,9 +52,12 @@ class SpatialRankingModule(tf_keras.layers.Layer):
       for kernel in CONVOLUTIONS[convolution]
     ]
 
-  def call(self, instance_tensor: tf.Tensor) -> tf.Tensor:
-    """[B, h, w, T] in {0, 1} -> [B, h, w, T] float32 ranking logits; softmax makes the map."""
-    x = instance_tensor
+  def call(self, x: tf.Tensor) -> tf.Tensor:
+    """The instance tensor -> [B, h, w, T] float32 ranking logits; softmax makes the map.
+
+    Args:
+      x: [B, h, w, T] in {0, 1}; [B, h, w, T + C] with `stuff_channels` behind.
+    """
     for convolution in self._convolutions:
       x = convolution(x)
     return tf.cast(x, tf.float32)
@@ -68,6 +74,7 @@ class InstanceRanker:
     stride: int,
     scored_pixels: str,
     training_masks: str,
+    sees_stuff: bool,
     score_threshold: float,
     mask_threshold: float,
     suppression_threshold: float,
@@ -80,6 +87,7 @@ class InstanceRanker:
       stride: of the instance tensor, relative to the network input.
       scored_pixels: 'all' of a mask, or the 'conflicting' ones, give an instance's ranking score.
       training_masks: the 'truth', 'jittered' or 'predicted'.
+      sees_stuff: whether the module takes the stuff branch's channels too.
       score_threshold, mask_threshold, suppression_threshold: which detections, and which of their
         pixels, the instance tensor shows in inference.
     """
@@ -88,6 +96,7 @@ class InstanceRanker:
     self._stride = stride
     self._scored_pixels = scored_pixels
     self._training_masks = training_masks
+    self._sees_stuff = sees_stuff
     self._score_threshold = score_threshold
     self._mask_threshold = mask_threshold
     self._suppression_threshold = suppression_threshold
@@ -103,8 +112,8 @@ class InstanceRanker:
     Args:
       images: [B, H, W, 3], of which only the size matters.
       labels: `data.preprocess.training_steps`' examples.
-      outputs: `mask_outputs`, `mask_rois` and `mask_class_targets` of `OANet`, for masks that are
-        predicted.
+      outputs: of `OANet`: `mask_outputs`, `mask_rois` and `mask_class_targets` for masks that are
+        predicted, `stuff_logits` for a module that sees stuff.
 
     Returns:
       `instance_tensor` and `ranking_logits` [B, h, w, T].
@@ -118,7 +127,7 @@ class InstanceRanker:
       boxes, classes = outputs['mask_rois'], outputs['mask_class_targets']
     masks = self._on_canvas(images, masks, boxes)
     tensor = instance_tensor(masks, classes, self._num_things)
-    return {'instance_tensor': tensor, 'ranking_logits': self.module(tensor)}
+    return {'instance_tensor': tensor, 'ranking_logits': self._logits(tensor, outputs)}
 
   def in_inference(
     self, images: tf.Tensor, detections: dict[str, tf.Tensor]
@@ -128,7 +137,7 @@ class InstanceRanker:
     Args:
       images: [B, H, W, 3], of which only the size matters.
       detections: `detection_masks`, `detection_boxes`, `detection_classes` and `detection_scores`
-        of `OANet`.
+        of `OANet`, and `stuff_logits` for a module that sees stuff.
 
     Returns:
       `ranking_map` [B, h, w, T] and `ranking_scores` [B, N].
@@ -140,13 +149,20 @@ class InstanceRanker:
       shown = suppress(masks, shown, self._suppression_threshold)
     masks *= tf.cast(shown, tf.float32)[..., None, None]
     tensor = instance_tensor(masks, classes, self._num_things)
-    ranking_map = tf.nn.softmax(self.module(tensor))
+    ranking_map = tf.nn.softmax(self._logits(tensor, detections))
     if self._scored_pixels == 'conflicting':
       masks = conflicting_pixels(masks, tensor)
     return {
       'ranking_map': ranking_map,
       'ranking_scores': ranking_scores(ranking_map, masks, classes),
     }
+
+  def _logits(self, tensor: tf.Tensor, outputs: dict[str, tf.Tensor] | None) -> tf.Tensor:
+    """[B, h, w, T] of the module."""
+    if self._sees_stuff:
+      stuff = stuff_channels(outputs['stuff_logits'], tensor.shape[1:3])
+      tensor = tf.concat([tensor, stuff], axis=-1)
+    return self.module(tensor)
 
   def _on_canvas(self, images: tf.Tensor, masks: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
     """[B, N, h, w] float32 in {0, 1}, at the module's stride."""
@@ -185,6 +201,19 @@ def instance_tensor(masks: tf.Tensor, classes: tf.Tensor, num_things: int) -> tf
   channels = tf.one_hot(classes - 1, num_things)
   counts = tf.einsum('bnhw,bnt->bhwt', tf.cast(masks, tf.float32), channels)
   return tf.stop_gradient(tf.minimum(counts, 1.0))
+
+
+def stuff_channels(logits: tf.Tensor, size: Sequence[int]) -> tf.Tensor:
+  """What the stuff branch says of each cell, without a gradient.
+
+  Args:
+    logits: [B, H, W, C] of the stuff branch, at its own stride.
+    size: [h, w] of the canvas.
+
+  Returns:
+    [B, h, w, C] float32 in [0, 1].
+  """
+  return tf.stop_gradient(tf.image.resize(tf.nn.softmax(logits), size))
 
 
 def conflicting_pixels(masks: tf.Tensor, instance_tensor: tf.Tensor) -> tf.Tensor:

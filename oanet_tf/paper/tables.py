@@ -205,6 +205,7 @@ _BEYOND = Table(
     Row(('cosine',), config='cosine', fusion='srm'),
     Row(('ranking trained on jittered masks',), config='beyond_jittered_masks', fusion='srm'),
     Row(('ranking trained on predicted masks',), config='beyond_predicted_masks', fusion='srm'),
+    Row(('ranking that sees stuff',), config='beyond_srm_sees_stuff', fusion='srm'),
     Row(('Eq. 3 over conflicting pixels',), scoring='beyond_conflicting_pixels', fusion='srm'),
     Row(('class-agnostic suppression',), scoring='beyond_suppression', fusion='srm'),
   ),

@@ -63,8 +63,8 @@ def test_sides_of_boxes_move_by_a_tenth_of_the_box_at_most():
 def ranker(training_masks):
   return spatial_ranking.InstanceRanker(
     spatial_ranking.SpatialRankingModule(num_things=2), num_things=2, stride=1,
-    scored_pixels='all', training_masks=training_masks, score_threshold=0.5, mask_threshold=0.5,
-    suppression_threshold=1.0,
+    scored_pixels='all', training_masks=training_masks, sees_stuff=False, score_threshold=0.5,
+    mask_threshold=0.5, suppression_threshold=1.0,
   )  # fmt: skip
 
 
@@ -107,6 +107,18 @@ def test_predicted_masks_lie_in_their_regions_and_have_the_true_class():
   expected[0, :4, :4, 0] = 1
   expected[0, 2:6, 4:, 1] = 1
   np.testing.assert_array_equal(found['instance_tensor'], expected)
+
+
+def test_stuff_channels_are_probabilities_on_the_canvas_without_a_gradient():
+  logits = tf.constant(np.log([[[[1, 3], [1, 1]]]]), tf.float32)
+  with tf.GradientTape() as tape:
+    tape.watch(logits)
+    channels = spatial_ranking.stuff_channels(logits, [2, 4])
+  assert tape.gradient(channels, logits) is None
+  # Linearly between the middles of the two cells, and as they are beyond.
+  first = [0.25, 0.3125, 0.4375, 0.5]
+  np.testing.assert_allclose(channels[0, :, :, 0], [first, first], atol=1e-6)
+  np.testing.assert_allclose(tf.reduce_sum(channels, -1), 1.0, atol=1e-6)
 
 
 def test_conflicting_pixels():
