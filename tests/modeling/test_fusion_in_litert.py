@@ -47,7 +47,7 @@ CASES = [
   ('srm', {}),
   ('class_prior', {}),
   ('upsnet', {}),
-  ('heuristic', {'suppression_threshold': 0.1}),
+  ('heuristic', {'suppression_threshold': 0.06}),
 ]
 
 
