@@ -50,6 +50,9 @@ def load_model(
 
   The best are those that evaluation during training chose; without one, the newest, or their moving
   averages where training kept some. `params_override` changes the folder's configuration.
+
+  Raises:
+    InputError: if the folder has no training, or the changes make another network.
   """
   config = experiments.load_experiment(BASE_EXPERIMENT, [params_path(model_dir)], params_override)
   categories = PanopticCategories.from_json(pathlib.Path(model_dir) / CATEGORIES_FILE)
@@ -58,12 +61,18 @@ def load_model(
   path = best or latest_checkpoint(model_dir)
   log.info('weights of %s', path)
   model = build_network(config.task, categories)
-  if best or config.trainer.optimizer_config.ema is None:
-    checkpoint = tf.train.Checkpoint(model=model)
-    # The checkpoint of a training holds the optimizer's slots and the step too.
-    checkpoint.restore(path).assert_existing_objects_matched().expect_partial()
-  else:
-    load_averages(model, config, path)
+  try:
+    if best or config.trainer.optimizer_config.ema is None:
+      checkpoint = tf.train.Checkpoint(model=model)
+      # The checkpoint of a training holds the optimizer's slots and the step too.
+      checkpoint.restore(path).assert_existing_objects_matched().expect_partial()
+    else:
+      load_averages(model, config, path)
+  except (AssertionError, ValueError) as error:
+    raise InputError(
+      f'{path}: does not fit the configuration ({str(error).splitlines()[0]}); leave out changes '
+      'that make another network'
+    ) from None
   return model, config, categories
 
 
