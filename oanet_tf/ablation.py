@@ -1,4 +1,4 @@
-"""The paper's Tables 1 to 5: `python -m oanet_tf.ablation --help`."""
+"""The paper's Tables 1 to 5, and options beyond it: `python -m oanet_tf.ablation --help`."""
 
 import argparse
 import pathlib
@@ -10,15 +10,16 @@ from oanet_tf.data import shard_files
 from oanet_tf.errors import InputError
 from oanet_tf.paper import plan, results, runs
 from oanet_tf.paper.plan import Job, Options
-from oanet_tf.paper.tables import DATASETS, TABLES, Dataset
+from oanet_tf.paper.tables import DATASETS, PAPER_TABLES, TABLES, Dataset
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
   parser = argparse.ArgumentParser(
     prog='python -m oanet_tf.ablation',
-    description="Makes the paper's tables: trains what their rows need and is not there, scores "
-    "it, and writes table_N.md, .csv and .png with the paper's scores beside. Stopped and started "
-    'again it goes on where it was; several at a time on the same folder share the work.',
+    description="Makes the paper's tables, and one of options beyond it: trains what their rows "
+    "need and is not there, scores it, and writes table_N.md, .csv and .png with the paper's "
+    'scores beside. Stopped and started again it goes on where it was; several at a time on the '
+    'same folder share the work.',
     epilog='Example: python -m oanet_tf.ablation --table 1,5 --dataset synthetic '
     '--model_dir runs/paper --seeds 3 --train_steps 400',
   )
@@ -27,7 +28,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     required=True,
     type=_tables,
     metavar='N,…',
-    help=f'of {", ".join(TABLES)}, or all',
+    help=f"of {', '.join(TABLES)}, or all, which are the paper's",
   )
   parser.add_argument(
     '--dataset', required=True, choices=tuple(DATASETS), help='whose shards are in tfrecords/'
@@ -76,7 +77,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 
 def _tables(text: str) -> list[str]:
-  names = list(TABLES) if text == 'all' else list(dict.fromkeys(text.split(',')))
+  names = list(PAPER_TABLES) if text == 'all' else list(dict.fromkeys(text.split(',')))
   for name in names:
     if name not in TABLES:
       raise argparse.ArgumentTypeError(f'there is no table {name!r}; known are {", ".join(TABLES)}')

@@ -53,11 +53,18 @@ class SpatialRanking(hyperparams.Config):
     scored_pixels: an instance's ranking score is the mean over 'all' pixels of its mask (Eq. 3), or
       over the 'conflicting' ones alone, where instances of another category lie too; of all if it
       has none of these.
+    training_masks: that the instance tensor shows in training: the 'truth'; 'jittered', the truth
+      in boxes whose sides have moved at random by up to a tenth of the box; or 'predicted', the
+      network's own, in the regions that are sampled for the mask loss.
+    sees_stuff: the module sees what the stuff branch says of each pixel too. Figure 2 draws it so,
+      but the text has the instances alone.
   """
 
   convolution: str = '1x7+7x1'
   stride: int = 4
   scored_pixels: str = 'all'
+  training_masks: str = 'truth'
+  sees_stuff: bool = False
 
 
 @dataclasses.dataclass
@@ -70,6 +77,8 @@ class Fusion(hyperparams.Config):
       categories lie on each other; 'upsnet' takes the largest logit at each pixel.
     score_threshold: detections below it are dropped.
     mask_threshold: a pixel belongs to an instance from this probability on.
+    suppression_threshold: before the merge a detection is dropped if its mask has more than this
+      intersection over union with that of a better one of any category; 1 drops none.
     overlap_threshold: an instance of which more than this share is taken already is dropped.
     stuff_from: a pixel's stuff category is that of the largest of the 'stuff' logits, or of 'all',
       which leaves it void where a thing's is the largest.
@@ -81,6 +90,7 @@ class Fusion(hyperparams.Config):
   method: str = 'srm'
   score_threshold: float = 0.5
   mask_threshold: float = 0.5
+  suppression_threshold: float = 1.0
   overlap_threshold: float = 0.5
   stuff_from: str = 'stuff'
   stuff_area_limit: int = 4900

@@ -72,6 +72,7 @@ _CHOICES = {
   'task.model.sharing': SHARING_MODES,
   'task.model.spatial_ranking.convolution': ('1x1', '3x3', '1x7+7x1'),
   'task.model.spatial_ranking.scored_pixels': ('all', 'conflicting'),
+  'task.model.spatial_ranking.training_masks': ('truth', 'jittered', 'predicted'),
   'task.train_data.objects_from': ('annotations', 'segments'),
   'task.validation_data.objects_from': ('annotations',),
   'trainer.best_checkpoint_metric_comp': ('higher', 'lower'),
@@ -218,15 +219,23 @@ def _check_network(values: Values) -> None:
     _refuse(stride, values[stride], f'a divisor of {CANVAS_STRIDE}')
   _divides(values, 'task.train_data.label_stride', stride)
   check_fusion(values[f'{model}.fusion.method'], values)
-  modules = 'task.init_checkpoint_modules'
-  if values['task.mode'] == 'srm_only' and values[modules] != 'all':
-    _refuse(modules, values[modules], "'all' where task.mode is 'srm_only': it has no backbone")
-  objects_from = 'task.train_data.objects_from'
-  if values['task.mode'] == 'srm_only' and values[objects_from] != 'annotations':
-    _refuse(objects_from, 'segments', "'annotations' where task.mode is 'srm_only': none overlap")
+  if values['task.mode'] == 'srm_only':
+    _check_srm_only(values)
   object_context = f'{model}.stuff_head.object_context'
   if values[f'{model}.fusion.stuff_from'] == 'all' and not values[object_context]:
     _refuse(f'{model}.fusion.stuff_from', 'all', f"'stuff' where {object_context} is false")
+
+
+def _check_srm_only(values: Values) -> None:
+  for key, possible, reason in (
+    ('task.init_checkpoint_modules', ('all',), 'it has no backbone'),
+    ('task.train_data.objects_from', ('annotations',), 'segments do not overlap'),
+    ('task.model.spatial_ranking.training_masks', ('truth', 'jittered'), 'it predicts none'),
+    ('task.model.spatial_ranking.sees_stuff', (False,), 'it has no stuff branch'),
+  ):
+    if values[key] not in possible:
+      names = ' or '.join(map(repr, possible))
+      _refuse(key, values[key], f"{names} where task.mode is 'srm_only': {reason}")
 
 
 def check_fusion(method: str, values: Values, has_truth: bool = False) -> None:

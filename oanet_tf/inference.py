@@ -50,6 +50,9 @@ def load_model(
 
   The best are those that evaluation during training chose; without one, the newest, or their moving
   averages where training kept some. `params_override` changes the folder's configuration.
+
+  Raises:
+    InputError: if the folder has no training, or the changes make another network.
   """
   config = experiments.load_experiment(BASE_EXPERIMENT, [params_path(model_dir)], params_override)
   categories = PanopticCategories.from_json(pathlib.Path(model_dir) / CATEGORIES_FILE)
@@ -58,12 +61,18 @@ def load_model(
   path = best or latest_checkpoint(model_dir)
   log.info('weights of %s', path)
   model = build_network(config.task, categories)
-  if best or config.trainer.optimizer_config.ema is None:
-    checkpoint = tf.train.Checkpoint(model=model)
-    # The checkpoint of a training holds the optimizer's slots and the step too.
-    checkpoint.restore(path).assert_existing_objects_matched().expect_partial()
-  else:
-    load_averages(model, config, path)
+  try:
+    if best or config.trainer.optimizer_config.ema is None:
+      checkpoint = tf.train.Checkpoint(model=model)
+      # The checkpoint of a training holds the optimizer's slots and the step too.
+      checkpoint.restore(path).assert_existing_objects_matched().expect_partial()
+    else:
+      load_averages(model, config, path)
+  except (AssertionError, ValueError) as error:
+    raise InputError(
+      f'{path}: does not fit the configuration ({str(error).splitlines()[0]}); leave out changes '
+      'that make another network'
+    ) from None
   return model, config, categories
 
 
@@ -82,11 +91,19 @@ def take_ranking_module(
     model_dir: folder of the other training, of a whole network or of the module alone.
 
   Raises:
-    InputError: if there is no training in the folder, or one with other categories.
+    InputError: if there is no training in the folder, or one with other categories, or its module
+      sees stuff of which the model's stuff branch has other channels.
   """
   other, config, its_categories = load_model(model_dir)
   if its_categories != categories:
     raise InputError(f'{model_dir}: its ranking module is of other categories than the model')
+  sees_stuff = config.task.model.spatial_ranking.sees_stuff
+  object_context = config.task.model.stuff_head.object_context
+  if sees_stuff and object_context != task.model.stuff_head.object_context:
+    raise InputError(
+      f'{model_dir}: its ranking module sees the channels of a stuff branch with '
+      f'task.model.stuff_head.object_context {object_context}; take a model that has these'
+    )
   task.model.spatial_ranking = config.task.model.spatial_ranking
   model.take_ranker(build_ranker(task.model, other.spatial_ranking, model.num_things))
 

@@ -51,12 +51,32 @@ def test_rows_share_trainings(make, tmp_path):
   assert len(names) == len(set(names)) == 15
   # The networks with λ = 0.25, with object context and of all of Table 5 are one.
   assert names.count('network') == 1
+  assert not (tmp_path / 'paper' / 'table_beyond.md').exists()
   # Of Table 5, the modules alone are trained, and scored on that network.
   assert commands.calls.index(('train', 'network', 'seed_0')) < commands.calls.index(
     ('evaluate', 'srm_3x3', 'seed_0')
   )
   for number in range(1, 6):
     assert (tmp_path / 'paper' / f'table_{number}.md').is_file()
+
+
+def test_options_beyond_the_paper(make, tmp_path):
+  make(Commands(), '--table', '1')
+  commands = Commands()
+  code, stdout, _ = make(commands, '--table', 'beyond')
+  assert code == 0
+  # The experiment as it is, which Table 1 has as well, is trained already.
+  assert 'network' not in trained(commands) and 'beyond_no_stuff_group_norm' in trained(commands)
+  # What changes evaluation alone is an evaluation of the same network.
+  assert ('evaluate', 'network', 'seed_0') in commands.calls
+  folder = tmp_path / 'paper' / 'network' / 'seed_0'
+  assert (folder / 'evaluation_beyond_conflicting_pixels' / 'results.json').is_file()
+  lines = stdout.splitlines()
+  assert lines[4] == '| Methods | PQ | PQ Th | PQ St |'
+  # Merged by ranking score, which the stand-in puts 10 above.
+  assert lines[6] == '| as it is | 60.0 | 60.0 | 60.0 |'
+  assert lines[7].startswith('| stuff head without group norm | 60.0')
+  assert (tmp_path / 'paper' / 'table_beyond.png').is_file()
 
 
 def test_a_second_time_nothing_is_done(make, tmp_path):
@@ -186,6 +206,15 @@ def test_the_schedule_keeps_its_shape(tmp_path, shards):
     assert settings[f'{prefix}.learning_rate.stepwise.boundaries'].value == boundaries
     assert settings[f'{prefix}.warmup.linear.warmup_steps'].value == warmup
     assert settings['trainer.train_steps'].value == steps and settings['task.seed'].value == 3
+
+
+def test_a_cosine_schedule_is_as_long_as_the_training(tmp_path, shards):
+  cosine = ('beyond_cosine_synthetic',)
+  training = ablation.plan.Training('cosine', 'oanet_synthetic', cosine, 'small')
+  options = ablation.Options(tmp_path, 120, params_override=shards)
+  _, settings = ablation.plan.training_arguments(training, 0, options)
+  prefix = 'trainer.optimizer_config.learning_rate'
+  assert settings[f'{prefix}.cosine.decay_steps'].value == 120
 
 
 def test_each_backbone_starts_from_its_checkpoint(tmp_path):

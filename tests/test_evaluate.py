@@ -98,6 +98,22 @@ def test_what_cannot_be_had_is_told_before_tensorflow_loads(model_dir, flags, me
   assert done.stderr.count('\n') == 1 and done.stderr.startswith('error: ')
 
 
+@pytest.mark.parametrize(
+  'override',
+  [
+    'spatial_ranking.convolution=1x1',
+    'stuff_head.num_convs=3',
+  ],
+)
+def test_changes_that_make_another_network(override, model_dir, tmp_path, monkeypatch, capsys):
+  outcome = run(
+    monkeypatch, capsys, '--model_dir', model_dir, '--output_dir', tmp_path / 'scores',
+    '--params_override', f'task.model.{override}',
+  )  # fmt: skip
+  assert 'does not fit the configuration' in end_to_end.one_line_error(outcome)
+  assert not (tmp_path / 'scores').exists()
+
+
 def test_no_model_folder(tmp_path, monkeypatch, capsys):
   outcome = run(monkeypatch, capsys, '--model_dir', tmp_path)
   assert 'is no model folder' in end_to_end.one_line_error(outcome)

@@ -194,8 +194,11 @@ def build_ranker(
     num_things=num_things,
     stride=config.spatial_ranking.stride,
     scored_pixels=config.spatial_ranking.scored_pixels,
+    training_masks=config.spatial_ranking.training_masks,
+    sees_stuff=config.spatial_ranking.sees_stuff,
     score_threshold=config.fusion.score_threshold,
     mask_threshold=config.fusion.mask_threshold,
+    suppression_threshold=config.fusion.suppression_threshold,
   )
 
 

@@ -99,8 +99,9 @@ class OANet(tf_keras.Model):
       In training `rpn_scores`, `rpn_boxes`, `rpn_score_targets`, `rpn_box_targets` by level;
       `class_outputs` [B, N, C], `box_outputs`
       [B, N, 4C], `class_targets`, `box_targets`; `mask_outputs`, `mask_targets` [B, K, M, M],
-      `mask_class_targets` [B, K]; `stuff_logits` of all supervised categories; `instance_tensor`
-      and `ranking_logits` [B, h, w, T]; `last_feature`, the backbone's coarsest.
+      `mask_class_targets` [B, K], `mask_rois` [B, K, 4]; `stuff_logits` of all supervised
+      categories; `instance_tensor` and `ranking_logits` [B, h, w, T]; `last_feature`, the
+      backbone's coarsest.
       In inference `detection_boxes` [B, N, 4] in pixels of the network input, `detection_scores`
       (descending), `detection_classes` [B, N] in [1, T], `num_detections` [B], `detection_masks`
       [B, N, M, M] probabilities in the box; `stuff_logits` [B, h, w, C] as in training;
@@ -122,11 +123,10 @@ class OANet(tf_keras.Model):
         self._anchors(images.shape[1:3]),
       )
       outputs.update(self._instance_training(features, proposals, labels))
-      outputs.update(self._ranker.in_training(images, labels))
+      outputs.update(self._ranker.in_training(images, labels, outputs))
       return outputs
-    outputs = self._detect(features, proposals, image_info)
+    outputs = {**self._detect(features, proposals, image_info), 'stuff_logits': stuff_logits}
     outputs.update(self._ranker.in_inference(images, outputs))
-    outputs['stuff_logits'] = stuff_logits
     return outputs
 
   def take_ranker(self, ranker: InstanceRanker) -> None:
@@ -180,6 +180,7 @@ class OANet(tf_keras.Model):
       'box_targets': tf.where(matched_classes[..., None] > 0, box_targets, 0.0),
       'mask_outputs': self.mask_head([self.mask_roi_aligner(features, mask_rois), mask_classes]),
       'mask_class_targets': mask_classes,
+      'mask_rois': mask_rois,
       'mask_targets': tf.stop_gradient(mask_targets),
     }
 

@@ -12,6 +12,7 @@ import tensorflow as tf
 from oanet_tf.config import Fusion
 from oanet_tf.modeling.mask_paste import paste_masks
 from oanet_tf.modeling.stuff_map import drop_small_stuff, stuff_labels
+from oanet_tf.modeling.suppression import suppress
 
 
 class Truth(NamedTuple):
@@ -43,7 +44,7 @@ class Scene(NamedTuple):
 
   Attributes:
     outputs: of `OANet` in inference; detections in descending order of `detection_scores`.
-    kept: [B, N] bool: detections whose score is high enough.
+    kept: [B, N] bool: detections whose score is high enough, and that are not suppressed.
     stuff: [B, H, W] int32 labels of the stuff branch, 0 for void and outside of an image.
     image_info: [B, 4, 2] as in `data.preprocess`.
     height, width: H and W; Python's numbers if they were given as such.
@@ -103,7 +104,7 @@ def make_scene(
     stride=stuff_stride,
     stuff_from=settings.stuff_from,
   )
-  return Scene(
+  scene = Scene(
     outputs=outputs,
     kept=outputs['detection_scores'] >= settings.score_threshold,
     stuff=stuff * within_image(image_info, height, width),
@@ -118,6 +119,10 @@ def make_scene(
     class_prior=class_prior,
     truth=truth,
   )
+  if settings.suppression_threshold < 1.0:
+    kept = suppress(instance_masks(scene), scene.kept, settings.suppression_threshold)
+    scene = scene._replace(kept=kept)
+  return scene
 
 
 def within_image(

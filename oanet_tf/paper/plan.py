@@ -92,8 +92,10 @@ class Options(NamedTuple):
 
 def scoring_of(row: Row, dataset: Dataset) -> Scoring:
   """What a row shows, on a dataset."""
+  variant = dataset.variants.get(row.config)
+  of_row = variant.config if variant else row.config
   of_backbone = dataset.backbones[row.backbone].config
-  configs = tuple(name for name in (row.config, of_backbone) if name)
+  configs = tuple(name for name in (of_row, of_backbone) if name)
   network = Training('_'.join(configs) or 'network', dataset.experiment, configs, row.backbone)
   srm = Training(row.srm, dataset.srm_experiment, (row.srm,), '') if row.srm else None
   return Scoring(network, srm, row.scoring)

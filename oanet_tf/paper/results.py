@@ -50,7 +50,8 @@ def find_rows(table: Table, dataset: Dataset, options: Options, seeds: int) -> l
 
 def _find(row: Row, table: Table, dataset: Dataset, options: Options, seeds: int) -> FoundRow:
   scoring = scoring_of(row, dataset)
-  labels = {name: backbone.label for name, backbone in dataset.backbones.items()}
+  variants = {**dataset.backbones, **dataset.variants}
+  labels = {name: variant.label for name, variant in variants.items()}
   scores, num_diverged = [], 0
   for seed in range(seeds):
     path = options.results_path(scoring, seed)

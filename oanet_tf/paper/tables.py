@@ -1,5 +1,7 @@
 """The paper's Tables 1 to 5 as data: what each row trains and scores, and what the paper found.
 
+A further table is of options beyond the paper.
+
 Rows that need the same training name the same configs, so that it is done once. The ranking module
 does not change the rest of the network, for no gradient flows out of it: merged by detection score,
 a network with the module is the paper's baseline.
@@ -19,8 +21,8 @@ PQ_SQ_DQ = tuple(
 )
 
 
-class Backbone(NamedTuple):
-  """One of the two that the paper compares, or what stands for it.
+class Variant(NamedTuple):
+  """What stands for a name in the rows on a dataset.
 
   Attributes:
     label: in the tables.
@@ -38,13 +40,15 @@ class Dataset(NamedTuple):
     title: of the dataset.
     experiment: that trains a network.
     srm_experiment: that trains the ranking module alone.
-    backbones: by name, 'small' and 'large'.
+    backbones: by name, 'small' and 'large': the two that the paper compares.
+    variants: by name, rows' configs that are not the same on all datasets.
   """
 
   title: str
   experiment: str
   srm_experiment: str
-  backbones: dict[str, Backbone]
+  backbones: dict[str, Variant]
+  variants: dict[str, Variant]
 
 
 DATASETS = {
@@ -52,13 +56,21 @@ DATASETS = {
     'OccludedScenes',
     'oanet_synthetic',
     'srm_only_synthetic',
-    {'small': Backbone('ResNet-18 ×½'), 'large': Backbone('ResNet-34 ×½', 'resnet34')},
+    {'small': Variant('ResNet-18 ×½'), 'large': Variant('ResNet-34 ×½', 'resnet34')},
+    {
+      'stuff_norm': Variant('stuff head without group norm', 'beyond_no_stuff_group_norm'),
+      'cosine': Variant('cosine schedule', 'beyond_cosine_synthetic'),
+    },
   ),
   'coco': Dataset(
     'COCO val2017',
     'oanet_r50fpn_coco',
     'srm_only_coco',
-    {'small': Backbone('ResNet-50'), 'large': Backbone('ResNet-101', 'resnet101')},
+    {'small': Variant('ResNet-50'), 'large': Variant('ResNet-101', 'resnet101')},
+    {
+      'stuff_norm': Variant('stuff head with group norm', 'beyond_stuff_group_norm'),
+      'cosine': Variant('cosine schedule', 'beyond_cosine_coco'),
+    },
   ),
 }
 
@@ -67,9 +79,10 @@ class Row(NamedTuple):
   """A row.
 
   Attributes:
-    cells: that name it; 'small' and 'large' become backbones' labels.
+    cells: that name it; names of the dataset's backbones and variants become their labels.
     paper: scores in percent, in the order of the table's; () where the paper has none.
-    config: of the network's training, in configs/paper/; '' is the experiment as it is.
+    config: of the network's training, in configs/paper/ or a variant's name; '' is the experiment
+      as it is.
     backbone: of the network, 'small' or 'large'.
     srm: config of the ranking module that is trained alone, in the place of the network's own.
     scoring: config of what is changed in evaluation alone.
@@ -101,7 +114,7 @@ class Table(NamedTuple):
   rows: tuple[Row, ...]
 
 
-TABLES = {
+PAPER_TABLES = {
   '1': Table(
     'Table 1. Loss balance between instance and stuff segmentation',
     ('λ',),
@@ -180,3 +193,22 @@ TABLES = {
     ),
   ),
 }
+
+# All but the first are one change of it.
+_BEYOND = Table(
+  'Options beyond the paper',
+  ('Methods',),
+  PQ,
+  (
+    Row(('as it is',), fusion='srm'),
+    Row(('stuff_norm',), config='stuff_norm', fusion='srm'),
+    Row(('cosine',), config='cosine', fusion='srm'),
+    Row(('ranking trained on jittered masks',), config='beyond_jittered_masks', fusion='srm'),
+    Row(('ranking trained on predicted masks',), config='beyond_predicted_masks', fusion='srm'),
+    Row(('ranking that sees stuff',), config='beyond_srm_sees_stuff', fusion='srm'),
+    Row(('Eq. 3 over conflicting pixels',), scoring='beyond_conflicting_pixels', fusion='srm'),
+    Row(('class-agnostic suppression',), scoring='beyond_suppression', fusion='srm'),
+  ),
+)
+
+TABLES = {**PAPER_TABLES, 'beyond': _BEYOND}

@@ -1,8 +1,9 @@
 import pytest
 
-from oanet_tf import config_check
+from oanet_tf import config_check, experiments
 from oanet_tf.paper import plan
-from oanet_tf.paper.tables import CONFIGS, DATASETS, TABLES
+from oanet_tf.paper.tables import CONFIGS, DATASETS, PAPER_TABLES, TABLES
+from oanet_tf.training.optimizer import build_learning_rate
 
 # Rows that are the experiment as it is have a config of their own all the same.
 NOTHING_NEW = (
@@ -32,7 +33,11 @@ def test_scores_fit_their_heads(table):
 def test_every_config_is_of_a_row():
   used = {name for table in TABLES.values() for row in table.rows
           for name in (row.config, row.srm, row.scoring)}  # fmt: skip
-  used |= {b.config for dataset in DATASETS.values() for b in dataset.backbones.values()}
+  for dataset in DATASETS.values():
+    assert dataset.variants.keys() == DATASETS['synthetic'].variants.keys()
+    used -= dataset.variants.keys()
+    variants = (*dataset.backbones.values(), *dataset.variants.values())
+    used |= {variant.config for variant in variants}
   assert {path.stem for path in CONFIGS.glob('*.yaml')} == {*used - {''}, *NOTHING_NEW, 'heuristic'}
 
 
@@ -46,3 +51,38 @@ def test_gains_are_those_that_the_text_tells():
   assert gain('2', 1, 0) == 0.5
   assert (gain('4', 2, 0), gain('4', 4, 3)) == (0.7, 0.6)
   assert (gain('3', 2, 0), gain('3', 4, 3)) == (1.8, 1.9)
+
+
+def test_all_tables_are_the_papers():
+  assert list(PAPER_TABLES) == ['1', '2', '3', '4', '5']
+  assert not any(row.paper for row in TABLES['beyond'].rows)
+
+
+@pytest.mark.parametrize('dataset', DATASETS)
+def test_each_option_beyond_the_paper_changes_the_experiment(dataset):
+  """And the first row changes nothing."""
+  experiment = DATASETS[dataset].experiment
+  as_it_is = config_check.experiment_settings(experiment)
+  for number, row in enumerate(TABLES['beyond'].rows):
+    scoring = plan.scoring_of(row, DATASETS[dataset])
+    assert scoring.srm is None and row.fusion == 'srm'
+    configs = [*scoring.network.configs, *filter(None, [scoring.config])]
+    assert len(configs) == min(number, 1)
+    settings = config_check.resolve_experiment(experiment, map(plan.config_path, configs))
+    assert (settings == as_it_is) == (number == 0), row
+
+
+@pytest.mark.parametrize(('dataset', 'peak'), [('synthetic', 0.04), ('coco', 0.02)])
+def test_the_cosine_schedule_falls_from_the_experiments_rate_to_zero(dataset, peak):
+  experiment = DATASETS[dataset].experiment
+  path = plan.config_path(DATASETS[dataset].variants['cosine'].config)
+  config = experiments.load_experiment(experiment, [path])
+  rate = build_learning_rate(config)
+  steps = config.trainer.train_steps
+  assert config.trainer.optimizer_config.learning_rate.cosine.decay_steps == steps
+  before = build_learning_rate(experiments.load_experiment(experiment))
+  assert float(rate(0)) == pytest.approx(float(before(0)))
+  # cos² of an eighth of π.
+  assert float(rate(steps // 4)) == pytest.approx(0.853553 * peak, rel=1e-4)
+  assert float(rate(steps // 2)) == pytest.approx(peak / 2, rel=1e-4)
+  assert float(rate(steps)) == pytest.approx(0.0, abs=1e-6)
