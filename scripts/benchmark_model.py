@@ -2,6 +2,7 @@
 """Measures the network against what the Model Garden's wheel gives, ResNet-50 and FPN.
 
   ours              oanet_tf: a training step with all losses, or a picture to its panoptic map
+  ours_unfused      the same without ranking and fusion, as far as panoptic_fpn; inference alone
   mask_rcnn         official.vision's Mask R-CNN with its defaults: to boxes and masks
   mask_rcnn_equal   the same with our numbers of proposals, ROIs, masks and detections, batched NMS
   panoptic_fpn      mask_rcnn_equal with its SegmentationHead (panoptic_fpn_fusion, the head's own
@@ -23,11 +24,19 @@ import sys
 import time
 from collections.abc import Callable
 
-CONTENDERS = ('ours', 'mask_rcnn', 'mask_rcnn_equal', 'panoptic_fpn', 'panoptic_fpn_lean')
+CONTENDERS = (
+  'ours',
+  'ours_unfused',
+  'mask_rcnn',
+  'mask_rcnn_equal',
+  'panoptic_fpn',
+  'panoptic_fpn_lean',
+)
 CONVOLUTION = 'convolution'
 # Those of a small machine; the defaults of both are 1,000 proposals, 512 ROIs and 100 detections.
 COUNTS = {'proposals': 256, 'rois': 64, 'masks': 16, 'detections': 20}
 NUM_THINGS, NUM_STUFF, NUM_OBJECTS = 80, 53, 12
+INFERENCE_ALONE = 'ours_unfused'
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -54,21 +63,34 @@ def main(arguments: list[str] | None = None) -> None:
   rows = []
   for size in parsed.sizes:
     for mode in parsed.modes:
-      measured = compare(mode, size, parsed.batch, parsed.contenders, parsed.rounds)
+      sides = [int(side) for side in size.split('x')]
+      contenders = {
+        name: {'name': name, 'mode': mode, 'size': sides, 'batch': parsed.batch}
+        for name in (CONVOLUTION, *parsed.contenders)
+        if mode == 'infer' or name != INFERENCE_ALONE
+      }
+      measured = compare(contenders, parsed.rounds)
+      add_rates(measured)
       print_table(mode, size, parsed.batch, measured)
       rows.append({'mode': mode, 'size': size, 'batch': parsed.batch, 'measured': measured})
   if parsed.output:
     parsed.output.write_text(json.dumps(rows, indent=1) + '\n')
 
 
-def compare(mode: str, size: str, batch: int, contenders: list[str], rounds: int) -> dict:
-  """Starts a process for each contender, then lets them take turns -> measurements by contender."""
+def compare(contenders: dict[str, dict], rounds: int) -> dict[str, dict[str, float]]:
+  """Starts a process for each contender, then lets them take turns.
+
+  Args:
+    contenders: name -> arguments of `work`.
+    rounds: of turns.
+
+  Returns:
+    Measurements by name: seconds, peak MB and GFLOP.
+  """
   workers = {}
-  for name in (CONVOLUTION, *contenders):
-    sides = [int(side) for side in size.split('x')]
-    options = json.dumps({'name': name, 'mode': mode, 'size': sides, 'batch': batch})
+  for name, options in contenders.items():
     workers[name] = subprocess.Popen(
-      [sys.executable, __file__, '--worker', options],
+      [sys.executable, __file__, '--worker', json.dumps(options)],
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
       stderr=subprocess.DEVNULL,
@@ -89,11 +111,15 @@ def compare(mode: str, size: str, batch: int, contenders: list[str], rounds: int
     worker.wait()
     step = {'step': statistics.median(runs[name]), 'least': min(runs[name])}
     measured[name] = {**worker.start, **step, **end}
+  return measured
+
+
+def add_rates(measured: dict[str, dict[str, float]]) -> None:
+  """Adds each one's GFLOP a second, and the share of that of the convolution."""
   rate = measured[CONVOLUTION]['gflop'] / measured[CONVOLUTION]['step']
   for row in measured.values():
     row['gflop_per_second'] = row['gflop'] / row['step']
     row['share'] = row['gflop_per_second'] / rate
-  return measured
 
 
 def _answer(worker: subprocess.Popen) -> dict:
@@ -117,10 +143,21 @@ def print_table(mode: str, size: str, batch: int, measured: dict) -> None:
     if ours and name not in ('ours', CONVOLUTION):
       line += ''.join(f' {ours[key] / row[key]:5.2f}' for key in ('total', 'step', 'peak_mb'))
     print(line)
+  if INFERENCE_ALONE in measured:
+    share = 1 - measured[INFERENCE_ALONE]['step'] / ours['step'] if ours else float('nan')
+    print(f'ranking and fusion are {share:.1%} of ours')
 
 
-def work(name: str, mode: str, size: list[int], batch: int) -> None:
-  """A contender's process: answers how it started, how long each run takes, and its memory."""
+def work(name: str, mode: str, size: list[int], batch: int, **changes: int) -> None:
+  """A contender's process: answers how it started, how long each run takes, and its memory.
+
+  Args:
+    name: of the contender.
+    mode: 'train' or 'infer'.
+    size: [height, width] of images.
+    batch: images.
+    changes: of ours, arguments of `our_setting`.
+  """
   import resource
 
   # What libraries print must not get between the answers.
@@ -134,8 +171,9 @@ def work(name: str, mode: str, size: list[int], batch: int) -> None:
   maker = {
     CONVOLUTION: convolution,
     'ours': our_training if mode == 'train' else our_inference,
+    INFERENCE_ALONE: our_inference,
   }.get(name, model_garden_training if mode == 'train' else model_garden_inference)
-  prepare = maker(name, size, batch)
+  prepare = maker(name, size, batch, **changes)
   begin = time.perf_counter()
   function, inputs = prepare()
   built = time.perf_counter()
@@ -211,44 +249,44 @@ def convolution(name: str, size: list[int], batch: int) -> Callable:
   return prepare
 
 
-def our_config(size: list[int]):  # noqa: ANN201
+def our_setting(
+  size: list[int],
+  detections: int = COUNTS['detections'],
+  things: int = NUM_THINGS,
+  stuff: int = NUM_STUFF,
+) -> tuple:
+  """Experiment and categories; `detections` of an image, `things` and `stuff` categories."""
   from oanet_tf import experiments
+  from oanet_tf.data.categories import Category, PanopticCategories
 
   model = (
     f'roi_generator.num_proposals={COUNTS["proposals"]}',
     f'roi_generator.test_num_proposals={COUNTS["proposals"]}',
     f'roi_sampler.num_sampled_rois={COUNTS["rois"]}',
     f'mask_sampler.num_sampled_masks={COUNTS["masks"]}',
-    f'detection_generator.max_num_detections={COUNTS["detections"]}',
+    f'detection_generator.max_num_detections={detections}',
     # Without training all scores are low; so there are detections all the same.
     'detection_generator.pre_nms_score_threshold=0.0',
     'fusion.score_threshold=0.0',
   )
   overrides = [f'task.model.{one}' for one in model]
   overrides.append(f'task.train_data.output_size=[{size[0]},{size[1]}]')
-  return experiments.load_experiment('oanet_r50fpn_coco', (), ','.join(overrides))
+  config = experiments.load_experiment('oanet_r50fpn_coco', (), ','.join(overrides))
+  categories = [
+    Category(1 + n, f'category {n}', n < things, (n, n, 255 - n)) for n in range(things + stuff)
+  ]
+  return config, PanopticCategories(categories)
 
 
-def our_categories():  # noqa: ANN201
-  from oanet_tf.data.categories import Category, PanopticCategories
-
-  return PanopticCategories(
-    [
-      Category(1 + n, f'category {n}', n < NUM_THINGS, (n, n, 255 - n))
-      for n in range(NUM_THINGS + NUM_STUFF)
-    ]
-  )
-
-
-def objects(size: list[int]):  # noqa: ANN201
-  """[N, 4] whole-numbered boxes of rectangles, and their [N] categories, 1 to 80."""
+def objects(size: list[int], things: int = NUM_THINGS):  # noqa: ANN201
+  """[N, 4] whole-numbered boxes of rectangles, and their [N] categories, from 1 to `things`."""
   import numpy as np
 
   rng = np.random.default_rng(0)
   sides = np.array(size) * np.exp(rng.uniform(np.log(0.05), np.log(0.6), (NUM_OBJECTS, 2)))
   starts = rng.uniform(size=(NUM_OBJECTS, 2)) * (size - sides)
   boxes = np.concatenate([starts, starts + sides], axis=1).round()
-  return boxes.astype(np.float32), 1 + rng.choice(NUM_THINGS, NUM_OBJECTS)
+  return boxes.astype(np.float32), 1 + rng.choice(things, NUM_OBJECTS)
 
 
 def picture(size: list[int]):  # noqa: ANN201
@@ -257,7 +295,7 @@ def picture(size: list[int]):  # noqa: ANN201
   return np.random.default_rng(1).integers(0, 256, (*size, 3)).astype(np.uint8)
 
 
-def our_training(name: str, size: list[int], batch: int) -> Callable:
+def our_training(name: str, size: list[int], batch: int, **changes: int) -> Callable:
   import numpy as np
   import tensorflow as tf
 
@@ -266,8 +304,8 @@ def our_training(name: str, size: list[int], batch: int) -> Callable:
   from oanet_tf.training.optimizer import build_learning_rate, build_optimizer
   from oanet_tf.training.step import TrainStep
 
-  config, categories = our_config(size), our_categories()
-  boxes, classes = objects(size)
+  config, categories = our_setting(size, **changes)
+  boxes, classes = objects(size, categories.num_things)
   index = np.ones(size, np.int32)
   for number, (y1, x1, y2, x2) in enumerate(boxes.astype(int), start=2):
     index[y1:y2, x1:x2] = number
@@ -278,7 +316,7 @@ def our_training(name: str, size: list[int], batch: int) -> Callable:
     'image': tf.constant(picture(size)),
     'segment_index': tf.constant(index),
     'segment_ids': tf.range(1, NUM_OBJECTS + 2),
-    'segment_category_ids': tf.constant([NUM_THINGS + 1, *classes], tf.int32),
+    'segment_category_ids': tf.constant([categories.num_things + 1, *classes], tf.int32),
     'segment_is_crowd': tf.zeros([NUM_OBJECTS + 1], tf.bool),
     'object_boxes': tf.constant(boxes),
     'object_category_ids': tf.constant(classes, tf.int32),
@@ -307,13 +345,14 @@ def our_training(name: str, size: list[int], batch: int) -> Callable:
   return prepare
 
 
-def our_inference(name: str, size: list[int], batch: int) -> Callable:
+def our_inference(name: str, size: list[int], batch: int, **changes: int) -> Callable:
   import tensorflow as tf
 
   from oanet_tf import inference
   from oanet_tf.modeling.build import build_oanet
 
-  config, categories = our_config(size).task.model, our_categories()
+  config, categories = our_setting(size, **changes)
+  config = config.task.model
   images = tf.constant(picture(size)[None].repeat(batch, axis=0))
   info = tf.constant([[size, size, [1, 1], [0, 0]]] * batch, tf.float32)
 
@@ -321,6 +360,10 @@ def our_inference(name: str, size: list[int], batch: int) -> Callable:
     model = build_oanet(config, categories)
 
     def segment(images: tf.Tensor, info: tf.Tensor) -> dict:
+      if name == INFERENCE_ALONE:
+        # What is not asked for is not computed.
+        outputs = model(images, info)
+        return {k: v for k, v in outputs.items() if k.startswith(('detection_', 'stuff_'))}
       _, maps = inference.predict_panoptic(model, config, ['srm'], images, info, size)
       return maps['srm']._asdict()
 

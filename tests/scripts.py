@@ -2,6 +2,7 @@
 
 import importlib.util
 import pathlib
+import sys
 
 SCRIPTS = pathlib.Path(__file__).resolve().parents[1] / 'scripts'
 
@@ -14,6 +15,9 @@ def _load(name):
 
 
 benchmark_fusion = _load('benchmark_fusion')
+# The next one imports it, as a script beside it can.
+sys.modules['benchmark_model'] = benchmark_model = _load('benchmark_model')
+benchmark_scaling = _load('benchmark_scaling')
 benchmark_serving = _load('benchmark_serving')
 benchmark_tflite = _load('benchmark_tflite')
 serving_client = _load('serving_client')
