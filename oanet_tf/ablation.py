@@ -1,11 +1,13 @@
 """The paper's Tables 1 to 5, and options beyond it: `python -m oanet_tf.ablation --help`."""
 
 import argparse
+import itertools
 import pathlib
 import signal
 from collections.abc import Sequence
 
 from oanet_tf import errors
+from oanet_tf.arguments import positive
 from oanet_tf.data import shard_files
 from oanet_tf.errors import InputError
 from oanet_tf.paper import plan, results, runs
@@ -40,11 +42,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     help='for the tables and, in NAME/seed_N/, the trainings',
   )
   parser.add_argument(
-    '--seeds', type=_positive, default=1, help='trainings of each row (default: %(default)s)'
+    '--seeds', type=positive, default=1, help='trainings of each row (default: %(default)s)'
   )
   parser.add_argument(
     '--train_steps',
-    type=_positive,
+    type=positive,
     default=0,
     help="of each training; its learning rate's schedule is stretched to them (default: the "
     "experiments')",
@@ -77,17 +79,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 
 def _tables(text: str) -> list[str]:
-  names = list(PAPER_TABLES) if text == 'all' else list(dict.fromkeys(text.split(',')))
+  given = [PAPER_TABLES if name == 'all' else [name] for name in text.split(',')]
+  names = list(dict.fromkeys(itertools.chain(*given)))
   for name in names:
     if name not in TABLES:
       raise argparse.ArgumentTypeError(f'there is no table {name!r}; known are {", ".join(TABLES)}')
   return names
-
-
-def _positive(text: str) -> int:
-  if not text.isdecimal() or not int(text):
-    raise argparse.ArgumentTypeError(f'{text!r} is no whole number above 0')
-  return int(text)
 
 
 def main(run: runs.Runner = runs.run_python) -> None:

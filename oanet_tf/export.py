@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import tqdm
 
 from oanet_tf import config_check, config_values, errors, files
+from oanet_tf.arguments import positive
 from oanet_tf.data.json_file import read_json_object
 from oanet_tf.errors import InputError
 from oanet_tf.serving import tflite_int8
@@ -62,13 +63,13 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
   )
   parser.add_argument(
     '--image_size',
-    type=_positive,
+    type=positive,
     nargs=2,
     metavar=('HEIGHT', 'WIDTH'),
     help='for formats of a fixed size (default: task.validation_data.output_size)',
   )
   parser.add_argument(
-    '--version', type=_positive, help='(default: 1 + the newest of the format in EXPORT_DIR)'
+    '--version', type=positive, help='(default: 1 + the newest of the format in EXPORT_DIR)'
   )
   parser.add_argument(
     '--images',
@@ -99,12 +100,6 @@ def _names(text: str) -> list[str]:
       f'there is no format {unknown[0]!r}; known are {", ".join(FORMATS)}'
     )
   return names
-
-
-def _positive(text: str) -> int:
-  if not text.isdecimal() or not int(text):
-    raise argparse.ArgumentTypeError(f'{text!r} is no whole number above 0')
-  return int(text)
 
 
 def main() -> None:

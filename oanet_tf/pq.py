@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from oanet_tf import errors
+from oanet_tf.arguments import positive
 from oanet_tf.errors import InputError
 
 if TYPE_CHECKING:
@@ -33,14 +34,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
   parser.add_argument('--pred_json', required=True, help='predictions: COCO panoptic JSON')
   parser.add_argument('--pred_dir', help='their PNGs (default: the JSON without .json)')
   parser.add_argument('--output', type=pathlib.Path, help="JSON file for panopticapi's result")
-  parser.add_argument('--num_workers', type=_positive, help='processes (default: one a core)')
+  parser.add_argument('--num_workers', type=positive, help='processes (default: one a core)')
   return parser.parse_args(arguments)
-
-
-def _positive(text: str) -> int:
-  if not text.isdecimal() or int(text) < 1:
-    raise argparse.ArgumentTypeError(f'{text!r} is no positive whole number')
-  return int(text)
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from oanet_tf import config_check, config_values, errors
+from oanet_tf.arguments import positive
 from oanet_tf.errors import InputError
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     '--output_dir', required=True, type=pathlib.Path, help='folder for the results'
   )
   parser.add_argument(
-    '--batch_size', type=_positive, default=4, help='pictures at a time (default: %(default)s)'
+    '--batch_size', type=positive, default=4, help='pictures at a time (default: %(default)s)'
   )
   parser.add_argument(
     '--testdev',
@@ -61,12 +62,6 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     help="changes over the folder's params.yaml, as a.b=1,c.d=[2,3], or as YAML text",
   )
   return parser.parse_args(arguments)
-
-
-def _positive(text: str) -> int:
-  if not text.isdecimal() or not int(text):
-    raise argparse.ArgumentTypeError(f'{text!r} is no whole number above 0')
-  return int(text)
 
 
 def main() -> int:

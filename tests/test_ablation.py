@@ -77,6 +77,8 @@ def test_options_beyond_the_paper(make, tmp_path):
   assert lines[6] == '| as it is | 60.0 | 60.0 | 60.0 |'
   assert lines[7].startswith('| stuff head without group norm | 60.0')
   assert (tmp_path / 'paper' / 'table_beyond.png').is_file()
+  # With the paper's, nothing is named twice.
+  assert make(Commands(), '--table', 'all,beyond,1')[1].count('Table 1.') == 1
 
 
 def test_a_second_time_nothing_is_done(make, tmp_path):

@@ -298,7 +298,7 @@ def test_num_workers_is_positive(monkeypatch, capsys, text):
   code, _, stderr = run(
     monkeypatch, capsys, '--gt_json', 'a', '--pred_json', 'b', '--num_workers', text
   )
-  assert code == 2 and f"'{text}' is no positive whole number" in stderr
+  assert code == 2 and f"'{text}' is no whole number above 0" in stderr
 
 
 def test_neither_help_nor_scoring_loads_tensorflow(files):

@@ -15,6 +15,7 @@ import numpy as np
 import tqdm
 
 from oanet_tf import files
+from oanet_tf.arguments import positive
 from oanet_tf.data import coco_json, coco_panoptic, shards, tf_example
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.coco_json import FilePath, ImageEntry
@@ -152,12 +153,10 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument('--split', required=True, help="how the shards' names begin, e.g. train")
   parser.add_argument(
     '--num_shards',
-    type=_positive,
+    type=positive,
     help=f'default: one per {IMAGES_PER_SHARD} images, at most {MAX_DEFAULT_SHARDS}',
   )
-  parser.add_argument(
-    '--num_workers', type=_positive, help='processes; default: the number of CPUs'
-  )
+  parser.add_argument('--num_workers', type=positive, help='processes; default: the number of CPUs')
   parser.add_argument(
     '--on_error',
     choices=get_args(OnError),
@@ -180,13 +179,6 @@ def _parser() -> argparse.ArgumentParser:
     'are filled in (default); none: masks stay as they are',
   )
   return parser
-
-
-def _positive(text: str) -> int:
-  value = int(text)
-  if value < 1:
-    raise argparse.ArgumentTypeError(f'{value} is not positive')
-  return value
 
 
 def _deal(entries: list[ImageEntry], num_shards: int | None) -> list[list[ImageEntry]]:

@@ -174,7 +174,7 @@ def test_help_and_argument_errors_are_fast():
   assert time.monotonic() - start < 10  # TensorFlow alone would take three times several seconds.
   assert missing.returncode == negative.returncode == 2
   assert '--panoptic_json' in missing.stderr
-  assert '0 is not positive' in negative.stderr
+  assert "'0' is no whole number above 0" in negative.stderr
 
 
 def test_errors_are_one_line_and_exit_code_2(coco, tmp_path):
