@@ -150,7 +150,7 @@ def build_oanet(
     num_things=categories.num_things,
     num_stuff=categories.num_stuff,
   )
-  _make_variables(model, size=2 ** (config.max_level + 1))
+  _make_variables(model, config)
   if config.batch_norm == 'frozen':
     # Only now: the Model Garden's heads make their layers when they are first called.
     _freeze_batch_norm(model)
@@ -223,6 +223,19 @@ def _freeze_batch_norm(model: OANet) -> None:
         layer.trainable = False
 
 
-def _make_variables(model: OANet, size: int) -> None:
-  info = tf.constant([[[size, size], [size, size], [1, 1], [0, 0]]], tf.float32)
-  model(tf.zeros([1, size, size, 3], tf.uint8), info, training=False)
+def _make_variables(model: OANet, config: config_lib.OANet) -> None:
+  """Calls the parts that make their variables when first called, on the smallest of maps."""
+  channels = next(iter(model.decoder.output.values())).shape[-1]
+
+  def rois(crop_size: int) -> tf.Tensor:
+    return tf.zeros([1, 1, crop_size, crop_size, channels])
+
+  features = {level: tf.zeros([1, 1, 1, channels]) for level in model.decoder.output}
+  # In this order, on which random numbers depend.
+  logits = model.stuff_head(features)
+  model.rpn_head(features)
+  model.detection_head(rois(config.roi_aligner.crop_size))
+  model.mask_head([rois(config.mask_roi_aligner.crop_size), tf.zeros([1, 1], tf.int32)])
+  num_stuff_channels = logits.shape[-1] if config.spatial_ranking.sees_stuff else 0
+  model.spatial_ranking(tf.zeros([1, 1, 1, model.num_things + num_stuff_channels]))
+  model.built = True

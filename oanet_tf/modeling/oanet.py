@@ -58,6 +58,9 @@ class OANet(tf_keras.Model):
       stuff_head: features by level -> logits.
       ranker: of instances, with the spatial ranking module.
       num_things, num_stuff: T and S.
+
+    `all_shapes_static` can be set for TFLite's delegates, which take no other: then masks are also
+    computed for slots that no detection fills.
     """
     super().__init__(name='oanet')
     self.backbone = backbone
@@ -76,6 +79,7 @@ class OANet(tf_keras.Model):
     self.spatial_ranking = ranker.module
     self.num_things = num_things
     self.num_stuff = num_stuff
+    self.all_shapes_static = False
     self._anchors = anchors
     self._sample_rois = roi_sampler
     self._ranker = ranker
@@ -104,8 +108,9 @@ class OANet(tf_keras.Model):
       backbone's coarsest.
       In inference `detection_boxes` [B, N, 4] in pixels of the network input, `detection_scores`
       (descending), `detection_classes` [B, N] in [1, T], `num_detections` [B], `detection_masks`
-      [B, N, M, M] probabilities in the box; `stuff_logits` [B, h, w, C] as in training;
-      `ranking_map` [B, h, w, T], `ranking_scores` [B, N].
+      [B, N, M, M] probabilities in the box, 0 in the slots that no image of the batch fills;
+      `stuff_logits` [B, h, w, C] as in training; `ranking_map` [B, h, w, T], `ranking_scores`
+      [B, N].
     """
     images = normalize(images, image_info)
     backbone_features = self.backbone(images)
@@ -196,13 +201,25 @@ class OANet(tf_keras.Model):
       image_info[:, 1],
       BOX_WEIGHTS,
     )
-    masks = self.mask_head(
-      [
-        self.mask_roi_aligner(features, detections['detection_boxes']),
-        detections['detection_classes'],
-      ]
-    )
-    return {**detections, 'detection_masks': tf.sigmoid(tf.cast(masks, tf.float32))}
+    return {**detections, 'detection_masks': self._masks_of(features, detections)}
+
+  def _masks_of(self, features: Features, detections: dict[str, tf.Tensor]) -> tf.Tensor:
+    """[B, N, M, M] probabilities; without work for the slots that no image of the batch fills."""
+    boxes, classes = detections['detection_boxes'], detections['detection_classes']
+    number = boxes.shape[1]
+    filled = number
+    if not self.all_shapes_static:
+      # One at least: oneDNN's 1×1 convolution gives a wrong shape for none.
+      filled = tf.maximum(tf.reduce_max(detections['num_detections']), 1)
+    rois = self.mask_roi_aligner(features, boxes[:, :filled])
+    # The head wants to know how many there are of each image: one of each of many images.
+    rois = tf.reshape(rois, [-1, 1, *rois.shape[2:]])
+    logits = self.mask_head([rois, tf.reshape(classes[:, :filled], [-1, 1])])
+    side = logits.shape[-1]
+    logits = tf.reshape(logits, [tf.shape(boxes)[0], filled, side, side])
+    masks = tf.sigmoid(tf.cast(logits, tf.float32))
+    padded = tf.pad(masks, [[0, 0], [0, number - filled], [0, 0], [0, 0]])
+    return tf.ensure_shape(padded, [boxes.shape[0], number, side, side])
 
 
 def normalize(images: tf.Tensor, image_info: tf.Tensor) -> tf.Tensor:

@@ -28,6 +28,7 @@ def use_builtin_nms(model: OANet, config: OANetConfig) -> None:
   """
   model.roi_generator = Proposals(config.roi_generator)
   model.detection_generator = Detections(config.detection_generator)
+  model.all_shapes_static = True
 
 
 class Kept(NamedTuple):

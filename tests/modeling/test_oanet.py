@@ -48,6 +48,41 @@ def test_inference_outputs(small):
   np.testing.assert_allclose(tf.reduce_sum(outputs['ranking_map'], -1), 1.0, atol=1e-5)
 
 
+@pytest.mark.parametrize('counts', [(0, 0), (0, 1), (5, 2), (6, 6)])
+def test_masks_of_detections_alone_are_computed(small, counts, monkeypatch):
+  model, _ = small
+  rng = np.random.default_rng(0)
+  starts = rng.uniform(0, 40, (2, 6, 2))
+  is_detection = np.arange(6) < np.array(counts)[:, None]
+  detections = {
+    'detection_boxes': np.concatenate([starts, starts + 20], axis=-1) * is_detection[..., None],
+    'detection_scores': is_detection * 0.9,
+    'detection_classes': is_detection.astype(np.int32),
+    'num_detections': np.array(counts, np.int32),
+  }
+  detections = {
+    key: tf.constant(value, tf.float32 if value.dtype == np.float64 else tf.int32)
+    for key, value in detections.items()
+  }
+  monkeypatch.setattr(model, 'detection_generator', lambda *_: detections)
+  images = tf.constant(rng.integers(0, 256, (2, 64, 64, 3)).astype(np.uint8))
+
+  def masks(all_shapes_static: bool) -> np.ndarray:
+    monkeypatch.setattr(model, 'all_shapes_static', all_shapes_static)
+    return model(images, tf.repeat(INFO, 2, 0))['detection_masks'].numpy()
+
+  of_some, of_all = masks(False), masks(True)
+  number = max(*counts, 1)
+  np.testing.assert_array_equal(of_some[:, :number], of_all[:, :number])
+  assert not of_some[:, number:].any() and (of_all > 0.0).all()
+
+
+def test_the_shape_of_masks_is_known_whatever_their_number(small):
+  model, _ = small
+  function = tf.function(lambda: model(BLACK, INFO)['detection_masks'], autograph=False)
+  assert function.get_concrete_function().output_shapes == (1, 6, 28, 28)
+
+
 def test_normalizes_as_the_model_garden_and_leaves_the_padding_zero():
   images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3)).astype(np.uint8)
   info = np.tile([[[8, 8], [5, 7], [1, 1], [0, 0]]], (2, 1, 1)).astype(np.float32)
