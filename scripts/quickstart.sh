@@ -10,18 +10,7 @@ python=.venv/bin/python
 run=runs/quickstart
 scenes=$run/occluded_scenes
 
-if [[ ! -d $scenes ]]; then
-  $python -m oanet_tf.data.synthetic --output_dir "$scenes"
-fi
-for split in train val; do
-  $python scripts/convert_coco_tfrecord.py \
-    --image_dir "$scenes/$split" \
-    --panoptic_json "$scenes/annotations/panoptic_$split.json" \
-    --panoptic_dir "$scenes/annotations/panoptic_$split" \
-    --instances_json "$scenes/annotations/instances_$split.json" \
-    --output_dir tfrecords/synthetic --split "$split"
-done
-
+bash scripts/make_occluded_scenes.sh "$scenes" tfrecords/synthetic
 $python -m oanet_tf.train --experiment oanet_synthetic --model_dir "$run/model" --mode train
 $python -m oanet_tf.predict --model "$run/model" --output_dir "$run/pictures" \
   --images "$scenes"/val/00000000000{1,2,3,4,5,6,7,8}.jpg
