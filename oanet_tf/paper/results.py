@@ -155,6 +155,7 @@ def _plot(table: Table, rows: Sequence[FoundRow], about: str, path: pathlib.Path
   for column, axis in enumerate(axes.flat):
     _plot_column(axis, rows, column)
     axis.set_title(table.scores[column][2])
+    axis.set_xlabel(', '.join(table.heads))
     names = ['\n'.join(row.cells) for row in rows]
     long = max(map(len, '\n'.join(names).split('\n'))) > 8
     axis.set_xticks(
