@@ -143,8 +143,8 @@ def print_table(mode: str, size: str, batch: int, measured: dict) -> None:
     if ours and name not in ('ours', CONVOLUTION):
       line += ''.join(f' {ours[key] / row[key]:5.2f}' for key in ('total', 'step', 'peak_mb'))
     print(line)
-  if INFERENCE_ALONE in measured:
-    share = 1 - measured[INFERENCE_ALONE]['step'] / ours['step'] if ours else float('nan')
+  if ours and INFERENCE_ALONE in measured:
+    share = 1 - measured[INFERENCE_ALONE]['step'] / ours['step']
     print(f'ranking and fusion are {share:.1%} of ours')
 
 

@@ -10,6 +10,7 @@ if [[ $# -lt 2 ]]; then
 fi
 scenes=$1 tfrecords=$2
 shift 2
+bash scripts/setup_env.sh
 python=.venv/bin/python
 
 if [[ ! -d $scenes ]]; then

@@ -222,10 +222,11 @@ def _plan_things(stage: _Stage, order: str) -> list[Thing]:
       add_group(stage, (slot + rng.uniform(0.25, 0.75)) / count * stage.width)
   if rng.random() < 0.4:
     _add_ball(stage)
-  by_depth = sorted(stage.things, key=lambda thing: thing.depth)
-  if order == 'category':
-    return by_depth
-  return sorted(by_depth, key=lambda thing: (not thing.is_crowd, thing.foot, bool(thing.host)))
+  if order == 'perspective':
+    return sorted(
+      stage.things, key=lambda thing: (not thing.is_crowd, thing.foot, bool(thing.host))
+    )
+  return sorted(stage.things, key=lambda thing: thing.depth)
 
 
 def _visible_masks(things: list[Thing]) -> list[np.ndarray]:

@@ -238,4 +238,5 @@ def _make_variables(model: OANet, config: config_lib.OANet) -> None:
   model.mask_head([rois(config.mask_roi_aligner.crop_size), tf.zeros([1, 1], tf.int32)])
   num_stuff_channels = logits.shape[-1] if config.spatial_ranking.sees_stuff else 0
   model.spatial_ranking(tf.zeros([1, 1, 1, model.num_things + num_stuff_channels]))
+  # Keras asks for it before a summary.
   model.built = True
