@@ -10,7 +10,7 @@ from tests.scripts import benchmark_model, benchmark_scaling
 def gflop(function, *shapes):
   specs = [tf.TensorSpec(shape) for shape in shapes]
   concrete = tf.function(function, specs, autograph=False).get_concrete_function()
-  return benchmark_model.gflop_of(concrete.graph)
+  return benchmark_model.gflop_of(concrete.graph, unknown=3)
 
 
 def convolve(features, kernel):
@@ -24,6 +24,7 @@ def test_two_for_each_multiplication():
   assert gflop(convolve, *shapes) == pytest.approx(of_one)
   assert gflop(tf.function(convolve, autograph=False), *shapes) == pytest.approx(of_one)
   assert gflop(convolve, [3, 12, 10, 4], [3, 3, 4, 7]) == pytest.approx(3 * of_one)
+  assert gflop(convolve, [None, 12, 10, 4], [3, 3, 4, 7]) == pytest.approx(3 * of_one)
   assert (
     gflop(lambda a, b: tf.matmul(a, b, transpose_a=True), [4, 2], [4, 3]) == 2 * 2 * 3 * 4 / 1e9
   )
