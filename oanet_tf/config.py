@@ -53,18 +53,11 @@ class SpatialRanking(hyperparams.Config):
     scored_pixels: an instance's ranking score is the mean over 'all' pixels of its mask (Eq. 3), or
       over the 'conflicting' ones alone, where instances of another category lie too; of all if it
       has none of these.
-    training_masks: that the instance tensor shows in training: the 'truth'; 'jittered', the truth
-      in boxes whose sides have moved at random by up to a tenth of the box; or 'predicted', the
-      network's own, in the regions that are sampled for the mask loss.
-    sees_stuff: the module sees what the stuff branch says of each pixel too. Figure 2 draws it so,
-      but the text has the instances alone.
   """
 
   convolution: str = '1x7+7x1'
   stride: int = 4
   scored_pixels: str = 'all'
-  training_masks: str = 'truth'
-  sees_stuff: bool = False
 
 
 @dataclasses.dataclass

@@ -72,7 +72,6 @@ _CHOICES = {
   'task.model.sharing': SHARING_MODES,
   'task.model.spatial_ranking.convolution': ('1x1', '3x3', '1x7+7x1'),
   'task.model.spatial_ranking.scored_pixels': ('all', 'conflicting'),
-  'task.model.spatial_ranking.training_masks': ('truth', 'jittered', 'predicted'),
   'task.train_data.objects_from': ('annotations', 'segments'),
   'task.validation_data.objects_from': ('annotations',),
   'trainer.best_checkpoint_metric_comp': ('higher', 'lower'),
@@ -230,8 +229,6 @@ def _check_srm_only(values: Values) -> None:
   for key, possible, reason in (
     ('task.init_checkpoint_modules', ('all',), 'it has no backbone'),
     ('task.train_data.objects_from', ('annotations',), 'segments do not overlap'),
-    ('task.model.spatial_ranking.training_masks', ('truth', 'jittered'), 'it predicts none'),
-    ('task.model.spatial_ranking.sees_stuff', (False,), 'it has no stuff branch'),
   ):
     if values[key] not in possible:
       names = ' or '.join(map(repr, possible))

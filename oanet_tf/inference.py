@@ -91,19 +91,11 @@ def take_ranking_module(
     model_dir: folder of the other training, of a whole network or of the module alone.
 
   Raises:
-    InputError: if there is no training in the folder, or one with other categories, or its module
-      sees stuff of which the model's stuff branch has other channels.
+    InputError: if there is no training in the folder, or one with other categories.
   """
   other, config, its_categories = load_model(model_dir)
   if its_categories != categories:
     raise InputError(f'{model_dir}: its ranking module is of other categories than the model')
-  sees_stuff = config.task.model.spatial_ranking.sees_stuff
-  object_context = config.task.model.stuff_head.object_context
-  if sees_stuff and object_context != task.model.stuff_head.object_context:
-    raise InputError(
-      f'{model_dir}: its ranking module sees the channels of a stuff branch with '
-      f'task.model.stuff_head.object_context {object_context}; take a model that has these'
-    )
   task.model.spatial_ranking = config.task.model.spatial_ranking
   model.take_ranker(build_ranker(task.model, other.spatial_ranking, model.num_things))
 

@@ -211,11 +211,12 @@ def test_the_schedule_keeps_its_shape(tmp_path, shards):
 
 
 def test_a_cosine_schedule_is_as_long_as_the_training(tmp_path, shards):
-  cosine = ('beyond_cosine_synthetic',)
-  training = ablation.plan.Training('cosine', 'oanet_synthetic', cosine, 'small')
-  options = ablation.Options(tmp_path, 120, params_override=shards)
-  _, settings = ablation.plan.training_arguments(training, 0, options)
   prefix = 'trainer.optimizer_config.learning_rate'
+  cosine = f'{prefix}.type=cosine,{prefix}.cosine.initial_learning_rate=0.04'
+  cosine += f',{prefix}.cosine.decay_steps=1200'
+  training = ablation.plan.Training('network', 'oanet_synthetic', (), 'small')
+  options = ablation.Options(tmp_path, 120, params_override=f'{shards},{cosine}')
+  _, settings = ablation.plan.training_arguments(training, 0, options)
   assert settings[f'{prefix}.cosine.decay_steps'].value == 120
 
 

@@ -221,14 +221,6 @@ def test_it_starts_from_a_whole_network(categories, tmp_path):
     ('task.mode=srm', 'task.mode is .srm.; it is one of panoptic, srm_only'),
     (f'{SRM_ONLY},task.model.fusion.method=upsnet', 'the fusion upsnet needs logits'),
     (f'{SRM_ONLY},task.init_checkpoint_modules=backbone', 'has no backbone'),
-    (
-      f'{SRM_ONLY},task.model.spatial_ranking.sees_stuff=true',
-      'sees_stuff is True; it is False where',
-    ),
-    (
-      f'{SRM_ONLY},task.model.spatial_ranking.training_masks=predicted',
-      "training_masks is 'predicted'; it is .truth. or .jittered. where",
-    ),
   ],
 )
 def test_combinations_that_cannot_be(override, message):

@@ -45,7 +45,6 @@ def training_steps(
     category_labels: [A / label_stride, B / label_stride] int32, 0 for void.
     anchor_samples, anchor_matches: of `anchor_targets.AnchorLabeler`.
     roi_priorities: [P + M] float32 in [0, 1), random, for P proposals and the M instances.
-    box_jitter: [M, 4] float32 in [-1, 1), random, for the sides of the boxes.
   """
   fit, canvas = canvas_of(data.output_size, portrait)
   return [
@@ -60,12 +59,11 @@ def training_steps(
     _separate_crowds(),
     _assign_anchors(data, model, canvas),
     _pad_instances(data.max_num_instances),
-    _draw('roi_priorities', [model.roi_generator.num_proposals + data.max_num_instances], 0, 2**34),
-    _draw('box_jitter', [data.max_num_instances, 4], -1, 2**35),
+    _draw_roi_priorities(model.roi_generator.num_proposals + data.max_num_instances),
     _source_id_as_bytes(),
     _keep(
       'image', 'image_info', 'source_id', 'gt_boxes', 'gt_classes', 'gt_masks', 'crowd_boxes',
-      'category_labels', 'anchor_samples', 'anchor_matches', 'roi_priorities', 'box_jitter',
+      'category_labels', 'anchor_samples', 'anchor_matches', 'roi_priorities',
     ),
   ]  # fmt: skip
 
@@ -93,10 +91,9 @@ def srm_training_steps(data: Data, categories: PanopticCategories, portrait: boo
   return [
     *_true_instances(data, categories, portrait, data.label_stride),
     _pad_instances(data.max_num_instances),
-    _draw('box_jitter', [data.max_num_instances, 4], -1, 2**35),
     _source_id_as_bytes(),
     _keep('image', 'image_info', 'source_id', 'gt_boxes', 'gt_classes', 'gt_masks',
-          'category_labels', 'box_jitter'),
+          'category_labels'),
   ]  # fmt: skip
 
 
@@ -382,11 +379,13 @@ def _assign_anchors(data: Data, model: OANet, canvas: list[int]) -> Step:
   return step
 
 
-def _draw(key: str, shape: list[int], low: float, apart: int) -> Step:
-  """Random numbers from `low` to 1; `apart` keeps them from being those of other steps."""
+def _draw_roi_priorities(number: int) -> Step:
+  """Random numbers by which the network samples its ROIs."""
 
   def step(example: Example) -> Example:
-    return {**example, key: tf.random.stateless_uniform(shape, example['seed'] + apart, low)}
+    # Apart from the anchors' draws.
+    priorities = tf.random.stateless_uniform([number], example['seed'] + 2**34)
+    return {**example, 'roi_priorities': priorities}
 
   return step
 

@@ -140,13 +140,13 @@ def instance_annotations(scene: Scene, rng: np.random.Generator, image_id: int) 
 
 
 def _write_image(
-  folder: pathlib.Path, split: str, index: int, image_size: int, seed: int, order: str
+  folder: pathlib.Path, split: str, index: int, image_size: int, seed: int
 ) -> tuple[dict, dict, list[dict]]:
   """Writes an image and its PNG; returns its entries of `images` and of both `annotations`."""
   rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(SPLITS.index(split), index)))
   image_id = index + 1
   stem = f'{image_id:012d}'
-  scene = synthetic_scenes.plan_scene(rng, image_size, order)
+  scene = synthetic_scenes.plan_scene(rng, image_size)
   image = synthetic_scenes.render(scene, rng)
   segment_map, segments = panoptic_annotation(scene, image_id)
   Image.fromarray(image).save(folder / split / f'{stem}.jpg', quality=95)
@@ -166,16 +166,12 @@ def _write_image(
   return record, panoptic, instance_annotations(scene, rng, image_id)
 
 
-def _write_split(
-  folder: pathlib.Path, split: str, count: int, image_size: int, seed: int, order: str
-) -> None:
+def _write_split(folder: pathlib.Path, split: str, count: int, image_size: int, seed: int) -> None:
   (folder / split).mkdir()
   (folder / 'annotations' / f'panoptic_{split}').mkdir(parents=True)
   images, panoptic, instances = [], [], []
   for index in tqdm.trange(count, desc=split, unit='image'):
-    record, panoptic_entry, instance_entries = _write_image(
-      folder, split, index, image_size, seed, order
-    )
+    record, panoptic_entry, instance_entries = _write_image(folder, split, index, image_size, seed)
     images.append(record)
     panoptic.append(panoptic_entry)
     instances += instance_entries
@@ -187,7 +183,7 @@ def _write_split(
     ('instances', instances, things),
   ):
     content = {
-      'info': _info(seed, order),
+      'info': _info(seed),
       'licenses': [_LICENSE],
       'images': images,
       'annotations': annotations,
@@ -196,9 +192,9 @@ def _write_split(
     (folder / 'annotations' / f'{kind}_{split}.json').write_text(json.dumps(content))
 
 
-def _info(seed: int, order: str) -> dict:
+def _info(seed: int) -> dict:
   return {
-    'description': f'OccludedScenes in order of {order}, made with seed {seed}',
+    'description': f'OccludedScenes, made with seed {seed}',
     'url': '',
     'version': '1.0',
     'year': int(_DATE[:4]),
@@ -213,7 +209,6 @@ def generate(
   num_val: int = 200,
   image_size: int = 128,
   seed: int = 0,
-  order: str = 'category',
 ) -> None:
   """Writes the dataset: a folder of JPEGs for each split, and `annotations`.
 
@@ -226,7 +221,6 @@ def generate(
     num_val: images of the val split, likewise.
     image_size: longer side of the images in pixels, in [64, 4096].
     seed: at least 0.
-    order: one of `synthetic_scenes.ORDERS`: what says which thing lies in front.
 
   Raises:
     InputError: if an argument is out of its range, or the folder holds something or cannot be made.
@@ -242,7 +236,7 @@ def generate(
     raise InputError(f'{folder}: cannot be made ({error})') from None
   try:
     for split, count in zip(SPLITS, (num_train, num_val), strict=True):
-      _write_split(partial, split, count, image_size, seed, order)
+      _write_split(partial, split, count, image_size, seed)
     partial.replace(folder)
   finally:
     shutil.rmtree(partial, ignore_errors=True)
@@ -275,12 +269,6 @@ def main() -> None:
   parser.add_argument('--num_val', type=int, default=200, help='images of the val split')
   parser.add_argument('--image_size', type=int, default=128, help='longer side, in pixels')
   parser.add_argument('--seed', type=int, default=0, help='the same seed gives the same bytes')
-  parser.add_argument(
-    '--order',
-    choices=synthetic_scenes.ORDERS,
-    default='category',
-    help='what says which thing lies in front: its category, or that it stands lower',
-  )
   arguments = parser.parse_args()
   generate(**vars(arguments))
   print(f'wrote {arguments.output_dir}')

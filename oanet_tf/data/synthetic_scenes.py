@@ -2,8 +2,7 @@
 
 The occlusions are those that OANet's spatial ranking module is made for (Liu et al., CVPR 2019,
 section 1): a tie lies on a person and a cup on a table, a table stands in front of a person, and
-bag and person, dog and car, ball and anything may be in either order. In perspective, what stands
-lower lies in front, but for ties and cups, which lie on what bears them.
+bag and person, dog and car, ball and anything may be in either order.
 """
 
 import dataclasses
@@ -29,7 +28,6 @@ _SIZES = {
   'table': ((0.32, 0.42), (1.4, 1.6)),
 }
 _MIN_VISIBLE_AREA = 20  # pixels of an image of 128
-ORDERS = ('category', 'perspective')  # what says which thing lies in front
 _ON_TOP = 1e-9  # a step of depth that nothing else comes between
 
 
@@ -64,12 +62,6 @@ class Thing:
   @property
   def is_crowd(self) -> bool:
     return len(self.figures) > 1
-
-  @property
-  def foot(self) -> float:
-    """The lowest row of its pose, in pixels; of what lies on a host, the host's."""
-    pose = (self.host or self).figures[0].pose
-    return pose.y + pose.height / 2
 
 
 class Scene(NamedTuple):
@@ -207,7 +199,7 @@ def _add_crowd(stage: _Stage) -> None:
   stage.things.append(Thing('person', figures, depth=-1.0))
 
 
-def _plan_things(stage: _Stage, order: str) -> list[Thing]:
+def _plan_things(stage: _Stage) -> list[Thing]:
   """Things back to front: none in 5 % of the scenes, with a crowd in 3 %."""
   rng = stage.rng
   if rng.random() < 0.05:
@@ -222,10 +214,6 @@ def _plan_things(stage: _Stage, order: str) -> list[Thing]:
       add_group(stage, (slot + rng.uniform(0.25, 0.75)) / count * stage.width)
   if rng.random() < 0.4:
     _add_ball(stage)
-  if order == 'perspective':
-    return sorted(
-      stage.things, key=lambda thing: (not thing.is_crowd, thing.foot, bool(thing.host))
-    )
   return sorted(stage.things, key=lambda thing: thing.depth)
 
 
@@ -249,19 +237,13 @@ def _drop_hidden(things: list[Thing], min_area: float) -> tuple[list[Thing], lis
     things = [thing for thing in things if thing is not hidden and thing.host is not hidden]
 
 
-def plan_scene(rng: np.random.Generator, image_size: int, order: str = 'category') -> Scene:
-  """Draws a scene; a quarter of the scenes are 4:3 or 3:4, the others square.
-
-  Args:
-    rng: for all that is random.
-    image_size: longer side, in pixels.
-    order: one of `ORDERS`.
-  """
+def plan_scene(rng: np.random.Generator, image_size: int) -> Scene:
+  """Draws a scene; a quarter of the scenes are 4:3 or 3:4, the others square."""
   short = round(0.75 * image_size)
   shapes = [(image_size, image_size), (short, image_size), (image_size, short)]
   shape = shapes[rng.choice(3, p=[0.75, 0.125, 0.125])]
   stuff_names, stuff_map = synthetic_shapes.background(rng, *shape)
-  things = _plan_things(_Stage(rng, shape), order)
+  things = _plan_things(_Stage(rng, shape))
   min_area = _MIN_VISIBLE_AREA * (image_size / synthetic_shapes.REFERENCE_SIZE) ** 2
   return Scene(stuff_names, stuff_map, *_drop_hidden(things, min_area))
 

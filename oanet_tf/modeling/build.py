@@ -194,8 +194,6 @@ def build_ranker(
     num_things=num_things,
     stride=config.spatial_ranking.stride,
     scored_pixels=config.spatial_ranking.scored_pixels,
-    training_masks=config.spatial_ranking.training_masks,
-    sees_stuff=config.spatial_ranking.sees_stuff,
     score_threshold=config.fusion.score_threshold,
     mask_threshold=config.fusion.mask_threshold,
     suppression_threshold=config.fusion.suppression_threshold,
@@ -232,11 +230,10 @@ def _make_variables(model: OANet, config: config_lib.OANet) -> None:
 
   features = {level: tf.zeros([1, 1, 1, channels]) for level in model.decoder.output}
   # In this order, on which random numbers depend.
-  logits = model.stuff_head(features)
+  model.stuff_head(features)
   model.rpn_head(features)
   model.detection_head(rois(config.roi_aligner.crop_size))
   model.mask_head([rois(config.mask_roi_aligner.crop_size), tf.zeros([1, 1], tf.int32)])
-  num_stuff_channels = logits.shape[-1] if config.spatial_ranking.sees_stuff else 0
-  model.spatial_ranking(tf.zeros([1, 1, 1, model.num_things + num_stuff_channels]))
+  model.spatial_ranking(tf.zeros([1, 1, 1, model.num_things]))
   # Keras asks for it before a summary.
   model.built = True

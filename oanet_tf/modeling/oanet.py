@@ -103,9 +103,8 @@ class OANet(tf_keras.Model):
       In training `rpn_scores`, `rpn_boxes`, `rpn_score_targets`, `rpn_box_targets` by level;
       `class_outputs` [B, N, C], `box_outputs`
       [B, N, 4C], `class_targets`, `box_targets`; `mask_outputs`, `mask_targets` [B, K, M, M],
-      `mask_class_targets` [B, K], `mask_rois` [B, K, 4]; `stuff_logits` of all supervised
-      categories; `instance_tensor` and `ranking_logits` [B, h, w, T]; `last_feature`, the
-      backbone's coarsest.
+      `mask_class_targets` [B, K]; `stuff_logits` of all supervised categories; `instance_tensor`
+      and `ranking_logits` [B, h, w, T]; `last_feature`, the backbone's coarsest.
       In inference `detection_boxes` [B, N, 4] in pixels of the network input, `detection_scores`
       (descending), `detection_classes` [B, N] in [1, T], `num_detections` [B], `detection_masks`
       [B, N, M, M] probabilities in the box, 0 in the slots that no image of the batch fills;
@@ -128,10 +127,11 @@ class OANet(tf_keras.Model):
         self._anchors(images.shape[1:3]),
       )
       outputs.update(self._instance_training(features, proposals, labels))
-      outputs.update(self._ranker.in_training(images, labels, outputs))
+      outputs.update(self._ranker.in_training(images, labels))
       return outputs
-    outputs = {**self._detect(features, proposals, image_info), 'stuff_logits': stuff_logits}
+    outputs = self._detect(features, proposals, image_info)
     outputs.update(self._ranker.in_inference(images, outputs))
+    outputs['stuff_logits'] = stuff_logits
     return outputs
 
   def take_ranker(self, ranker: InstanceRanker) -> None:
@@ -185,7 +185,6 @@ class OANet(tf_keras.Model):
       'box_targets': tf.where(matched_classes[..., None] > 0, box_targets, 0.0),
       'mask_outputs': self.mask_head([self.mask_roi_aligner(features, mask_rois), mask_classes]),
       'mask_class_targets': mask_classes,
-      'mask_rois': mask_rois,
       'mask_targets': tf.stop_gradient(mask_targets),
     }
 

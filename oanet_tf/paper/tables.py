@@ -59,7 +59,6 @@ DATASETS = {
     {'small': Variant('ResNet-18 ×½'), 'large': Variant('ResNet-34 ×½', 'resnet34')},
     {
       'stuff_norm': Variant('stuff head without group norm', 'beyond_no_stuff_group_norm'),
-      'cosine': Variant('cosine schedule', 'beyond_cosine_synthetic'),
     },
   ),
   'coco': Dataset(
@@ -69,7 +68,6 @@ DATASETS = {
     {'small': Variant('ResNet-50'), 'large': Variant('ResNet-101', 'resnet101')},
     {
       'stuff_norm': Variant('stuff head with group norm', 'beyond_stuff_group_norm'),
-      'cosine': Variant('cosine schedule', 'beyond_cosine_coco'),
     },
   ),
 }
@@ -202,10 +200,6 @@ _BEYOND = Table(
   (
     Row(('as it is',), fusion='srm'),
     Row(('stuff_norm',), config='stuff_norm', fusion='srm'),
-    Row(('cosine',), config='cosine', fusion='srm'),
-    Row(('ranking trained on jittered masks',), config='beyond_jittered_masks', fusion='srm'),
-    Row(('ranking trained on predicted masks',), config='beyond_predicted_masks', fusion='srm'),
-    Row(('ranking that sees stuff',), config='beyond_srm_sees_stuff', fusion='srm'),
     Row(('Eq. 3 over conflicting pixels',), scoring='beyond_conflicting_pixels', fusion='srm'),
     Row(('class-agnostic suppression',), scoring='beyond_suppression', fusion='srm'),
   ),

@@ -1,7 +1,6 @@
 """Tests of the scenes of OccludedScenes: who lies on whom, what there is, and what is hidden."""
 
 import collections
-import itertools
 
 import numpy as np
 import pytest
@@ -154,21 +153,3 @@ def test_thing_of_which_just_enough_shows_is_kept():
   things, visible = synthetic_scenes._drop_hidden([car, *dogs], 10)
   assert things == [car, *dogs] and [int(mask.sum()) for mask in visible] == [10, 200, 190]
   assert synthetic_scenes._drop_hidden([car, *dogs], 11)[0] == dogs
-
-
-def test_in_perspective_what_stands_lower_is_in_front():
-  rng = np.random.default_rng(5)
-  scenes = [synthetic_scenes.plan_scene(rng, 128, 'perspective') for _ in range(100)]
-  both_ways = set()
-  for scene in scenes:
-    crowds = [thing.is_crowd for thing in scene.things]
-    assert crowds == sorted(crowds, reverse=True)
-    standing = [thing for thing in scene.things if not thing.host and not thing.is_crowd]
-    bottoms = [thing.figures[0].pose.y + thing.figures[0].pose.height / 2 for thing in standing]
-    assert bottoms == sorted(bottoms)
-    both_ways |= {(a.name, b.name) for a, b in itertools.pairwise(standing)}
-    for index, thing in enumerate(scene.things):
-      if thing.host:
-        between = scene.things[scene.things.index(thing.host) + 1 : index]
-        assert all(other.host is thing.host for other in between)
-  assert {('person', 'table'), ('table', 'person'), ('car', 'dog'), ('dog', 'car')} <= both_ways

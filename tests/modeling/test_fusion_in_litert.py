@@ -77,13 +77,11 @@ def test_ranking_runs_in_litert():
   given = {
     'masks': tf.constant(rng.integers(0, 2, (1, 5, 16, 24)), tf.float32),
     'classes': tf.constant(rng.integers(1, NUM_THINGS + 1, (1, 5)), tf.int32),
-    'stuff_logits': tf.constant(rng.normal(size=(1, 8, 12, 4)), tf.float32),
   }
 
-  def rank(masks, classes, stuff_logits):
+  def rank(masks, classes):
     tensor = spatial_ranking.instance_tensor(masks, classes, NUM_THINGS)
-    stuff = spatial_ranking.stuff_channels(stuff_logits, [16, 24])
-    ranking_map = tf.nn.softmax(module(tf.concat([tensor, stuff], axis=-1)))
+    ranking_map = tf.nn.softmax(module(tensor))
     masks = spatial_ranking.conflicting_pixels(masks, tensor)
     scores = spatial_ranking.ranking_scores(ranking_map, masks, classes)
     return {'tensor': tensor, 'ranking_map': ranking_map, 'scores': scores}

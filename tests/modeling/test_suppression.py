@@ -102,8 +102,8 @@ def test_nothing_is_suppressed_unless_told():
 def test_the_ranking_module_does_not_see_the_suppressed_either():
   def rank(threshold, given):
     ranker = spatial_ranking.InstanceRanker(
-      module, num_things=3, stride=1, scored_pixels='all', training_masks='truth', sees_stuff=False,
-      score_threshold=0.5, mask_threshold=0.5, suppression_threshold=threshold,
+      module, num_things=3, stride=1, scored_pixels='all', score_threshold=0.5,
+      mask_threshold=0.5, suppression_threshold=threshold,
     )  # fmt: skip
     return ranker.in_inference(tf.zeros([1, 32, 32, 3]), given)
 

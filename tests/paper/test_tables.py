@@ -1,9 +1,8 @@
 import pytest
 
-from oanet_tf import config_check, experiments
+from oanet_tf import config_check
 from oanet_tf.paper import plan
 from oanet_tf.paper.tables import CONFIGS, DATASETS, PAPER_TABLES, TABLES
-from oanet_tf.training.optimizer import build_learning_rate
 
 # Rows that are the experiment as it is have a config of their own all the same.
 NOTHING_NEW = (
@@ -70,19 +69,3 @@ def test_each_option_beyond_the_paper_changes_the_experiment(dataset):
     assert len(configs) == min(number, 1)
     settings = config_check.resolve_experiment(experiment, map(plan.config_path, configs))
     assert (settings == as_it_is) == (number == 0), row
-
-
-@pytest.mark.parametrize(('dataset', 'peak'), [('synthetic', 0.04), ('coco', 0.02)])
-def test_the_cosine_schedule_falls_from_the_experiments_rate_to_zero(dataset, peak):
-  experiment = DATASETS[dataset].experiment
-  path = plan.config_path(DATASETS[dataset].variants['cosine'].config)
-  config = experiments.load_experiment(experiment, [path])
-  rate = build_learning_rate(config)
-  steps = config.trainer.train_steps
-  assert config.trainer.optimizer_config.learning_rate.cosine.decay_steps == steps
-  before = build_learning_rate(experiments.load_experiment(experiment))
-  assert float(rate(0)) == pytest.approx(float(before(0)))
-  # cos² of an eighth of π.
-  assert float(rate(steps // 4)) == pytest.approx(0.853553 * peak, rel=1e-4)
-  assert float(rate(steps // 2)) == pytest.approx(peak / 2, rel=1e-4)
-  assert float(rate(steps)) == pytest.approx(0.0, abs=1e-6)

@@ -119,21 +119,6 @@ def test_parts_of_a_batch_give_the_mean_of_their_gradients(categories):
 
 
 @pytest.mark.slow
-def test_two_replicas_jitter_as_one(categories):
-  """The masks of each image move alike, wherever it is worked on."""
-  jittered = 'task.model.spatial_ranking.training_masks=jittered'
-  truth = Trained(small_model.small_experiment(FROZEN), categories, ONE)
-  weights, config = truth.model.get_weights(), small_model.small_experiment(FROZEN, jittered)
-  one, two = (Trained(config, categories, devices, weights) for devices in (ONE, TWO))
-  records = BATCHES['things everywhere']
-  plain = losses_of(truth.step([truth.batch(*records)]))['loss_srm']
-  for step in range(3):
-    expected, found = (losses_of(t.step([t.batch(*records)]))['loss_srm'] for t in (one, two))
-    assert found == pytest.approx(expected, rel=1e-4)
-    assert step or expected != pytest.approx(plain, rel=1e-3)
-
-
-@pytest.mark.slow
 def test_gradient_norms_by_branch(categories):
   trained = Trained(small_model.small_experiment(FROZEN), categories, ONE)
   void = losses_of(trained.step([trained.batch(VOID, VOID)], with_gradient_norms=True))
