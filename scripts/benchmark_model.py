@@ -10,8 +10,9 @@
   panoptic_fpn_lean the same with 128 filters and no further convolutions in that head
 
 Each is a process of its own; they take turns, and so does a 3×3 convolution whose rate is what the
-machine can do. The picture and its rectangles are made up. `build` is the network, `trace` the
-graph, `first` the first result after it; `total` is all three, without imports.
+machine can do. The picture and its rectangles are made up. The Model Garden's training input pads
+both sides to multiples of 64, to 832 × 1344 for example. `build` is the network, `trace` the graph,
+`first` the first result after it; `total` is all three, without imports.
 """
 
 import argparse
@@ -458,6 +459,7 @@ def model_garden_training(name: str, size: list[int], batch: int) -> Callable:
     }
   )
   labels['semantic'] = tf.constant(semantic)[..., None]
+  config = model_garden_config(name, image.shape[:2])
   images, labels = tf.nest.map_structure(lambda value: tf.stack([value] * batch), (image, labels))
 
   def prepare() -> tuple:
