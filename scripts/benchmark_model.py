@@ -47,6 +47,11 @@ def main(arguments: list[str] | None = None) -> None:
   parser.add_argument(
     '--sizes', nargs='+', default=['512x512', '800x1344'], help='(default: %(default)s)'
   )
+  parser.add_argument(
+    '--original',
+    type=sides_of,
+    help="of the picture that is scaled to the size, and of ours's map (default: the size)",
+  )
   parser.add_argument('--batch', type=int, default=1, help='images (default: %(default)s)')
   parser.add_argument('--rounds', type=int, default=5, help='(default: %(default)s)')
   parser.add_argument(
@@ -64,18 +69,24 @@ def main(arguments: list[str] | None = None) -> None:
   rows = []
   for size in parsed.sizes:
     for mode in parsed.modes:
-      sides = [int(side) for side in size.split('x')]
       contenders = {
-        name: {'name': name, 'mode': mode, 'size': sides, 'batch': parsed.batch}
+        name: {'name': name, 'mode': mode, 'size': sides_of(size), 'batch': parsed.batch}
         for name in (CONVOLUTION, *parsed.contenders)
         if mode == 'infer' or name != INFERENCE_ALONE
       }
+      if parsed.original and mode == 'infer':
+        for name in contenders.keys() & {'ours', INFERENCE_ALONE}:
+          contenders[name]['original'] = parsed.original
       measured = compare(contenders, parsed.rounds)
       add_rates(measured)
       print_table(mode, size, parsed.batch, measured)
       rows.append({'mode': mode, 'size': size, 'batch': parsed.batch, 'measured': measured})
   if parsed.output:
     parsed.output.write_text(json.dumps(rows, indent=1) + '\n')
+
+
+def sides_of(size: str) -> list[int]:
+  return [int(side) for side in size.split('x')]
 
 
 def compare(contenders: dict[str, dict], rounds: int) -> dict[str, dict[str, float]]:
@@ -149,7 +160,7 @@ def print_table(mode: str, size: str, batch: int, measured: dict) -> None:
     print(f'ranking and fusion are {share:.1%} of ours')
 
 
-def work(name: str, mode: str, size: list[int], batch: int, **changes: int) -> None:
+def work(name: str, mode: str, size: list[int], batch: int, **changes: object) -> None:
   """A contender's process: answers how it started, how long each run takes, and its memory.
 
   Args:
@@ -157,7 +168,7 @@ def work(name: str, mode: str, size: list[int], batch: int, **changes: int) -> N
     mode: 'train' or 'infer'.
     size: [height, width] of images.
     batch: images.
-    changes: of ours, arguments of `our_setting`.
+    changes: of ours, arguments of `our_setting`, and `original` of `our_inference`.
   """
   import resource
 
@@ -350,7 +361,9 @@ def our_training(name: str, size: list[int], batch: int, **changes: int) -> Call
   return prepare
 
 
-def our_inference(name: str, size: list[int], batch: int, **changes: int) -> Callable:
+def our_inference(
+  name: str, size: list[int], batch: int, original: list[int] | None = None, **changes: int
+) -> Callable:
   import tensorflow as tf
 
   from oanet_tf import inference
@@ -359,7 +372,10 @@ def our_inference(name: str, size: list[int], batch: int, **changes: int) -> Cal
   config, categories = our_setting(size, **changes)
   config = config.task.model
   images = tf.constant(picture(size)[None].repeat(batch, axis=0))
-  info = tf.constant([[size, size, [1, 1], [0, 0]]] * batch, tf.float32)
+  original = original or size
+  scale = min(side / its for side, its in zip(size, original, strict=True))
+  scaled = [round(scale * its) for its in original]
+  info = tf.constant([[original, scaled, [scale, scale], [0, 0]]] * batch, tf.float32)
 
   def prepare() -> tuple:
     model = build_oanet(config, categories)
@@ -369,7 +385,7 @@ def our_inference(name: str, size: list[int], batch: int, **changes: int) -> Cal
         # What is not asked for is not computed.
         outputs = model(images, info)
         return {k: v for k, v in outputs.items() if k.startswith(('detection_', 'stuff_'))}
-      _, maps = inference.predict_panoptic(model, config, ['srm'], images, info, size)
+      _, maps = inference.predict_panoptic(model, config, ['srm'], images, info, original)
       return maps['srm']._asdict()
 
     return tf.function(segment, autograph=False), (images, info)
