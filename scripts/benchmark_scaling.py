@@ -30,6 +30,8 @@ CURVES = {
     },
   ),
 }
+MODE_NAMES = {'infer': 'inference', 'train': 'training step'}
+AXIS_NAMES = {'pixels': 'million pixels', 'batch': 'images in a batch'}
 BASE = {'name': 'ours', 'size': [512, 512], 'batch': 1}
 # In training the number of instances is that of the sampled ROIs, which does not change.
 MODES = {
@@ -88,8 +90,9 @@ def plot(found: dict[str, dict[str, dict[str, float]]], path: pathlib.Path) -> N
       power = 2 if curve == 'pixels' else 1
       x = [int(label) ** power / (1e6 if curve == 'pixels' else 1) for label in measured]
       if measured:
-        axis.plot(x, [row['step'] for row in measured.values()], 'o-', color=color, label=mode)
-    axis.set_xlabel('million pixels' if curve == 'pixels' else curve)
+        seconds = [row['step'] for row in measured.values()]
+        axis.plot(x, seconds, 'o-', color=color, label=MODE_NAMES[mode])
+    axis.set_xlabel(AXIS_NAMES.get(curve, curve))
     axis.set_ylabel('seconds')
     axis.set_xlim(left=0)
     axis.set_ylim(bottom=0)
