@@ -1,4 +1,5 @@
 import pathlib
+import signal
 
 import pytest
 
@@ -9,6 +10,10 @@ from tests import devices  # noqa: F401  Before TensorFlow is used.
 from oanet_tf import experiments, train_lib
 from oanet_tf.data.categories import Category, PanopticCategories
 from tests import end_to_end
+
+# A shell that starts the tests in the background has SIGINT ignored, also by what they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+  signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SAMPLE = pathlib.Path(__file__).resolve().parents[2] / 'shared' / 'coco_sample'
 
