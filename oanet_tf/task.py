@@ -21,7 +21,7 @@ from oanet_tf.initialization import load_initial_weights
 from oanet_tf.modeling.build import build_oanet
 from oanet_tf.modeling.oanet import OANet
 from oanet_tf.training.optimizer import Optimizer, build_learning_rate, build_optimizer
-from oanet_tf.training.step import Batch, TrainStep
+from oanet_tf.training.step import Batch, gradients_of
 
 LOSSES = (*losses.INSTANCE_LOSSES, 'loss_stuff', 'loss_srm', 'loss_weight_decay')
 
@@ -105,8 +105,7 @@ class OANetPanopticTask(base_task.Task):
     metrics: Sequence[tf_keras.metrics.Metric] = (),
   ) -> dict[str, tf.Tensor]:
     """One replica's share of a step."""
-    step = TrainStep(self.task_config, tf.distribute.get_strategy(), model, optimizer)
-    scalars, gradients = step.gradients(inputs)
+    scalars, gradients = gradients_of(self.task_config, model, optimizer, inputs)
     optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
     for metric in metrics:
       metric.update_state(scalars[metric.name])

@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from official.core import task_factory
 from official.core import train_lib as official_train_lib
 
@@ -9,7 +10,7 @@ from oanet_tf import experiments, inference, task
 from oanet_tf.errors import InputError
 from oanet_tf.evaluation.evaluator import evaluate, named_scores
 from oanet_tf.training.cluster import Cluster
-from tests import end_to_end
+from tests import end_to_end, small_model
 from tests.devices import TWO, mirrored
 
 
@@ -38,6 +39,26 @@ def test_the_model_gardens_trainer_trains_evaluates_and_exports_the_best(trained
   for name, value in expected.items():
     assert scores[name] == pytest.approx(value, abs=1e-6)
   assert all(np.isfinite(weight).all() for weight in model.get_weights())
+
+
+def test_a_step_in_replicas(categories, tmp_path):
+  categories.to_json(tmp_path / 'categories.json')
+  config = small_model.small_experiment(f'task.categories={tmp_path / "categories.json"}')
+  strategy = mirrored(TWO)
+  with strategy.scope():
+    oanet = task_factory.get_task(config.task)
+    model = oanet.build_model()
+    optimizer = oanet.create_optimizer(config.trainer.optimizer_config)
+  records = (small_model.TIE_ON_PERSON, small_model.PERSON)
+  batch = small_model.training_batch(config.task, categories, *records)
+  before = model.get_weights()
+
+  def step(batch):
+    return strategy.run(oanet.train_step, (batch, model, optimizer))
+
+  results = tf.function(step, autograph=False)(batch)
+  assert all(np.isfinite(strategy.experimental_local_results(results['loss'])))
+  assert any((a != b).any() for a, b in zip(before, model.get_weights(), strict=True))
 
 
 def test_images_of_two_orientations_are_refused(trained):

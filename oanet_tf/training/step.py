@@ -75,44 +75,6 @@ class TrainStep:
     self._update()
     return tf.nest.map_structure(lambda *values: tf.add_n(values) / self._num_parts, *results)
 
-  def gradients(
-    self, batch: Batch, with_gradient_norms: bool = False
-  ) -> tuple[Scalars, list[tf.Tensor]]:
-    """In a replica: losses of its share of the batch, and gradients to be summed over replicas."""
-    model, optimizer = self._model, self._optimizer
-    scaled = isinstance(optimizer, tf_keras.mixed_precision.LossScaleOptimizer)
-    with tf.GradientTape(persistent=with_gradient_norms) as tape:
-      outputs = model(batch['image'], batch['image_info'], labels=batch, training=True)
-      scalars = self._losses(outputs, batch)
-      objective = scalars['loss'] / tf.distribute.get_strategy().num_replicas_in_sync
-      if scaled:
-        objective = optimizer.get_scaled_loss(objective)
-      if with_gradient_norms:
-        instance_loss = tf.add_n([scalars[name] for name in losses.INSTANCE_LOSSES])
-    gradients = tape.gradient(
-      objective, model.trainable_variables, unconnected_gradients=tf.UnconnectedGradients.ZERO
-    )
-    if with_gradient_norms:
-      # As in the paper's Figure 5, "where λ is set to 1 for fairness" (section 4.3).
-      for branch, loss in (('instance', instance_loss), ('stuff', scalars['loss_stuff'])):
-        scalars[f'gradient_norm/{branch}'] = _norm(tape, loss, outputs['last_feature'])
-    return scalars, optimizer.get_unscaled_gradients(gradients) if scaled else gradients
-
-  def _losses(self, outputs: dict[str, tf.Tensor], batch: Batch) -> Scalars:
-    if self._task.mode == 'srm_only':
-      scalars = losses.srm_only_losses(outputs, batch)
-    else:
-      scalars = losses.oanet_losses(
-        outputs,
-        batch,
-        self._task.losses,
-        num_things=self._model.num_things,
-        object_context=self._task.model.stuff_head.object_context,
-        rpn_batch_size_per_im=self._task.train_data.rpn_batch_size_per_im,
-      )
-    decay = tf.add_n(self._model.losses) if self._model.losses else tf.constant(0.0)
-    return {'loss': scalars.pop('loss') + decay, **scalars, 'loss_weight_decay': decay}
-
   def _on_replicas(self, function):  # noqa: ANN001
     def run(batch: Batch, with_gradient_norms: bool) -> Scalars:
       scalars = self._strategy.run(function, args=(batch, with_gradient_norms))
@@ -123,13 +85,16 @@ class TrainStep:
 
     return run
 
+  def _gradients(self, batch: Batch, with_gradient_norms: bool) -> tuple[Scalars, list[tf.Tensor]]:
+    return gradients_of(self._task, self._model, self._optimizer, batch, with_gradient_norms)
+
   def _train(self, batch: Batch, with_gradient_norms: bool) -> Scalars:
-    scalars, gradients = self.gradients(batch, with_gradient_norms)
+    scalars, gradients = self._gradients(batch, with_gradient_norms)
     self._apply(gradients)
     return scalars
 
   def _add_gradients(self, batch: Batch, with_gradient_norms: bool) -> Scalars:
-    scalars, gradients = self.gradients(batch, with_gradient_norms)
+    scalars, gradients = self._gradients(batch, with_gradient_norms)
     for total, gradient in zip(self._sums, gradients, strict=True):
       total.assign_add(gradient / self._num_parts)
     return scalars
@@ -141,6 +106,59 @@ class TrainStep:
 
   def _apply(self, gradients: Sequence[tf.Tensor]) -> None:
     self._optimizer.apply_gradients(zip(gradients, self._model.trainable_variables, strict=True))
+
+
+def gradients_of(
+  task: config_lib.OANetTask,
+  model: OANet | SRMOnly,
+  optimizer: Optimizer,
+  batch: Batch,
+  with_gradient_norms: bool = False,
+) -> tuple[Scalars, list[tf.Tensor]]:
+  """In a replica: losses of its share of the batch, and gradients to be summed over replicas.
+
+  Args:
+    task, model, optimizer, with_gradient_norms: of `TrainStep`.
+    batch: the replica's share.
+  """
+  scaled = isinstance(optimizer, tf_keras.mixed_precision.LossScaleOptimizer)
+  with tf.GradientTape(persistent=with_gradient_norms) as tape:
+    outputs = model(batch['image'], batch['image_info'], labels=batch, training=True)
+    scalars = _losses_of(task, model, outputs, batch)
+    objective = scalars['loss'] / tf.distribute.get_strategy().num_replicas_in_sync
+    if scaled:
+      objective = optimizer.get_scaled_loss(objective)
+    if with_gradient_norms:
+      instance_loss = tf.add_n([scalars[name] for name in losses.INSTANCE_LOSSES])
+  gradients = tape.gradient(
+    objective, model.trainable_variables, unconnected_gradients=tf.UnconnectedGradients.ZERO
+  )
+  if with_gradient_norms:
+    # As in the paper's Figure 5, "where λ is set to 1 for fairness" (section 4.3).
+    for branch, loss in (('instance', instance_loss), ('stuff', scalars['loss_stuff'])):
+      scalars[f'gradient_norm/{branch}'] = _norm(tape, loss, outputs['last_feature'])
+  return scalars, optimizer.get_unscaled_gradients(gradients) if scaled else gradients
+
+
+def _losses_of(
+  task: config_lib.OANetTask,
+  model: OANet | SRMOnly,
+  outputs: dict[str, tf.Tensor],
+  batch: Batch,
+) -> Scalars:
+  if task.mode == 'srm_only':
+    scalars = losses.srm_only_losses(outputs, batch)
+  else:
+    scalars = losses.oanet_losses(
+      outputs,
+      batch,
+      task.losses,
+      num_things=model.num_things,
+      object_context=task.model.stuff_head.object_context,
+      rpn_batch_size_per_im=task.train_data.rpn_batch_size_per_im,
+    )
+  decay = tf.add_n(model.losses) if model.losses else tf.constant(0.0)
+  return {'loss': scalars.pop('loss') + decay, **scalars, 'loss_weight_decay': decay}
 
 
 def _zeros_like(
