@@ -1,6 +1,7 @@
 import pathlib
 import signal
 
+import hypothesis
 import pytest
 
 from tests import devices  # noqa: F401  Before TensorFlow is used.
@@ -10,6 +11,10 @@ from tests import devices  # noqa: F401  Before TensorFlow is used.
 from oanet_tf import experiments, train_lib
 from oanet_tf.data.categories import Category, PanopticCategories
 from tests import end_to_end
+
+# Timings on a busy machine say nothing.
+hypothesis.settings.register_profile('untimed', deadline=None)
+hypothesis.settings.load_profile('untimed')
 
 # A shell that starts the tests in the background has SIGINT ignored, also by what they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
