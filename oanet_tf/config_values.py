@@ -226,13 +226,12 @@ def _check_network(values: Values) -> None:
 
 
 def _check_srm_only(values: Values) -> None:
-  for key, possible, reason in (
-    ('task.init_checkpoint_modules', ('all',), 'it has no backbone'),
-    ('task.train_data.objects_from', ('annotations',), 'segments do not overlap'),
+  for key, only, reason in (
+    ('task.init_checkpoint_modules', 'all', 'it has no backbone'),
+    ('task.train_data.objects_from', 'annotations', 'segments do not overlap'),
   ):
-    if values[key] not in possible:
-      names = ' or '.join(map(repr, possible))
-      _refuse(key, values[key], f"{names} where task.mode is 'srm_only': {reason}")
+    if values[key] != only:
+      _refuse(key, values[key], f"{only!r} where task.mode is 'srm_only': {reason}")
 
 
 def check_fusion(method: str, values: Values, has_truth: bool = False) -> None:

@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> None:
   parser.add_argument(
     '--original',
     type=sides_of,
-    help="of the picture that is scaled to the size, and of ours's map (default: the size)",
+    help='of the picture that is scaled to the size, and of our map (default: the size)',
   )
   parser.add_argument('--batch', type=int, default=1, help='images (default: %(default)s)')
   parser.add_argument('--rounds', type=int, default=5, help='(default: %(default)s)')
