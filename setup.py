@@ -17,7 +17,7 @@ setup(
   long_description_content_type='text/markdown',
   license='Apache-2.0',
   packages=find_packages(include=['oanet_tf', 'oanet_tf.*']),
-  package_data={'oanet_tf': ['defaults/*.yaml', 'reporting/report.*']},
+  package_data={'oanet_tf': ['config/defaults/*.yaml', 'reporting/report.*']},
   python_requires='>=3.10,<3.13',
   install_requires=[
     'tensorflow>=2.20,<2.21',

@@ -7,11 +7,11 @@ import logging
 import pathlib
 import sys
 
-from oanet_tf import class_prior, config_check, config_values, errors
+from oanet_tf import errors
+from oanet_tf.config import values as config_values
 from oanet_tf.data import shard_files
-from oanet_tf.data.categories import PanopticCategories
-from oanet_tf.data.convert import CATEGORIES_FILE
 from oanet_tf.errors import InputError
+from oanet_tf.model_folder import ModelFolder
 
 BRANCHES_FILE = 'branches.json'
 
@@ -28,7 +28,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
   parser.add_argument(
     '--fusions',
     type=lambda text: list(dict.fromkeys(name.strip() for name in text.split(','))),
-    default=','.join(config_values.FUSION_METHODS),
+    default=','.join(config_values.MONITORED_FUSIONS),
     metavar='NAME,…',
     help=f'of {", ".join(config_values.FUSIONS)} (default: %(default)s)',
   )
@@ -59,32 +59,30 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
   arguments = parse_arguments()
   model_dir, methods = arguments.model_dir, arguments.fusions
-  values = config_check.model_values(model_dir, arguments.params_override)
+  folder = ModelFolder(model_dir, arguments.params_override)
+  values, categories = folder.values, folder.categories
   for method in methods:
     config_values.check_fusion(method, values, has_truth=True)
-  categories = PanopticCategories.from_json(model_dir / CATEGORIES_FILE)
-  class_prior.load_table(values['task.model.fusion.class_prior'], categories, methods)
+  folder.class_prior(methods)
   shard_files.list_shards(values['task.validation_data.input_path'])
   if arguments.ranking_module:
     check_ranking_module(arguments.ranking_module, model_dir, values)
   # TensorFlow takes seconds to load; flags and configuration are good by now.
-  from oanet_tf import experiments, files, inference
+  from oanet_tf import cluster as cluster_lib
+  from oanet_tf import files, inference
   from oanet_tf.evaluation.branches import BranchScores, format_branches
   from oanet_tf.evaluation.details import DetailsWriter
-  from oanet_tf.evaluation.evaluator import evaluate
   from oanet_tf.evaluation.panoptic_quality import format_table
-  from oanet_tf.training import cluster as cluster_lib
+  from oanet_tf.evaluation.scoring import evaluate
 
   logging.basicConfig(level=logging.WARNING, format='%(message)s', stream=sys.stderr)
   logging.getLogger('oanet_tf').setLevel(logging.INFO)
-  config = experiments.load_experiment(
-    config_check.BASE_EXPERIMENT, [config_check.params_path(model_dir)], arguments.params_override
-  )
+  config = folder.config()
   cluster_lib.configure(config.runtime)
   cluster = cluster_lib.make_cluster(config.runtime)
   with cluster.lost_workers_named():
     with cluster.strategy.scope():
-      model, _, _ = inference.load_model(model_dir, arguments.params_override)
+      model, _, _ = folder.load()
       if arguments.ranking_module:
         inference.take_ranking_module(model, config.task, categories, arguments.ranking_module)
     output_dir = arguments.output_dir or model_dir / 'evaluation'
@@ -116,7 +114,7 @@ def check_ranking_module(
   """
   if values['task.mode'] != 'panoptic':
     raise InputError(f'{model_dir}: has no detector for the ranking module of {module_dir}')
-  config_check.model_values(module_dir)
+  ModelFolder(module_dir)
 
 
 if __name__ == '__main__':

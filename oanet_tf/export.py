@@ -11,17 +11,19 @@ from typing import TYPE_CHECKING
 
 import tqdm
 
-from oanet_tf import config_check, config_values, errors, files
+from oanet_tf import errors, files
 from oanet_tf.arguments import positive
+from oanet_tf.config import values as config_values
 from oanet_tf.data.json_file import read_json_object
 from oanet_tf.errors import InputError
+from oanet_tf.model_folder import ModelFolder
 from oanet_tf.serving import tflite_int8
 
 if TYPE_CHECKING:
   import numpy as np
 
   # It brings TensorFlow, which takes seconds to load.
-  from oanet_tf.serving.exports import Source
+  from oanet_tf.serving.parity import Source
 
 # Name -> a `serving.exports.Format`.
 FORMATS = {
@@ -104,10 +106,8 @@ def _names(text: str) -> list[str]:
 
 def main() -> None:
   arguments = parse_arguments()
-  from oanet_tf.predict import checked_fusion
-
-  method = checked_fusion(arguments.model_dir, arguments.fusion, arguments.params_override)
-  values = config_check.model_values(arguments.model_dir, arguments.params_override)
+  folder = ModelFolder(arguments.model_dir, arguments.params_override)
+  method, values = folder.fusion(arguments.fusion), folder.values
   folders = {
     name: version_folder(arguments.export_dir / name, arguments.version)
     for name in arguments.formats
@@ -115,11 +115,11 @@ def main() -> None:
   read_record(arguments.export_dir)
   images, calibration_images = _find_all_images(arguments, values)
   # TensorFlow takes seconds to load; all that was given is good by now.
-  from oanet_tf.serving import exports
+  from oanet_tf.serving import parity
 
   logging.basicConfig(level=logging.WARNING, format='%(message)s', stream=sys.stderr)
   logging.getLogger('oanet_tf').setLevel(logging.INFO)
-  source = exports.load_source(
+  source = parity.load_source(
     arguments.model_dir,
     arguments.params_override,
     method,
@@ -178,9 +178,9 @@ def _find_images(option: str, paths: Sequence[str] | None, input_path: str, numb
     raise InputError(f'{error}; or give {option}') from None
 
   def of_shards() -> 'Iterable[np.ndarray]':
-    from oanet_tf.serving import exports
+    from oanet_tf.serving import parity
 
-    return exports.shard_images(input_path, number)
+    return parity.shard_images(input_path, number)
 
   return of_shards
 

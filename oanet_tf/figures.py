@@ -4,9 +4,9 @@ import argparse
 import pathlib
 from collections.abc import Sequence
 
-from oanet_tf import config_check, errors, files
+from oanet_tf import errors, files
 from oanet_tf.errors import InputError
-from oanet_tf.predict import checked_fusion
+from oanet_tf.model_folder import ModelFolder
 from oanet_tf.training import series as series_lib
 
 _FIGURES = {
@@ -75,12 +75,12 @@ def draw_predictions(arguments: argparse.Namespace) -> None:
 
   model_dirs = arguments.model_dir
   for folder in model_dirs:
-    checked_fusion(folder, 'srm', '')
+    ModelFolder(folder).fusion('srm')
   names = {name: folder for folder, name in zip(model_dirs, _names(model_dirs), strict=True)}
   pictures = find_pictures(arguments.images)
   # TensorFlow takes seconds to load; the arguments are good by now.
   from oanet_tf.paper import drawings
-  from oanet_tf.paper.prediction import predictions
+  from oanet_tf.paper.examples import predictions
 
   with files.replacing(arguments.output) as temporary:
     if arguments.figure == 'sharing':
@@ -97,7 +97,7 @@ def draw_predictions(arguments: argparse.Namespace) -> None:
 
 def _names(model_dirs: Sequence[pathlib.Path]) -> list[str]:
   """What networks share, and their folders where that does not tell them apart."""
-  modes = [config_check.model_values(folder)['task.model.sharing'] for folder in model_dirs]
+  modes = [ModelFolder(folder).values['task.model.sharing'] for folder in model_dirs]
   names = [f'sharing: {mode}' for mode in modes]
   if len(set(names)) == len(names):
     return names

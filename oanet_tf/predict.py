@@ -7,15 +7,18 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from oanet_tf import config_check, config_values, errors
+from oanet_tf import errors
 from oanet_tf.arguments import positive
+from oanet_tf.config import check as config_check
+from oanet_tf.config import values as config_values
 from oanet_tf.errors import InputError
+from oanet_tf.model_folder import ModelFolder
 
 if TYPE_CHECKING:
   import numpy as np
 
   # It brings TensorFlow, which takes seconds to load.
-  from oanet_tf.serving.predictors import Predictor
+  from oanet_tf.serving.loading import Predictor
 
 # Of a batch, its pictures padded to the largest: 64 of 640 × 480, or one of a good camera.
 _MAX_BATCH_PIXELS = 2**25
@@ -73,7 +76,7 @@ def main() -> int:
     coco_results.check_testdev_name(arguments.testdev)
   kind, path = find_model(arguments.model)
   if kind == 'model_folder':
-    method = checked_fusion(path, arguments.fusion, arguments.params_override)
+    method = ModelFolder(path, arguments.params_override).fusion(arguments.fusion)
   elif arguments.fusion or arguments.params_override:
     raise InputError(
       f'{path}: was exported with its settings; --fusion and --params_override are for the folder '
@@ -81,14 +84,12 @@ def main() -> int:
     )
   pictures = find_pictures(arguments.images)
   # TensorFlow takes seconds to load; the arguments are good by now.
-  from oanet_tf.serving import predictors
+  from oanet_tf.serving import loading
 
   if kind == 'model_folder':
-    predictor = predictors.of_model_folder(path, method, arguments.params_override)
+    predictor = loading.of_model_folder(path, method, arguments.params_override)
   else:
-    predictor = {'saved_model': predictors.of_saved_model, 'tflite': predictors.of_tflite}[kind](
-      path
-    )
+    predictor = {'saved_model': loading.of_saved_model, 'tflite': loading.of_tflite}[kind](path)
   output_dir = arguments.output_dir
   number = predict(predictor, pictures, output_dir, arguments.batch_size)
   print(f'{number} pictures: {output_dir / "overlays"}, {output_dir / "predictions.json"}')
@@ -120,25 +121,6 @@ def find_model(path: pathlib.Path) -> tuple[str, pathlib.Path]:
   if versions:
     return 'saved_model', max((part.parent for part in versions), key=lambda part: int(part.name))
   raise InputError(f'{path}: is no model folder, no SavedModel and no TFLite file')
-
-
-def checked_fusion(model_dir: str | pathlib.Path, fusion: str | None, params_override: str) -> str:
-  """The name of the fusion, with all that it needs at hand; without one, the configured."""
-  from oanet_tf.class_prior import load_table
-  from oanet_tf.data.categories import PanopticCategories
-  from oanet_tf.data.convert import CATEGORIES_FILE
-
-  values = config_check.model_values(model_dir, params_override)
-  if values['task.mode'] != 'panoptic':
-    raise InputError(
-      f'{model_dir}: has the spatial ranking module alone (task.mode is '
-      f'{values["task.mode"]!r}); start a whole network from it with task.init_checkpoint'
-    )
-  method = fusion or values['task.model.fusion.method']
-  config_values.check_fusion(method, values)
-  categories = PanopticCategories.from_json(pathlib.Path(model_dir) / CATEGORIES_FILE)
-  load_table(values['task.model.fusion.class_prior'], categories, [method])
-  return method
 
 
 def predict(

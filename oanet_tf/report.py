@@ -15,7 +15,7 @@ if TYPE_CHECKING:
   from oanet_tf.data.categories import PanopticCategories
   from oanet_tf.evaluation.coco_results import Annotation
   from oanet_tf.reporting.comparison import ImageComparison
-  from oanet_tf.reporting.evaluation_folder import Evaluation
+  from oanet_tf.reporting.reading import Evaluation
 
 # Images that a process compares at a time.
 _IMAGES_AT_A_TIME = 16
@@ -84,7 +84,7 @@ def write_report(
   import tqdm
 
   from oanet_tf.reporting import gallery, page
-  from oanet_tf.reporting.evaluation_folder import read_evaluation
+  from oanet_tf.reporting.reading import read_evaluation
 
   evaluation = read_evaluation(results, compared)
   comparisons = compare_images(evaluation) if evaluation.details is not None else []

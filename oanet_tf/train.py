@@ -5,7 +5,8 @@ import logging
 import os
 import sys
 
-from oanet_tf import config_check, errors
+from oanet_tf import errors
+from oanet_tf.config import check as config_check
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -63,12 +64,13 @@ def main() -> None:
     # TensorFlow reads it when it starts; without, XLA leaves out the CPU.
     os.environ['TF_XLA_FLAGS'] = f'{os.environ.get("TF_XLA_FLAGS", "")} --tf_xla_cpu_global_jit'
   # TensorFlow takes seconds to load; flags and configuration are good by now.
-  from oanet_tf import experiments, train_lib
+  from oanet_tf.config import experiments
+  from oanet_tf.training import loop
 
   logging.basicConfig(level=logging.WARNING, format='%(message)s', stream=sys.stderr)
   logging.getLogger('oanet_tf').setLevel(logging.INFO)
   config = experiments.load_experiment(experiment, config_files, arguments.params_override)
-  train_lib.run(config, arguments.model_dir, arguments.mode)
+  loop.run(config, arguments.model_dir, arguments.mode)
 
 
 if __name__ == '__main__':

@@ -126,7 +126,7 @@ def fusion_of(name: str, size: tuple[int, int]) -> Callable[[dict], object]:
   import numpy as np
   import tensorflow as tf
 
-  from oanet_tf.config import Fusion
+  from oanet_tf.config.definitions import Fusion
   from oanet_tf.modeling import fusion, scene, spatial_ranking
 
   module = spatial_ranking.SpatialRankingModule(num_things=NUM_THINGS)
@@ -187,7 +187,7 @@ def run_reference(
   """panopticapi's merge -> its PNG, and the segments in it."""
   from panopticapi import combine_semantic_and_instance_predictions as reference
 
-  from oanet_tf.config import Fusion
+  from oanet_tf.config.definitions import Fusion
 
   # It varies the colours at random; near black it may give an instance 0, its id of void.
   categories = {

@@ -135,7 +135,7 @@ def measure(pipeline: str, folder: str, size: str, cores: int, seconds: float) -
 
 
 def our_dataset(folder: str, output_size: list[int], batch_size: int):  # noqa: ANN201
-  from oanet_tf import experiments
+  from oanet_tf.config import experiments
   from oanet_tf.data import input_pipeline
   from oanet_tf.data.categories import PanopticCategories
 

@@ -272,7 +272,7 @@ def our_setting(
   stuff: int = NUM_STUFF,
 ) -> tuple:
   """Experiment and categories; `detections` of an image, `things` and `stuff` categories."""
-  from oanet_tf import experiments
+  from oanet_tf.config import experiments
   from oanet_tf.data.categories import Category, PanopticCategories
 
   model = (

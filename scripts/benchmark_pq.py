@@ -175,9 +175,9 @@ def _files(arguments: argparse.Namespace, folder: pathlib.Path) -> Files:
 
 def _write_scenes(folder: pathlib.Path) -> str:
   """OccludedScenes of a size like COCO's; gives the panoptic JSON."""
-  from oanet_tf.data import synthetic
+  from oanet_tf.data.occluded_scenes import dataset as occluded_scenes
 
-  synthetic.generate(folder / 'scenes', num_train=1, num_val=50, image_size=512)
+  occluded_scenes.generate(folder / 'scenes', num_train=1, num_val=50, image_size=512)
   return str(folder / 'scenes' / 'annotations' / 'panoptic_val.json')
 
 

@@ -16,13 +16,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from oanet_tf import config_check, errors, export
+from oanet_tf import errors, export
+from oanet_tf.model_folder import ModelFolder
 
 if TYPE_CHECKING:
   import numpy as np
 
   from oanet_tf.data.panoptic_map import PanopticSegmentation
-  from oanet_tf.serving.exports import Source
+  from oanet_tf.serving.parity import Source
 
 FORMATS = [name for name in export.FORMATS if name.startswith('tflite_')]
 IN_MEMORY, REFERENCE = 'in memory', 'tflite_float32'
@@ -33,7 +34,6 @@ def main() -> None:
   parser.add_argument('--model_dir', required=True, type=pathlib.Path, help='folder of a training')
   parser.add_argument('--output', type=pathlib.Path, help='JSON file for the figures')
   parsed = parser.parse_args()
-  config_check.params_path(parsed.model_dir)
   figures = measure(parsed.model_dir)
   print(f'{parsed.model_dir}, {os.cpu_count()} cores')
   print_table(figures)
@@ -51,7 +51,7 @@ def measure(model_dir: pathlib.Path) -> dict[str, dict[str, float]]:
 
   from oanet_tf.evaluation.panoptic_quality import PanopticQuality
 
-  values = config_check.model_values(model_dir)
+  values = ModelFolder(model_dir).values
   shards = values['task.validation_data.input_path']
   source = load_source(model_dir, values)
   seconds, qualities = {}, {}
@@ -89,15 +89,15 @@ def scores(result: Mapping[str, dict]) -> dict[str, float]:
 
 def load_source(model_dir: pathlib.Path, values: Mapping[str, object]) -> 'Source':
   """The network as `python -m oanet_tf.export` loads it without further arguments."""
-  from oanet_tf.serving import exports
+  from oanet_tf.serving import parity
 
-  return exports.load_source(
+  return parity.load_source(
     model_dir,
     '',
     values['task.model.fusion.method'],
     values['task.validation_data.output_size'],
-    exports.shard_images(values['task.validation_data.input_path'], export.NUM_IMAGES),
-    exports.shard_images(values['task.train_data.input_path'], export.NUM_CALIBRATION_IMAGES),
+    parity.shard_images(values['task.validation_data.input_path'], export.NUM_IMAGES),
+    parity.shard_images(values['task.train_data.input_path'], export.NUM_CALIBRATION_IMAGES),
   )
 
 
@@ -118,6 +118,7 @@ Contender = Callable[['np.ndarray'], tuple['PanopticSegmentation', float]]
 def in_memory(source: 'Source') -> Contender:
   """Picture -> its segments, and the seconds that they took, by `oanet_tf.predict`."""
   from oanet_tf import inference
+  from oanet_tf.data.panoptic_map import to_segmentation
 
   predict = inference.image_predictor(
     source.model, source.config.task, source.method, source.class_prior
@@ -128,14 +129,14 @@ def in_memory(source: 'Source') -> Contender:
     _, maps = predict(picture)
     masks = [mask[0].numpy() for mask in maps]
     time_taken = time.perf_counter() - start
-    return inference.to_segmentation(*masks, source.categories), time_taken
+    return to_segmentation(*masks, source.categories), time_taken
 
   return run
 
 
 def of_file(source: 'Source', folder: pathlib.Path) -> Contender:
   """The same by a TFLite file, from the letterboxed picture to the map on its canvas."""
-  from oanet_tf import inference
+  from oanet_tf.data.panoptic_map import to_segmentation
   from oanet_tf.serving import tflite
   from oanet_tf.serving.letterbox import from_canvas, letterbox
 
@@ -151,7 +152,7 @@ def of_file(source: 'Source', folder: pathlib.Path) -> Contender:
       from_canvas(outputs[f'panoptic_{name}_mask'][0], picture.shape)
       for name in ('category', 'instance')
     )
-    return inference.to_segmentation(labels[category], instance, source.categories), time_taken
+    return to_segmentation(labels[category], instance, source.categories), time_taken
 
   return run
 

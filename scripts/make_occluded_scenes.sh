@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Generates OccludedScenes and converts it: make_occluded_scenes.sh FOLDER TFRECORDS [OPTION …], the
-# options being those of oanet_tf.data.synthetic. Run again, it goes on where it was.
+# options being those of oanet_tf.data.occluded_scenes. Run again, it goes on where it was.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 if [[ $# -lt 2 ]]; then
-  echo "usage: bash $0 FOLDER TFRECORDS [OPTION of oanet_tf.data.synthetic …]" >&2
+  echo "usage: bash $0 FOLDER TFRECORDS [OPTION of oanet_tf.data.occluded_scenes …]" >&2
   exit 2
 fi
 scenes=$1 tfrecords=$2
@@ -14,7 +14,7 @@ bash scripts/setup_env.sh
 python=.venv/bin/python
 
 if [[ ! -d $scenes ]]; then
-  $python -m oanet_tf.data.synthetic --output_dir "$scenes" "$@"
+  $python -m oanet_tf.data.occluded_scenes --output_dir "$scenes" "$@"
 fi
 for split in train val; do
   $python scripts/convert_coco_tfrecord.py \

@@ -8,8 +8,9 @@ from tests import devices  # noqa: F401  Before TensorFlow is used.
 
 # isort: split
 
-from oanet_tf import experiments, train_lib
+from oanet_tf.config import experiments
 from oanet_tf.data.categories import Category, PanopticCategories
+from oanet_tf.training import loop
 from tests import end_to_end
 
 # Timings on a busy machine say nothing.
@@ -52,4 +53,4 @@ def trained(tmp_path_factory):
   config = experiments.load_experiment(
     'oanet_synthetic', (), end_to_end.training_overrides(folder, steps=4)
   )
-  return folder, train_lib.run(config, folder / 'model', 'train_and_eval')
+  return folder, loop.run(config, folder / 'model', 'train_and_eval')

@@ -6,13 +6,14 @@ import sys
 import pytest
 
 from oanet_tf import errors
-from oanet_tf.data import convert, synthetic
+from oanet_tf.data import convert
+from oanet_tf.data.occluded_scenes import dataset as occluded_scenes
 from tests import small_model
 
 
 def make_shards(folder: pathlib.Path, num_train: int = 6, num_shards: int | None = None) -> None:
   """OccludedScenes at 64 px in `folder/scenes`, converted to `folder/shards`."""
-  synthetic.generate(folder / 'scenes', num_train=num_train, num_val=3, image_size=64, seed=3)
+  occluded_scenes.generate(folder / 'scenes', num_train=num_train, num_val=3, image_size=64, seed=3)
   convert_scenes(folder, num_shards)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from oanet_tf.config import Fusion
+from oanet_tf.config.definitions import Fusion
 from oanet_tf.modeling import fusion
 from oanet_tf.modeling.scene import make_scene
 

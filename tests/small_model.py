@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from oanet_tf import experiments
+from oanet_tf.config import experiments
 from oanet_tf.data import preprocess
 
 SIZE = 64

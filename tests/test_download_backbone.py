@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import pytest
 
-from oanet_tf import experiments
+from oanet_tf.config import experiments
 
 
 class Mirror(http.server.SimpleHTTPRequestHandler):

@@ -12,9 +12,10 @@ from oanet_tf import (
   evaluate,
   experiments,
   inference,
+  model_folder,
   report,
-  train_lib,
 )
+from oanet_tf.training import loop
 from tests import end_to_end
 
 
@@ -43,7 +44,7 @@ def test_scores_all_fusions_in_one_pass(trained, tmp_path, monkeypatch, capsys):
   written = json.loads((output / 'results.json').read_text())
   assert list(written) == list(config_values.FUSIONS)
   # The best weights of this training are its last.
-  for method in config_values.FUSION_METHODS:
+  for method in config_values.MONITORED_FUSIONS:
     assert written[method] == json.loads(json.dumps(results[method]))
   for method in config_values.FUSIONS:
     assert len(json.loads((output / f'{method}.json').read_text())['annotations']) == 3
@@ -127,21 +128,21 @@ def ranking_module(trained, tmp_path_factory):
     f'{end_to_end.training_overrides(trained[0], steps=1)},task.mode=srm_only,'
     'task.model.spatial_ranking.convolution=1x1,task.seed=5'
   )
-  train_lib.run(experiments.load_experiment('oanet_synthetic', (), overrides), folder, 'train')
+  loop.run(experiments.load_experiment('oanet_synthetic', (), overrides), folder, 'train')
   return folder
 
 
 def test_a_ranking_module_of_another_training(model_dir, ranking_module, tmp_path):
-  model, config, categories = inference.load_model(model_dir)
+  model, config, categories = model_folder.load_model(model_dir)
   inference.take_ranking_module(model, config.task, categories, ranking_module)
   assert config.task.model.spatial_ranking.convolution == '1x1'
-  other, _, _ = inference.load_model(ranking_module)
+  other, _, _ = model_folder.load_model(ranking_module)
   for taken, given in zip(
     model.spatial_ranking.weights, other.spatial_ranking.weights, strict=True
   ):
     np.testing.assert_array_equal(taken, given)
   # The old one is gone, and so one kernel and one bias fewer.
-  own, _, _ = inference.load_model(model_dir)
+  own, _, _ = model_folder.load_model(model_dir)
   assert len(model.weights) == len(own.weights) - 2
   kernel, bias = (weight.numpy() for weight in model.spatial_ranking.weights)
   predict = inference.image_predictor(model, config.task, 'srm')

@@ -7,10 +7,10 @@ import pytest
 from PIL import Image
 
 from oanet_tf import export
-from oanet_tf.class_prior import ClassPrior
 from oanet_tf.data.categories import PanopticCategories
+from oanet_tf.data.class_prior import ClassPrior
 from oanet_tf.errors import InputError
-from oanet_tf.serving import exports
+from oanet_tf.serving import parity
 from tests import end_to_end
 from tests.serving import requests
 
@@ -91,7 +91,7 @@ def source(monkeypatch):
   """Of the formats of `tests.serving.formats`, which look at nothing but the fusion's name."""
   for name in ('GOOD', 'OTHER_PIXELS', 'OTHER_SCORES', 'NO_NUMBERS', 'INTERRUPTED'):
     monkeypatch.setitem(export.FORMATS, name.lower(), f'tests.serving.formats:{name}')
-  return exports.Source('runs/model', *[None] * 4, 'srm', *[None] * 4)
+  return parity.Source('runs/model', *[None] * 4, 'srm', *[None] * 4)
 
 
 def test_the_next_version_and_a_given_one(source, tmp_path):

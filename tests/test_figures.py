@@ -8,8 +8,8 @@ from PIL import Image
 
 from oanet_tf import figures
 from oanet_tf.data.pictures import read_picture
-from oanet_tf.paper import prediction
-from oanet_tf.serving import predictors
+from oanet_tf.paper import examples
+from oanet_tf.serving import loading
 from tests import end_to_end
 
 
@@ -28,10 +28,10 @@ def pictures(trained):
 
 
 def test_predictions_are_those_of_predict(model_dir, pictures):
-  found = list(prediction.predictions(model_dir, pictures, ['heuristic', 'srm']))
+  found = list(examples.predictions(model_dir, pictures, ['heuristic', 'srm']))
   assert len(found) == 3
   for method in ('heuristic', 'srm'):
-    predictor = predictors.of_model_folder(model_dir, method)
+    predictor = loading.of_model_folder(model_dir, method)
     for path, one in zip(pictures, found, strict=True):
       (expected,) = predictor.segment([read_picture(path)])
       segmentation = one.segmentations[method]

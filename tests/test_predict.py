@@ -6,9 +6,9 @@ import pytest
 from PIL import Image
 
 from oanet_tf import predict
-from oanet_tf.class_prior import ClassPrior
 from oanet_tf.data import pictures
 from oanet_tf.data.categories import PanopticCategories
+from oanet_tf.data.class_prior import ClassPrior
 from oanet_tf.data.panoptic_map import rgb_to_ids
 from tests import end_to_end
 

@@ -14,17 +14,19 @@ from oanet_tf import (
   evaluate,
   experiments,
   inference,
+  model_folder,
   predict,
   task,
-  train_lib,
 )
-from oanet_tf.data import preprocess, synthetic
+from oanet_tf.cluster import Cluster
+from oanet_tf.data import preprocess
+from oanet_tf.data.occluded_scenes import dataset as occluded_scenes
 from oanet_tf.errors import InputError
-from oanet_tf.initialization import load_initial_weights
 from oanet_tf.modeling import build
 from oanet_tf.modeling.srm_only import SRMOnly
-from oanet_tf.training.cluster import Cluster
-from oanet_tf.training.state import create_state
+from oanet_tf.training import loop
+from oanet_tf.training.initialization import load_initial_weights
+from oanet_tf.training.state import create_state, find_categories
 from tests import end_to_end, small_model
 
 SRM_ONLY = 'task.mode=srm_only'
@@ -59,7 +61,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope='module')
 def trained_srm(folder):
   """A model folder after 4 steps without a picture, and its scores."""
-  return folder / 'model', train_lib.run(experiment(folder, 4), folder / 'model', 'train_and_eval')
+  return folder / 'model', loop.run(experiment(folder, 4), folder / 'model', 'train_and_eval')
 
 
 def test_trains_and_evaluates_without_decoding_an_image(folder, trained_srm):
@@ -75,7 +77,7 @@ def test_trains_and_evaluates_without_decoding_an_image(folder, trained_srm):
   assert json.loads((model_dir / 'best' / 'best.json').read_text())['step'] == 4
   with pytest.raises(InputError, match='record 1'):
     whole = experiment(folder, 1, 'task.mode=panoptic')
-    train_lib.run(whole, folder / 'whole', 'train')
+    loop.run(whole, folder / 'whole', 'train')
 
 
 def test_the_true_stuff_is_the_stuff(trained_srm):
@@ -87,7 +89,7 @@ def test_the_true_stuff_is_the_stuff(trained_srm):
 
 def test_only_the_ranking_module_is_built(folder, trained_srm):
   model_dir, _ = trained_srm
-  model, _, categories = inference.load_model(model_dir)
+  model, _, categories = model_folder.load_model(model_dir)
   assert isinstance(model, SRMOnly)
   things = categories.num_things
   shapes = sorted(tuple(variable.shape) for variable in model.variables)
@@ -95,8 +97,8 @@ def test_only_the_ranking_module_is_built(folder, trained_srm):
 
 
 def weights_of(config, model_dir):
-  train_lib.run(config, model_dir, 'train')
-  return [variable.numpy() for variable in inference.load_model(model_dir)[0].variables]
+  loop.run(config, model_dir, 'train')
+  return [variable.numpy() for variable in model_folder.load_model(model_dir)[0].variables]
 
 
 def test_goes_on_as_if_it_had_not_stopped(folder, tmp_path):
@@ -172,7 +174,7 @@ def test_training_examples_are_those_of_the_whole_network(categories):
 
 def test_a_whole_network_starts_from_it(trained_srm, folder, caplog):
   model_dir, _ = trained_srm
-  model, _, categories = inference.load_model(model_dir)
+  model, _, categories = model_folder.load_model(model_dir)
   config = experiments.load_experiment(
     'oanet_synthetic', (), end_to_end.training_overrides(folder, 1)
   )
@@ -195,7 +197,7 @@ def test_a_frozen_backbone_that_no_file_has_is_warned_of(
   config = experiment(
     folder, 1, f'task.mode={mode},task.model.batch_norm=frozen,task.init_checkpoint={model_dir}'
   )
-  categories = inference.find_categories(config.task, tmp_path)
+  categories = find_categories(config.task, tmp_path)
   create_state(config, categories, tmp_path, Cluster(tf.distribute.get_strategy()))
   warned = [record for record in caplog.records if 'batch norm is frozen' in record.message]
   assert len(warned) == (mode == 'panoptic')
@@ -251,7 +253,7 @@ def test_prediction_is_refused_in_one_line(trained_srm, tmp_path, monkeypatch, c
 
 def test_the_evaluate_command_compares_orders(folder, trained_srm, tmp_path, monkeypatch, capsys):
   shards = sorted(str(path) for path in (folder / 'shards').glob('train-*'))
-  categories = inference.load_model(trained_srm[0])[2]
+  categories = model_folder.load_model(trained_srm[0])[2]
   prior = tmp_path / 'prior.json'
   class_prior.ClassPrior(categories, np.zeros([categories.num_things] * 2, np.int64)).to_json(prior)
   assert shards
@@ -273,7 +275,7 @@ def test_the_evaluate_command_compares_orders(folder, trained_srm, tmp_path, mon
 
 @pytest.mark.slow
 def test_a_short_training_beats_the_heuristic(tmp_path):
-  synthetic.generate(tmp_path / 'scenes', num_train=120, num_val=30, image_size=128, seed=5)
+  occluded_scenes.generate(tmp_path / 'scenes', num_train=120, num_val=30, image_size=128, seed=5)
   end_to_end.convert_scenes(tmp_path)
   overrides = ','.join(
     [
@@ -283,6 +285,6 @@ def test_a_short_training_beats_the_heuristic(tmp_path):
     ]
   )
   config = experiments.load_experiment('srm_only_synthetic', (), overrides)
-  results = train_lib.run(config, tmp_path / 'model', 'train_and_eval')
+  results = loop.run(config, tmp_path / 'model', 'train_and_eval')
   quality = {method: scores['Things']['pq'] for method, scores in results.items()}
   assert quality['heuristic'] + 0.2 < quality['srm'] < quality['oracle']

@@ -11,8 +11,10 @@ import tensorflow as tf
 from panopticapi.evaluation import PQStat, pq_compute_single_core
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from oanet_tf import experiments, inference, train, train_lib
-from oanet_tf.training.cluster import Cluster
+from oanet_tf import model_folder, train
+from oanet_tf.cluster import Cluster
+from oanet_tf.config import experiments
+from oanet_tf.training import loop
 from oanet_tf.training.state import create_state
 from tests import end_to_end
 
@@ -94,7 +96,7 @@ def test_goes_on_from_the_checkpoint(trained, tmp_path, caplog):
     'oanet_synthetic', (), end_to_end.training_overrides(folder, steps=5)
   )
   with caplog.at_level(logging.INFO):
-    assert train_lib.run(config, model_dir, 'train') is None
+    assert loop.run(config, model_dir, 'train') is None
   assert 'resumed from' in caplog.text and 'ckpt-4' in caplog.text
   assert tf.train.latest_checkpoint(str(model_dir)).endswith('ckpt-5')
   checkpoint = tf.train.load_checkpoint(str(model_dir))
@@ -123,7 +125,7 @@ def test_the_backbone_is_loaded_from_a_model_garden_checkpoint(trained, tmp_path
   config = experiments.load_experiment(
     'oanet_synthetic', (), end_to_end.training_overrides(folder, steps=1)
   )
-  model, _, categories = inference.load_model(folder / 'model')
+  model, _, categories = model_folder.load_model(folder / 'model')
   path = tf.train.Checkpoint(backbone=model.backbone).save(str(tmp_path / 'ckpt'))
   config.task.init_checkpoint = path
   cluster = Cluster(tf.distribute.get_strategy())

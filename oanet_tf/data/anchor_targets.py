@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from official.vision.ops import anchor, box_ops
 
-from oanet_tf.config import Data, OANet
+from oanet_tf.config.definitions import Data, OANet
 
 # An anchor or proposal that lies in a crowd by this share of its area is neither object nor
 # background.

@@ -10,7 +10,7 @@ this an order of instances mends, whatever the detector.
 import numpy as np
 import tensorflow as tf
 
-from oanet_tf.config import Data
+from oanet_tf.config.definitions import Data
 from oanet_tf.data import shard_files, tf_example
 from oanet_tf.data.categories import PanopticCategories
 

@@ -15,6 +15,7 @@ import numpy as np
 from oanet_tf.data.json_file import read_json_object
 from oanet_tf.errors import InputError
 
+CATEGORIES_FILE = 'categories.json'
 VOID_LABEL = 0
 # The largest category id that fits the 16-bit maps of the records.
 MAX_CATEGORY_ID = 2**16 - 1

@@ -16,20 +16,19 @@ import tqdm
 
 from oanet_tf import files
 from oanet_tf.arguments import positive
-from oanet_tf.data import coco_json, coco_panoptic, shards, tf_example
-from oanet_tf.data.categories import PanopticCategories
+from oanet_tf.data import coco_json, coco_panoptic, resume, tf_example
+from oanet_tf.data.categories import CATEGORIES_FILE, PanopticCategories
 from oanet_tf.data.coco_json import FilePath, ImageEntry
 from oanet_tf.data.coco_panoptic import PanopticRecord
 from oanet_tf.data.objects import Overlaps, overlapping
 from oanet_tf.data.parallel import map_in_order
-from oanet_tf.data.shards import Progress, SkippedImage, Summary
+from oanet_tf.data.resume import Progress, SkippedImage, Summary
 from oanet_tf.data.tf_example import MaskEncoding
 from oanet_tf.errors import InputError, run
 
 if TYPE_CHECKING:
   import tensorflow as tf
 
-CATEGORIES_FILE = 'categories.json'
 # About 100 MB of COCO.
 IMAGES_PER_SHARD = 500
 MAX_DEFAULT_SHARDS = 256
@@ -94,10 +93,10 @@ def convert(
   print(f'reading {panoptic_json}', file=sys.stderr)
   dataset = coco_json.load(panoptic_json, panoptic_dir, image_dir, instances_json)
   parts = _deal(dataset.entries, num_shards)
-  parts = dict(zip(shards.shard_names(split, len(parts)), parts, strict=True))
+  parts = dict(zip(resume.shard_names(split, len(parts)), parts, strict=True))
   made_of = {
-    'panoptic_json': shards.sha256(panoptic_json),
-    'instances_json': shards.sha256(instances_json) if instances_json else None,
+    'panoptic_json': resume.sha256(panoptic_json),
+    'instances_json': resume.sha256(instances_json) if instances_json else None,
     'num_shards': len(parts),
     'mask_encoding': mask_encoding,
     'overlaps': overlaps,
@@ -113,13 +112,13 @@ def convert(
     overlaps=overlaps,
   )
   start = Progress(made_of, dataset.num_unannotated, {}, [])
-  with shards.only_run(output_dir, split):
-    progress = shards.resume(output_dir, split, list(parts), start, on_error == 'skip')
+  with resume.only_run(output_dir, split):
+    progress = resume.resume(output_dir, split, list(parts), start, on_error == 'skip')
     _write_shards(output_dir, split, parts, progress, encode, num_workers)
     path = output_dir / CATEGORIES_FILE
     with files.replacing(path, durable=True) as temporary, files.writing(path):
       dataset.categories.to_json(temporary)
-    shards.write_progress(shards.summary_path(output_dir, split), progress, is_complete=True)
+    resume.write_progress(resume.summary_path(output_dir, split), progress, is_complete=True)
   return progress.total()
 
 
@@ -130,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
   summary = convert(**vars(arguments))
   print(f'{arguments.output_dir}, split {arguments.split}: {summary}')
   if summary.skipped_images:
-    path = shards.summary_path(pathlib.Path(arguments.output_dir), arguments.split)
+    path = resume.summary_path(pathlib.Path(arguments.output_dir), arguments.split)
     print(
       f'{path} lists the {summary.skipped_images} images with an error. Once they are mended, '
       'the same command with --on_error=raise makes their shards anew.'
@@ -205,12 +204,12 @@ def _write_shards(
   num_workers: int | None,
 ) -> None:
   """Writes the shards that `progress` lacks, and adds them to it."""
-  summary_path = shards.summary_path(folder, split)
+  summary_path = resume.summary_path(folder, split)
   missing = {name: part for name, part in parts.items() if name not in progress.shards}
   if not progress.shards:
     summary_path.unlink(missing_ok=True)
   elif missing:
-    shards.write_progress(summary_path, progress, is_complete=False)
+    resume.write_progress(summary_path, progress, is_complete=False)
   for name in missing:
     (folder / name).unlink(missing_ok=True)
   entries = list(itertools.chain.from_iterable(missing.values()))
@@ -222,12 +221,12 @@ def _write_shards(
     for name, part in missing.items():
       path = folder / name
       with files.replacing(path, durable=True) as temporary:
-        with shards.record_writer(path, temporary) as writer:
+        with resume.record_writer(path, temporary) as writer:
           summary, skipped = _write_shard(writer, name, part, encoded, bar)
         progress.shards[name] = summary
         progress.skipped.extend(skipped)
         # Before the shard has its name: the summary lists every shard that there is.
-        shards.write_progress(summary_path, progress, is_complete=False)
+        resume.write_progress(summary_path, progress, is_complete=False)
 
 
 def _write_shard(

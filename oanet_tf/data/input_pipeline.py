@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from oanet_tf.config import Data, OANet, OANetTask
+from oanet_tf.config.definitions import Data, OANet, OANetTask
 from oanet_tf.data import preprocess, shard_files, tf_example
 from oanet_tf.data.annotation_scores import category_frequencies
 from oanet_tf.data.categories import PanopticCategories

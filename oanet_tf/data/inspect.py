@@ -18,8 +18,7 @@ from PIL import Image
 
 from oanet_tf import files
 from oanet_tf.data import inspect_pictures, shard_files, tf_example
-from oanet_tf.data.categories import PanopticCategories
-from oanet_tf.data.convert import CATEGORIES_FILE
+from oanet_tf.data.categories import CATEGORIES_FILE, PanopticCategories
 from oanet_tf.errors import InputError, run
 
 STATISTICS_FILE = 'statistics.json'

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from oanet_tf.data.categories import VOID_LABEL, PanopticCategories
 from oanet_tf.errors import InputError
 
 VOID_ID = 0
@@ -46,6 +47,29 @@ def segmentation_of(segments: IndexedSegments) -> PanopticSegmentation:
   """The same with segment ids in the map."""
   ids = np.concatenate([[VOID_ID], segments.segment_ids]).astype(np.int32)
   return PanopticSegmentation(ids[segments.index], *segments[1:])
+
+
+def to_segmentation(
+  category_mask: np.ndarray, instance_mask: np.ndarray, categories: PanopticCategories
+) -> PanopticSegmentation:
+  """Segments of one image: each thing instance, and each stuff category, is one.
+
+  Args:
+    category_mask: [H, W] int labels.
+    instance_mask: [H, W] int; 0 for stuff and void.
+    categories: of the labels.
+  """
+  codes = instance_mask.astype(np.int64) * categories.num_labels + category_mask
+  found, inverse = np.unique(codes, return_inverse=True)
+  labels = found % categories.num_labels
+  is_segment = labels != VOID_LABEL
+  ids = np.where(is_segment, np.cumsum(is_segment), 0).astype(np.int32)
+  return PanopticSegmentation(
+    segment_map=ids[inverse].reshape(codes.shape),
+    segment_ids=ids[is_segment],
+    category_ids=categories.id_of_label_table()[labels[is_segment]],
+    is_crowd=np.zeros(np.count_nonzero(is_segment), bool),
+  )
 
 
 def rgb_to_ids(rgb: np.ndarray) -> np.ndarray:

@@ -12,8 +12,8 @@ import numpy as np
 import tensorflow as tf
 from official.vision.ops import preprocess_ops
 
-from oanet_tf.config import Data, OANet
-from oanet_tf.config_values import CANVAS_STRIDE
+from oanet_tf.config.definitions import Data, OANet
+from oanet_tf.config.values import CANVAS_STRIDE
 from oanet_tf.data.anchor_targets import AnchorLabeler
 from oanet_tf.data.annotation_scores import score_instances
 from oanet_tf.data.categories import VOID_LABEL, PanopticCategories

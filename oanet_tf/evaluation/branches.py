@@ -5,9 +5,9 @@ import pathlib
 import numpy as np
 
 from oanet_tf.data.categories import PanopticCategories
-from oanet_tf.evaluation.evaluator import EvaluatedImage
 from oanet_tf.evaluation.instance_ap import InstanceAP, objects_of
 from oanet_tf.evaluation.mean_iou import MeanIoU
+from oanet_tf.evaluation.scoring import EvaluatedImage
 
 
 class BranchScores:

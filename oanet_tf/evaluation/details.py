@@ -35,7 +35,7 @@ from oanet_tf.evaluation.coco_results import (
 
 if TYPE_CHECKING:
   # Loads TensorFlow, which a report does without.
-  from oanet_tf.evaluation.evaluator import EvaluatedImage
+  from oanet_tf.evaluation.scoring import EvaluatedImage
 
 FOLDER = 'details'
 # What a screen shows of it; pictures of this size take some 60 kB.

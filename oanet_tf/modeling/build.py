@@ -12,7 +12,7 @@ from official.vision.modeling.layers import (
 )
 from official.vision.ops import anchor
 
-from oanet_tf import config as config_lib
+from oanet_tf.config import definitions
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.errors import InputError
 from oanet_tf.modeling.keras_resnet import KerasResNet
@@ -29,7 +29,7 @@ BOXES_IN_FLOAT32 = {'dtype': 'float32'}
 
 
 def build_network(
-  task: config_lib.OANetTask, categories: PanopticCategories, l2_weight_decay: float = 0.0
+  task: definitions.OANetTask, categories: PanopticCategories, l2_weight_decay: float = 0.0
 ) -> OANet | SRMOnly:
   """What the task's mode trains: the whole network, or the spatial ranking module alone.
 
@@ -45,7 +45,7 @@ def build_network(
 
 
 def build_srm_only(
-  config: config_lib.OANet, categories: PanopticCategories, l2_weight_decay: float = 0.0
+  config: definitions.OANet, categories: PanopticCategories, l2_weight_decay: float = 0.0
 ) -> SRMOnly:
   """The spatial ranking module alone, with its variables made; arguments as `build_oanet`'s."""
   _check_categories(categories)
@@ -55,7 +55,7 @@ def build_srm_only(
 
 
 def build_oanet(
-  config: config_lib.OANet, categories: PanopticCategories, l2_weight_decay: float = 0.0
+  config: definitions.OANet, categories: PanopticCategories, l2_weight_decay: float = 0.0
 ) -> OANet:
   """The whole network, with its variables made.
 
@@ -167,7 +167,7 @@ def _regularizer(l2_weight_decay: float) -> tf_keras.regularizers.Regularizer | 
 
 
 def _build_ranker(
-  config: config_lib.OANet,
+  config: definitions.OANet,
   categories: PanopticCategories,
   regularizer: tf_keras.regularizers.Regularizer | None,
 ) -> InstanceRanker:
@@ -180,7 +180,7 @@ def _build_ranker(
 
 
 def build_ranker(
-  config: config_lib.OANet, module: SpatialRankingModule, num_things: int
+  config: definitions.OANet, module: SpatialRankingModule, num_things: int
 ) -> InstanceRanker:
   """What lays out instances for a ranking module.
 
@@ -221,7 +221,7 @@ def _freeze_batch_norm(model: OANet) -> None:
         layer.trainable = False
 
 
-def _make_variables(model: OANet, config: config_lib.OANet) -> None:
+def _make_variables(model: OANet, config: definitions.OANet) -> None:
   """Calls the parts that make their variables when first called, on the smallest of maps."""
   channels = next(iter(model.decoder.output.values())).shape[-1]
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from oanet_tf.config import Fusion
+from oanet_tf.config.definitions import Fusion
 from oanet_tf.modeling.mask_paste import paste_masks
 from oanet_tf.modeling.stuff_map import drop_small_stuff, stuff_labels
 from oanet_tf.modeling.suppression import suppress

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from oanet_tf import visualize
-from oanet_tf.paper.prediction import Prediction
+from oanet_tf.paper.examples import Prediction
 from oanet_tf.training.series import Series, smoothed
 
 matplotlib.use('Agg')

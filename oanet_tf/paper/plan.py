@@ -6,8 +6,8 @@ import pathlib
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from oanet_tf import config_check
-from oanet_tf.config_text import parse_override, read_yaml
+from oanet_tf.config import check as config_check
+from oanet_tf.config.text import parse_override, read_yaml
 from oanet_tf.errors import InputError
 from oanet_tf.paper.tables import CONFIGS, Dataset, Row
 

@@ -13,8 +13,8 @@ from oanet_tf.evaluation.coco_results import Annotation, read_segmentation
 from oanet_tf.evaluation.details import Details, Detection
 from oanet_tf.reporting import pictures
 from oanet_tf.reporting.comparison import ImageComparison
-from oanet_tf.reporting.evaluation_folder import Evaluation
 from oanet_tf.reporting.html_table import Cell, Column, count, percent_difference, table, text
+from oanet_tf.reporting.reading import Evaluation
 from oanet_tf.reporting.tables import category_cell
 
 _NOTABLE_CHANGE = 0.1

@@ -6,7 +6,7 @@ import string
 from collections.abc import Sequence
 
 from oanet_tf.reporting.comparison import ImageComparison, sum_orders
-from oanet_tf.reporting.evaluation_folder import Evaluation
+from oanet_tf.reporting.reading import Evaluation
 from oanet_tf.reporting.tables import categories_table, fusions_table, orders_table
 
 _WITHOUT_DETAILS = (

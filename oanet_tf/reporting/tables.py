@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from oanet_tf.data.categories import Category, PanopticCategories
 from oanet_tf.evaluation.coco_results import Annotation
 from oanet_tf.reporting.comparison import Order
-from oanet_tf.reporting.evaluation_folder import GROUPS, Evaluation
 from oanet_tf.reporting.html_table import (
   Cell,
   Column,
@@ -18,6 +17,7 @@ from oanet_tf.reporting.html_table import (
   table,
   text,
 )
+from oanet_tf.reporting.reading import GROUPS, Evaluation
 
 # Its column in the table of categories.
 _DIFFERENCE = 3

@@ -15,7 +15,7 @@ from official.vision.configs import maskrcnn
 from official.vision.modeling.layers import detection_generator
 from official.vision.ops import box_ops
 
-from oanet_tf.config import OANet as OANetConfig
+from oanet_tf.config.definitions import OANet as OANetConfig
 from oanet_tf.modeling.oanet import OANet
 
 

@@ -7,8 +7,8 @@ import functools
 import numpy as np
 import tensorflow as tf
 
-from oanet_tf import config as config_lib
 from oanet_tf import inference
+from oanet_tf.config import definitions
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.preprocess import canvas_of, network_input
 from oanet_tf.modeling.oanet import OANet
@@ -38,12 +38,12 @@ class PanopticModule(tf.Module):
   def __init__(
     self,
     model: OANet,
-    task: config_lib.OANetTask,
+    task: definitions.OANetTask,
     categories: PanopticCategories,
     method: str,
     class_prior: np.ndarray | None = None,
   ):
-    """Takes what `inference.load_model` gives.
+    """Takes what `model_folder.load_model` gives.
 
     Args:
       model: the network.

@@ -7,14 +7,15 @@ from collections.abc import Iterator
 
 import tensorflow as tf
 
+from oanet_tf.data.categories import CATEGORIES_FILE
 from oanet_tf.data.shard_files import first_line
 from oanet_tf.errors import InputError
-from oanet_tf.inference import CATEGORIES_FILE, image_predictor
+from oanet_tf.inference import image_predictor
 from oanet_tf.serving import warmup
 from oanet_tf.serving.encoded_images import decode_images
-from oanet_tf.serving.exports import Format, Parity, Results, Source, parity_of
 from oanet_tf.serving.image_limits import MAX_IMAGE_PIXELS, assert_limits
 from oanet_tf.serving.panoptic_module import PanopticModule
+from oanet_tf.serving.parity import Format, Parity, Results, Source, parity_of
 
 Outputs = dict[str, tf.Tensor]
 

@@ -12,13 +12,13 @@ import numpy as np
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
-from oanet_tf import inference
+from oanet_tf import model_folder
 from oanet_tf.modeling.oanet import OANet
 from oanet_tf.serving import tflite_int8, tflite_metadata
 from oanet_tf.serving.builtin_nms import use_builtin_nms
-from oanet_tf.serving.exports import Format, Parity, Results, Source, parity_of
 from oanet_tf.serving.letterbox import letterbox
 from oanet_tf.serving.panoptic_module import PanopticModule
+from oanet_tf.serving.parity import Format, Parity, Results, Source, parity_of
 from oanet_tf.serving.tflite_description import LABELS_FILE, SIGNATURE, describe, labels_text
 from oanet_tf.serving.tflite_file import check_builtins, with_metadata
 
@@ -89,7 +89,7 @@ def write(
 
 def _graph(source: Source) -> _Graph:
   # Built again, as parts of it are changed.
-  network, config, categories = inference.load_model(source.model_dir, source.params_override)
+  network, config, categories = model_folder.load_model(source.model_dir, source.params_override)
   use_builtin_nms(network, config.task.model)
   module = PanopticModule(network, config.task, categories, source.method, source.class_prior)
   spec = tf.TensorSpec([1, *source.image_size, 3], tf.uint8, name='image')

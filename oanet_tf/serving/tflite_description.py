@@ -5,8 +5,8 @@ from ai_edge_litert.interpreter import Interpreter
 from official.vision.ops import preprocess_ops
 
 from oanet_tf.data.categories import PanopticCategories
-from oanet_tf.serving.exports import Source
 from oanet_tf.serving.letterbox import PADDING_COLOR
+from oanet_tf.serving.parity import Source
 
 SIGNATURE = 'serving_default'
 LABELS_FILE = 'labels.txt'

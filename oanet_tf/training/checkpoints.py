@@ -8,6 +8,7 @@ import re
 import tensorflow as tf
 
 from oanet_tf import files
+from oanet_tf.errors import InputError
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,18 @@ def newest_readable(folder: str | pathlib.Path) -> str | None:
       return str(found[step])
     log.warning('%s: cannot be read (%s); trying the one before', found[step], fault)
   return None
+
+
+def newest(model_dir: str | pathlib.Path) -> str:
+  """Path of the newest checkpoint that can be read.
+
+  Raises:
+    InputError: if there is none.
+  """
+  path = newest_readable(model_dir)
+  if path is None:
+    raise InputError(f'{model_dir}: has no checkpoint; train first, or give another model folder')
+  return path
 
 
 def find_fault(path: str) -> str | None:

@@ -5,7 +5,7 @@ from PIL import Image
 
 from oanet_tf import visualize
 from oanet_tf.data.categories import PanopticCategories
-from oanet_tf.evaluation.evaluator import EvaluatedImage
+from oanet_tf.evaluation.scoring import EvaluatedImage
 
 
 class Panels:

@@ -7,18 +7,21 @@ import tempfile
 
 import numpy as np
 import tensorflow as tf
+import yaml
 from official.core import config_definitions
 from official.modeling.optimization import ema_optimizer
 
-from oanet_tf import config as config_lib
-from oanet_tf.data.categories import PanopticCategories
+from oanet_tf.cluster import Cluster
+from oanet_tf.config import definitions
+from oanet_tf.config.check import PARAMS_FILE
+from oanet_tf.data import shard_files
+from oanet_tf.data.categories import CATEGORIES_FILE, PanopticCategories
 from oanet_tf.errors import InputError
-from oanet_tf.initialization import load_initial_weights
 from oanet_tf.modeling.build import build_network
 from oanet_tf.modeling.oanet import OANet
 from oanet_tf.modeling.srm_only import SRMOnly
 from oanet_tf.training import checkpoints
-from oanet_tf.training.cluster import Cluster
+from oanet_tf.training.initialization import load_initial_weights
 from oanet_tf.training.optimizer import (
   Optimizer,
   ScaledLearningRate,
@@ -90,6 +93,31 @@ def create_state(
   return state
 
 
+def find_categories(task: definitions.OANetTask, model_dir: pathlib.Path) -> PanopticCategories:
+  """The categories that the config names, or those beside the shards, or the model folder's."""
+  if task.categories:
+    return PanopticCategories.from_json(task.categories)
+  first = (task.train_data.input_path or task.validation_data.input_path).split(',')[0].strip()
+  beside = pathlib.Path(first).parent / CATEGORIES_FILE
+  if not beside.is_file() and (model_dir / CATEGORIES_FILE).is_file():
+    return PanopticCategories.from_json(model_dir / CATEGORIES_FILE)
+  if not beside.is_file():
+    # A glob that matches nothing explains itself better than its missing neighbour.
+    shard_files.list_shards(first)
+  return PanopticCategories.from_json(beside)
+
+
+def save_config(
+  config: config_definitions.ExperimentConfig,
+  categories: PanopticCategories,
+  model_dir: pathlib.Path,
+) -> None:
+  """Writes what `model_folder` reads, but for the checkpoint."""
+  model_dir.mkdir(parents=True, exist_ok=True)
+  (model_dir / PARAMS_FILE).write_text(yaml.dump(config.as_dict()))
+  categories.to_json(model_dir / CATEGORIES_FILE)
+
+
 def save(state: State, cluster: Cluster) -> None:
   """Writes a checkpoint of the present step; all machines must call it.
 
@@ -146,7 +174,7 @@ def _restore(
   _fit_positions(state, cluster)
 
 
-def _initialize(model: OANet | SRMOnly, task: config_lib.OANetTask) -> None:
+def _initialize(model: OANet | SRMOnly, task: definitions.OANetTask) -> None:
   loaded = {}
   if task.init_checkpoint:
     loaded = load_initial_weights(model, task.init_checkpoint, task.init_checkpoint_modules)

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import tensorflow as tf
 import tf_keras
 
-from oanet_tf import config as config_lib
-from oanet_tf import losses
+from oanet_tf.config import definitions
 from oanet_tf.modeling.oanet import OANet
 from oanet_tf.modeling.srm_only import SRMOnly
+from oanet_tf.training import losses
 from oanet_tf.training.optimizer import Optimizer, create_variables
 
 Batch = dict[str, tf.Tensor]
@@ -24,7 +24,7 @@ class TrainStep:
 
   def __init__(
     self,
-    task: config_lib.OANetTask,
+    task: definitions.OANetTask,
     strategy: tf.distribute.Strategy,
     model: OANet | SRMOnly,
     optimizer: Optimizer,
@@ -109,7 +109,7 @@ class TrainStep:
 
 
 def gradients_of(
-  task: config_lib.OANetTask,
+  task: definitions.OANetTask,
   model: OANet | SRMOnly,
   optimizer: Optimizer,
   batch: Batch,
@@ -141,7 +141,7 @@ def gradients_of(
 
 
 def _losses_of(
-  task: config_lib.OANetTask,
+  task: definitions.OANetTask,
   model: OANet | SRMOnly,
   outputs: dict[str, tf.Tensor],
   batch: Batch,

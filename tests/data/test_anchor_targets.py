@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 from official.vision.ops import anchor
 
-from oanet_tf import experiments
+from oanet_tf.config import experiments
 from oanet_tf.data import anchor_targets
 
 CANVAS = [96, 160]

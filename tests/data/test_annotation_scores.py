@@ -6,7 +6,7 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oanet_tf import config
+from oanet_tf.config import definitions
 from oanet_tf.data import annotation_scores
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.errors import InputError
@@ -76,7 +76,7 @@ def test_frequencies_are_of_single_objects_in_all_shards(tmp_path, categories):
   write_shard(tmp_path / 'a-0', [([7, 31, 7], [0, 0, 1]), ([], [])])
   write_shard(tmp_path / 'a-1', [([7, 7, 31], [0, 0, 1])])
   found = annotation_scores.category_frequencies(
-    config.Data(input_path=f'{tmp_path}/a-*'), categories
+    definitions.Data(input_path=f'{tmp_path}/a-*'), categories
   )
   assert found[categories.label(7)] == 1.0
   assert found[categories.label(31)] == pytest.approx(1 / 3)
@@ -86,7 +86,7 @@ def test_frequencies_are_of_single_objects_in_all_shards(tmp_path, categories):
 def test_no_object_at_all(tmp_path, categories):
   write_shard(tmp_path / 'a-0', [([], [])])
   found = annotation_scores.category_frequencies(
-    config.Data(input_path=f'{tmp_path}/a-0'), categories
+    definitions.Data(input_path=f'{tmp_path}/a-0'), categories
   )
   assert found.tolist() == [0.0, 0.0, 0.0]
 
@@ -96,7 +96,7 @@ def test_frequencies_are_those_of_the_annotations(tmp_path):
   annotations = json.loads((tmp_path / 'scenes/annotations/instances_train.json').read_text())
   ids = [item['category_id'] for item in annotations['annotations'] if not item['iscrowd']]
   categories = PanopticCategories.from_json(tmp_path / 'shards' / 'categories.json')
-  data = config.Data(input_path=f'{tmp_path}/shards/train-*')
+  data = definitions.Data(input_path=f'{tmp_path}/shards/train-*')
   found = annotation_scores.category_frequencies(data, categories)
   most = max(ids.count(category_id) for category_id in ids)
   for category in categories:
@@ -111,4 +111,6 @@ def test_a_damaged_shard_is_named(tmp_path, categories):
   content[-5] ^= 1
   (tmp_path / 'a-0').write_bytes(content)
   with pytest.raises(InputError, match='a-0: is damaged after record 0'):
-    annotation_scores.category_frequencies(config.Data(input_path=f'{tmp_path}/a-0'), categories)
+    annotation_scores.category_frequencies(
+      definitions.Data(input_path=f'{tmp_path}/a-0'), categories
+    )

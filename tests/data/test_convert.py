@@ -11,7 +11,7 @@ from oanet_tf.data import tf_example
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.convert import convert, main
 from oanet_tf.data.panoptic_map import rgb_to_ids
-from oanet_tf.data.shards import Summary
+from oanet_tf.data.resume import Summary
 from oanet_tf.errors import InputError
 from tests.data.conversions import flags, many_images, names, run
 

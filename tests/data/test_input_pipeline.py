@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from oanet_tf import experiments
+from oanet_tf.config import experiments
 from oanet_tf.data import input_pipeline, preprocess, shard_files
 from oanet_tf.data.categories import Category, PanopticCategories
 from oanet_tf.errors import InputError

@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from oanet_tf import config, experiments
+from oanet_tf.config import definitions, experiments
 from oanet_tf.data import preprocess
 
 
 def settings(**changes):
   task = experiments.load_experiment('oanet_synthetic').task
-  data = config.Data(
+  data = definitions.Data(
     **{'output_size': [64, 64], 'mask_size': 16, 'label_stride': 1, 'max_num_instances': 4,
        'random_flip': False, 'rpn_batch_size_per_im': 32, **changes}
   )  # fmt: skip

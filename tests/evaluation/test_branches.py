@@ -3,7 +3,7 @@ import pytest
 
 from oanet_tf.data.panoptic_map import PanopticSegmentation
 from oanet_tf.evaluation import branches
-from oanet_tf.evaluation.evaluator import EvaluatedImage
+from oanet_tf.evaluation.scoring import EvaluatedImage
 
 
 def perfect(categories):

@@ -7,10 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as np_st
 
-from oanet_tf import inference
 from oanet_tf.data import input_pipeline
 from oanet_tf.data.categories import Category, PanopticCategories
-from oanet_tf.data.panoptic_map import PanopticSegmentation
+from oanet_tf.data.panoptic_map import PanopticSegmentation, to_segmentation
 from oanet_tf.evaluation.panoptic_quality import PanopticQuality, summarize
 from oanet_tf.evaluation.panoptic_quality_metric import PanopticQualityMetric
 from oanet_tf.modeling.fusion import Panoptic
@@ -59,9 +58,7 @@ def numpy_statistics(truth, prediction, weights=None):
       arrays[key][i][real] for key in ('segment_ids', 'segment_category_ids', 'segment_is_crowd')
     )
     masks = (mask[i].numpy() for mask in prediction)
-    quality.update(
-      PanopticSegmentation(index, *segments), inference.to_segmentation(*masks, CATEGORIES)
-    )
+    quality.update(PanopticSegmentation(index, *segments), to_segmentation(*masks, CATEGORIES))
   return quality.statistics
 
 

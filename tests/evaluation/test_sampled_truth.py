@@ -27,7 +27,7 @@ def test_samples_the_middles_of_cells(categories):
 
 def test_equals_the_labels_of_training(categories):
   """The same picture, sampled there in the graph."""
-  from oanet_tf import experiments
+  from oanet_tf.config import experiments
   from oanet_tf.data import preprocess
   from tests import small_model
 

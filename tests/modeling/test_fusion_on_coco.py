@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from oanet_tf.config import Fusion
+from oanet_tf.config.definitions import Fusion
 from oanet_tf.data import coco_json, coco_panoptic
 from oanet_tf.modeling import fusion, scene
 from tests.scripts import benchmark_fusion as benchmark

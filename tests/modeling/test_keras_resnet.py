@@ -9,11 +9,11 @@ import tensorflow as tf
 import tf_keras
 from official.vision.modeling.backbones import resnet
 
-from oanet_tf import config
+from oanet_tf.config import definitions
 from oanet_tf.errors import InputError
-from oanet_tf.initialization import load_initial_weights
 from oanet_tf.modeling import build, oanet
 from oanet_tf.modeling.keras_resnet import KerasResNet
+from oanet_tf.training.initialization import load_initial_weights
 from tests import small_model
 
 # What every variable holds before it is loaded, and no file.
@@ -119,8 +119,8 @@ def networks(categories):
 
 def build_small(categories, *overrides, model_id=50):
   task = small_model.small_experiment(*overrides).task
-  task.model.backbone = config.Backbone(
-    type='keras_resnet', keras_resnet=config.KerasResNet(model_id=model_id)
+  task.model.backbone = definitions.Backbone(
+    type='keras_resnet', keras_resnet=definitions.KerasResNet(model_id=model_id)
   )
   return build.build_oanet(task.model, categories, task.losses.l2_weight_decay)
 

@@ -3,10 +3,10 @@ import pytest
 import tensorflow as tf
 from official.vision.ops import preprocess_ops
 
-from oanet_tf import losses
 from oanet_tf.data.categories import Category, PanopticCategories
 from oanet_tf.errors import InputError
 from oanet_tf.modeling import build, oanet
+from oanet_tf.training import losses
 from tests import small_model
 
 BLACK = tf.zeros([1, 64, 64, 3], tf.uint8)

@@ -5,7 +5,8 @@ import pathlib
 
 import yaml
 
-from oanet_tf import config_check, evaluate, train
+from oanet_tf import evaluate, train
+from oanet_tf.config import check as config_check
 
 GROUPS = ('All', 'Things', 'Stuff')
 

@@ -4,7 +4,7 @@ from PIL import Image
 
 from oanet_tf.data.panoptic_map import PanopticSegmentation
 from oanet_tf.paper import drawings
-from oanet_tf.paper.prediction import Prediction
+from oanet_tf.paper.examples import Prediction
 
 PERSON, TIE = 7, 31
 RED = np.array([255, 0, 0])

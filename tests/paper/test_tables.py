@@ -1,6 +1,6 @@
 import pytest
 
-from oanet_tf import config_check
+from oanet_tf.config import check as config_check
 from oanet_tf.paper import plan
 from oanet_tf.paper.tables import CONFIGS, DATASETS, PAPER_TABLES, TABLES
 

@@ -5,7 +5,7 @@ import types
 
 import numpy as np
 
-from oanet_tf import inference
+from oanet_tf.data import panoptic_map
 from oanet_tf.data.panoptic_map import PanopticSegmentation
 from oanet_tf.evaluation.coco_results import PanopticResultsWriter
 from oanet_tf.evaluation.details import DetailsWriter
@@ -70,7 +70,7 @@ def evaluated_image(number, categories):
     instances = merge([person, tie], detections[score][:2])
     labels = np.select([instances == 1, instances == 2], [1, 2], categories.label(SKY))
     instance_masks[fusion] = instances
-    predictions[fusion] = inference.to_segmentation(labels, instances, categories)
+    predictions[fusion] = panoptic_map.to_segmentation(labels, instances, categories)
   ranking_map = np.zeros([INPUT // 4, INPUT // 4, 2], np.float32)
   ranking_map[..., 0], ranking_map[..., 1] = 0.7, 0.3
   picture = np.zeros([INPUT, INPUT, 3], np.uint8)

@@ -6,13 +6,13 @@ import pytest
 import tensorflow as tf
 
 from oanet_tf import inference
-from oanet_tf.serving import exports, saved_model
+from oanet_tf.serving import parity, saved_model
 
 
 class Served(NamedTuple):
   """A small network, its results in memory, and its SavedModel."""
 
-  source: exports.Source
+  source: parity.Source
   predict: Callable
   folder: pathlib.Path
   signatures: dict[str, Callable]
@@ -23,13 +23,13 @@ class Served(NamedTuple):
 )
 def served(request, trained, tmp_path_factory):
   """Of a network that sees all images on a square, or by their orientation."""
-  images = exports.shard_images(f'{trained[0]}/shards/val-*', 3)
+  images = parity.shard_images(f'{trained[0]}/shards/val-*', 3)
   # After a few steps of training nothing is certain.
   override = (
     f'task.validation_data.output_size={request.param},'
     'task.model.fusion.score_threshold=0.02,task.model.fusion.mask_threshold=0.2'
   )
-  source = exports.load_source(trained[0] / 'model', override, 'srm', (64, 64), images)
+  source = parity.load_source(trained[0] / 'model', override, 'srm', (64, 64), images)
   folder = tmp_path_factory.mktemp('served') / '1'
   saved_model.write(source, folder)
   predict = inference.image_predictor(source.model, source.config.task, 'srm')

@@ -2,7 +2,7 @@
 
 import json
 
-from oanet_tf.serving.exports import Format, Parity
+from oanet_tf.serving.parity import Format, Parity
 
 
 def _write(source, folder):

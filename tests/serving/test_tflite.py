@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as arrays
 
 from oanet_tf import export, predict
 from oanet_tf.evaluation import coco_results
-from oanet_tf.serving import exports, tflite, tflite_file, tflite_int8
+from oanet_tf.serving import parity, tflite, tflite_file, tflite_int8
 from oanet_tf.serving.letterbox import PADDING_COLOR, letterbox
 from oanet_tf.serving.tflite_description import OUTPUTS
 from tests.end_to_end import one_line_error, run_command
@@ -28,10 +28,10 @@ PART = re.compile(r'oanet/(res_net|fpn|rpn_head|detection_head|mask_head|stuff_h
 
 @pytest.fixture(scope='module')
 def source(trained):
-  images = exports.shard_images(f'{trained[0]}/shards/val-*', 3)
+  images = parity.shard_images(f'{trained[0]}/shards/val-*', 3)
   # After a few steps of training nothing is certain.
   override = 'task.model.fusion.score_threshold=0.02,task.model.fusion.mask_threshold=0.2'
-  return exports.load_source(trained[0] / 'model', override, 'srm', SIZE, images, images)
+  return parity.load_source(trained[0] / 'model', override, 'srm', SIZE, images, images)
 
 
 @pytest.fixture(scope='module')

@@ -5,7 +5,7 @@ import pytest
 
 from oanet_tf import visualize
 from oanet_tf.data.panoptic_map import PanopticSegmentation
-from oanet_tf.evaluation.evaluator import EvaluatedImage
+from oanet_tf.evaluation.scoring import EvaluatedImage
 from oanet_tf.training import panels
 from oanet_tf.training.monitoring import TrainingLog
 

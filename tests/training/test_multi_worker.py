@@ -12,8 +12,8 @@ import time
 
 import pytest
 
+from oanet_tf import cluster
 from oanet_tf.errors import InputError
-from oanet_tf.training import cluster
 from tests import end_to_end
 
 # So long nothing may hang.

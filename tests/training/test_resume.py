@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from oanet_tf import experiments, train_lib
+from oanet_tf.config import experiments
 from oanet_tf.data import preprocess
 from oanet_tf.errors import InputError
+from oanet_tf.training import loop
 from tests import end_to_end
 
 STEPS = 20
@@ -29,7 +30,7 @@ class Observer:
   def __init__(self, monkeypatch, step=0, action=None):
     """Takes the step and what to do there."""
     self.seen = []
-    original = train_lib.check_finite
+    original = loop.check_finite
 
     def look(losses, parts, cluster, state):
       self.seen.append(preprocess.source_ids(parts[0]['source_id'].numpy()))
@@ -37,7 +38,7 @@ class Observer:
         action(losses, state)
       original(losses, parts, cluster, state)
 
-    monkeypatch.setattr(train_lib, 'check_finite', look)
+    monkeypatch.setattr(loop, 'check_finite', look)
 
 
 def config_of(folder, *overrides, steps=STEPS):
@@ -60,16 +61,16 @@ def values(path):
 def test_stopped_and_resumed_is_bit_identical_to_undisturbed(shards, tmp_path, monkeypatch, capsys):
   config = config_of(shards)
   undisturbed = Observer(monkeypatch)
-  train_lib.run(config, tmp_path / 'undisturbed', 'train')
+  loop.run(config, tmp_path / 'undisturbed', 'train')
   monkeypatch.undo()
   first = Observer(monkeypatch, STOP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
   with pytest.raises(SystemExit) as stop:
-    train_lib.run(config, tmp_path / 'stopped', 'train')
+    loop.run(config, tmp_path / 'stopped', 'train')
   assert stop.value.code == 128 + signal.SIGTERM
   assert f'stopped by SIGTERM after step {STOP}' in capsys.readouterr().out
   monkeypatch.undo()
   second = Observer(monkeypatch)
-  train_lib.run(config, tmp_path / 'stopped', 'train')
+  loop.run(config, tmp_path / 'stopped', 'train')
   assert first.seen + second.seen == undisturbed.seen
   assert len(first.seen) == STOP and len(undisturbed.seen) == STEPS
   expected = values(tmp_path / 'undisturbed' / f'ckpt-{STEPS}')
@@ -84,7 +85,7 @@ def test_stopped_and_resumed_is_bit_identical_to_undisturbed(shards, tmp_path, m
 def test_a_loss_that_is_not_finite_stops_training(shards, tmp_path, monkeypatch):
   observer = Observer(monkeypatch, 5, lambda losses, _: losses.update(loss_srm=float('nan')))
   with pytest.raises(InputError) as error:
-    train_lib.run(config_of(shards), tmp_path / 'model', 'train')
+    loop.run(config_of(shards), tmp_path / 'model', 'train')
   message = str(error.value)
   assert message.startswith('step 5: non-finite loss_srm (nan)') and '\n' not in message
   for source_id in observer.seen[-1]:
@@ -101,7 +102,7 @@ def test_weights_that_are_not_finite_are_not_saved(shards, tmp_path, monkeypatch
 
   Observer(monkeypatch, 6, spoil)
   with pytest.raises(InputError, match=r'step 6: weight .* is not finite.*ckpt-3'):
-    train_lib.run(config_of(shards), tmp_path / 'model', 'train')
+    loop.run(config_of(shards), tmp_path / 'model', 'train')
   assert not (tmp_path / 'model' / 'ckpt-6.index').exists()
 
 
@@ -113,4 +114,4 @@ def test_a_checkpoint_of_other_settings_is_refused(trained):
     end_to_end.training_overrides(folder, steps=8) + ',task.model.stuff_head.num_filters=32',
   )
   with pytest.raises(InputError, match='ckpt-4: does not fit the configuration'):
-    train_lib.run(config, folder / 'model', 'train')
+    loop.run(config, folder / 'model', 'train')

@@ -3,8 +3,8 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
-from oanet_tf import experiments
-from oanet_tf.training import cluster as cluster_lib
+from oanet_tf import cluster as cluster_lib
+from oanet_tf.config import experiments
 from tests import small_model
 from tests.devices import ONE, TWO
 from tests.small_model import CROWD, PERSON, STUFF, TIE_ON_PERSON, VOID

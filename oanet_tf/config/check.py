@@ -1,0 +1,216 @@
+"""What a configuration may hold, checked in a fraction of a second.
+
+Without TensorFlow and the Model Garden, which take seconds to load. A configuration is here a flat
+dict of dotted keys, such as `task.model.sharing`. What the dataclasses of `definitions.py` say of
+each key stands in `defaults/all_keys.yaml`; beside it are the registered experiments.
+"""
+
+import copy
+import difflib
+import functools
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from oanet_tf.config import values as config_values
+from oanet_tf.config.text import parse_override, read_yaml
+from oanet_tf.errors import InputError
+
+DEFAULTS = pathlib.Path(__file__).with_name('defaults')
+ALL_KEYS = DEFAULTS / 'all_keys.yaml'
+PARAMS_FILE = 'params.yaml'
+# `params.yaml` gives every key, so which experiment it overrides does not matter.
+BASE_EXPERIMENT = 'oanet_r50fpn_coco'
+OVERRIDE = '--params_override'
+
+_TYPES = {
+  'bool': bool,
+  'float': (int, float),
+  'group': dict,
+  'int': int,
+  'null': type(None),
+  'str': str,
+}
+
+
+class Setting(NamedTuple):
+  """One key of a configuration.
+
+  Attributes:
+    kind: of its value: 'bool', 'int', 'float', 'str', 'list of …', or several with 'or' between.
+      'group or null' is a group of keys that may be missing as a whole.
+    value: its default, or what it was set to. A group that is not missing is {}.
+  """
+
+  kind: str
+  value: object
+
+
+Settings = dict[str, Setting]
+
+
+def resolve_experiment(
+  experiment: str, config_files: Sequence[str] = (), params_override: str = ''
+) -> Settings:
+  """All settings of a registered experiment with changes upon it; see `resolve`.
+
+  Raises:
+    InputError: also for an unknown experiment.
+  """
+  return resolve(experiment_settings(experiment), config_files, params_override)
+
+
+def resolve(
+  settings: Settings, config_files: Sequence[str] = (), params_override: str = ''
+) -> Settings:
+  """Applies YAML files, each over the one before, then an override; checks keys and values.
+
+  Args:
+    settings: all there are.
+    config_files: paths.
+    params_override: `a.b=1,c.d=[2,3]`, or YAML or JSON text.
+
+  Raises:
+    InputError: for an unreadable file, an unknown key (the nearest known one is named), a value of
+      the wrong kind, one that has no effect, or one that would not work.
+  """
+  for path in config_files:
+    settings = _apply(settings, read_yaml(path), str(path))
+  if params_override:
+    settings = _apply(settings, parse_override(params_override, OVERRIDE), OVERRIDE)
+  config_values.check(
+    active_values(settings), {key: setting.value for key, setting in _all_keys().items()}
+  )
+  return settings
+
+
+def experiment_names() -> list[str]:
+  """The experiments in `defaults/`."""
+  return sorted(path.stem for path in DEFAULTS.glob('*.yaml') if path != ALL_KEYS)
+
+
+def experiment_settings(experiment: str) -> Settings:
+  """All settings of an experiment in `defaults/`: its own, over its base's, over the defaults.
+
+  Raises:
+    InputError: if there is none of that name.
+  """
+  if experiment not in experiment_names():
+    known = ', '.join(experiment_names())
+    raise InputError(f'there is no experiment {experiment!r}; known are {known}')
+  path = DEFAULTS / f'{experiment}.yaml'
+  content = read_yaml(path)
+  base = content.pop('base', None)
+  return _apply(experiment_settings(base) if base else _all_keys(), content, str(path))
+
+
+def active(settings: Settings) -> Settings:
+  """Without the groups that are missing or not chosen: an Adam's where the optimizer is SGD."""
+  return {
+    key: setting
+    for key, setting in settings.items()
+    if not _other_choice(settings, key)
+    and all(settings[group].value is not None for group in _groups_of(key) if group in settings)
+  }
+
+
+def active_values(settings: Settings) -> dict[str, object]:
+  """The values of the active settings."""
+  return {key: setting.value for key, setting in active(settings).items()}
+
+
+def to_nested(settings: Settings) -> dict:
+  """The values of the active settings, as nested dicts."""
+  nested = {}
+  for key, value in active_values(settings).items():
+    *groups, name = key.split('.')
+    parent = functools.reduce(lambda node, group: node.setdefault(group, {}), groups, nested)
+    parent[name] = copy.copy(value)
+  return nested
+
+
+def params_path(model_dir: str | pathlib.Path) -> str:
+  """The resolved configuration that training wrote.
+
+  Raises:
+    InputError: if the folder has none.
+  """
+  path = pathlib.Path(model_dir) / PARAMS_FILE
+  if not path.is_file():
+    raise InputError(f'{model_dir}: is no model folder (it has no {PARAMS_FILE})')
+  return str(path)
+
+
+@functools.cache
+def _all_keys() -> Settings:
+  return {key: Setting(*pair) for key, pair in read_yaml(ALL_KEYS).items()}
+
+
+def _apply(settings: Settings, content: dict, where: str) -> Settings:
+  changed, pairs = dict(settings), list(_flatten(content))
+  for key, value in pairs:
+    _check_kind(settings, key, value, where)
+    for group in _groups_of(key):
+      if group in settings:
+        changed[group] = settings[group]._replace(value={})
+    if key in settings:
+      changed[key] = settings[key]._replace(value=value)
+  for key, _ in pairs:
+    if other := _other_choice(changed, key):
+      raise InputError(f'{where}: {key} has no effect, as {other} is {changed[other].value!r}')
+  return changed
+
+
+def _flatten(content: dict, prefix: str = '') -> Iterator[tuple[str, object]]:
+  for name, value in content.items():
+    if isinstance(value, dict) and value:
+      yield from _flatten(value, f'{prefix}{name}.')
+    else:
+      yield f'{prefix}{name}', value
+
+
+def _groups_of(key: str) -> list[str]:
+  parts = key.split('.')
+  return ['.'.join(parts[:length]) for length in range(1, len(parts))]
+
+
+def _other_choice(settings: Settings, key: str) -> str | None:
+  """The `….type` that chooses another group than the one in which the key lies, if any does."""
+  for group in _groups_of(key):
+    parent, _, choice = group.rpartition('.')
+    chosen = settings.get(f'{parent}.type')
+    if chosen and chosen.value != choice:
+      return f'{parent}.type'
+  return None
+
+
+def _check_kind(settings: Settings, key: str, value: object, where: str) -> None:
+  if key in settings:
+    if not fits(value, settings[key].kind):
+      raise InputError(f'{where}: {key} is {value!r}, but takes a {settings[key].kind}')
+  elif not any(known.startswith(f'{key}.') for known in settings):
+    raise InputError(f'{where}: there is no key {_unknown(settings, key)}')
+  elif value != {}:
+    raise InputError(f'{where}: {key} is a group of keys, not {value!r}')
+
+
+def fits(value: object, kind: str) -> bool:
+  """Whether a value is of a kind; an int is a float too, a bool is no number."""
+  if ' or ' in kind:
+    return any(fits(value, alternative) for alternative in kind.split(' or '))
+  if kind.startswith('list of '):
+    of_item = kind.removeprefix('list of ')
+    return isinstance(value, list | tuple) and all(fits(item, of_item) for item in value)
+  return isinstance(value, _TYPES[kind]) and (kind == 'bool' or not isinstance(value, bool))
+
+
+def _unknown(settings: Settings, key: str) -> str:
+  """The unknown part of a key, and the known one that is nearest to it."""
+  names = {*settings, *(group for known in settings for group in _groups_of(known))}
+  unknown = next((group for group in _groups_of(key) if group not in names), key)
+  parent, _, name = unknown.rpartition('.')
+  same_name = [known for known in names if known.endswith(f'.{name}')]
+  siblings = [known for known in names if known.rpartition('.')[0] == parent]
+  candidates = sorted(same_name or siblings or settings)
+  (nearest,) = difflib.get_close_matches(unknown, candidates, n=1, cutoff=0)
+  return f'{unknown}; did you mean {nearest}?'

@@ -1,0 +1,243 @@
+"""Configuration of an experiment: dataclasses in the Model Garden's manner.
+
+Parts that come from the Model Garden keep its config classes. The registered experiments are in
+`defaults/`, and which values a key may have is in `values.py`.
+"""
+
+import dataclasses
+
+from official.core import config_definitions
+from official.modeling import hyperparams
+from official.vision.configs import backbones, common, decoders, maskrcnn
+
+
+@dataclasses.dataclass
+class KerasResNet(hyperparams.Config):
+  """`tf_keras.applications.ResNet50`, 101 or 152, for weights in their `.h5` files."""
+
+  model_id: int = 50
+
+
+@dataclasses.dataclass
+class Backbone(backbones.Backbone):
+  """The Model Garden's backbones, and Keras' own ResNet."""
+
+  keras_resnet: KerasResNet = dataclasses.field(default_factory=KerasResNet)
+
+
+@dataclasses.dataclass
+class StuffHead(hyperparams.Config):
+  """The stuff branch (Figure 3).
+
+  Attributes:
+    num_convs: 3×3 convolutions on each FPN level.
+    num_filters: their channels.
+    group_norm: normalise after each of them; the paper does not.
+    object_context: supervise all T+S categories, as in Table 2's second row, or the S stuff
+      categories alone.
+  """
+
+  num_convs: int = 2
+  num_filters: int = 128
+  group_norm: bool = False
+  object_context: bool = True
+
+
+@dataclasses.dataclass
+class SpatialRanking(hyperparams.Config):
+  """The spatial ranking module (section 3.2).
+
+  Attributes:
+    convolution: '1x1', '3x3' or '1x7+7x1' (Table 5).
+    stride: of the instance tensor, relative to the network input.
+    scored_pixels: an instance's ranking score is the mean over 'all' pixels of its mask (Eq. 3), or
+      over the 'conflicting' ones alone, where instances of another category lie too; of all if it
+      has none of these.
+  """
+
+  convolution: str = '1x7+7x1'
+  stride: int = 4
+  scored_pixels: str = 'all'
+
+
+@dataclasses.dataclass
+class Fusion(hyperparams.Config):
+  """From detections and stuff logits to one panoptic map.
+
+  Attributes:
+    method: of prediction and export. 'srm' puts instances in the order of their ranking scores,
+      'heuristic' in that of their detection scores, 'class_prior' in that of how often their
+      categories lie on each other; 'upsnet' takes the largest logit at each pixel.
+    score_threshold: detections below it are dropped.
+    mask_threshold: a pixel belongs to an instance from this probability on.
+    suppression_threshold: before the merge a detection is dropped if its mask has more than this
+      intersection over union with that of a better one of any category; 1 drops none.
+    overlap_threshold: an instance of which more than this share is taken already is dropped.
+    stuff_from: a pixel's stuff category is that of the largest of the 'stuff' logits, or of 'all',
+      which leaves it void where a thing's is the largest.
+    stuff_area_limit: stuff that keeps fewer pixels, at the image's own size, becomes void.
+    stuff_area_by: pixels are counted by 'class', or by connected 'component' of a class.
+    class_prior: file of `python -m oanet_tf.class_prior`, which 'class_prior' needs; '' is none.
+  """
+
+  method: str = 'srm'
+  score_threshold: float = 0.5
+  mask_threshold: float = 0.5
+  suppression_threshold: float = 1.0
+  overlap_threshold: float = 0.5
+  stuff_from: str = 'stuff'
+  stuff_area_limit: int = 4900
+  stuff_area_by: str = 'class'
+  class_prior: str = ''
+
+
+@dataclasses.dataclass
+class OANet(hyperparams.Config):
+  """The network.
+
+  Attributes:
+    sharing: what the stuff branch shares with the instance branch (Table 4): 'none', 'backbone'
+      (res1–res5) or 'backbone_and_fpn'.
+    batch_norm: 'frozen' keeps the statistics and scales of a pretrained backbone and leaves the
+      heads without normalisation, as in the paper; 'sync' and 'plain' train it, over all replicas
+      or in each.
+  """
+
+  min_level: int = 2
+  max_level: int = 6
+  sharing: str = 'backbone_and_fpn'
+  batch_norm: str = 'frozen'
+  backbone: Backbone = dataclasses.field(
+    default_factory=lambda: Backbone(type='resnet', resnet=backbones.ResNet(model_id=50))
+  )
+  decoder: decoders.Decoder = dataclasses.field(
+    default_factory=lambda: decoders.Decoder(type='fpn', fpn=decoders.FPN(use_keras_layer=True))
+  )
+  norm_activation: common.NormActivation = dataclasses.field(
+    default_factory=lambda: common.NormActivation(norm_momentum=0.997, norm_epsilon=1e-4)
+  )
+  anchor: maskrcnn.Anchor = dataclasses.field(default_factory=maskrcnn.Anchor)
+  rpn_head: maskrcnn.RPNHead = dataclasses.field(default_factory=maskrcnn.RPNHead)
+  roi_generator: maskrcnn.ROIGenerator = dataclasses.field(
+    default_factory=lambda: maskrcnn.ROIGenerator(use_batched_nms=True)
+  )
+  roi_sampler: maskrcnn.ROISampler = dataclasses.field(default_factory=maskrcnn.ROISampler)
+  roi_aligner: maskrcnn.ROIAligner = dataclasses.field(default_factory=maskrcnn.ROIAligner)
+  detection_head: maskrcnn.DetectionHead = dataclasses.field(
+    default_factory=lambda: maskrcnn.DetectionHead(num_convs=0, num_fcs=2)
+  )
+  detection_generator: maskrcnn.DetectionGenerator = dataclasses.field(
+    default_factory=lambda: maskrcnn.DetectionGenerator(nms_version='batched')
+  )
+  mask_sampler: maskrcnn.MaskSampler = dataclasses.field(default_factory=maskrcnn.MaskSampler)
+  mask_roi_aligner: maskrcnn.MaskROIAligner = dataclasses.field(
+    default_factory=maskrcnn.MaskROIAligner
+  )
+  mask_head: maskrcnn.MaskHead = dataclasses.field(default_factory=maskrcnn.MaskHead)
+  stuff_head: StuffHead = dataclasses.field(default_factory=StuffHead)
+  spatial_ranking: SpatialRanking = dataclasses.field(default_factory=SpatialRanking)
+  fusion: Fusion = dataclasses.field(default_factory=Fusion)
+
+
+@dataclasses.dataclass
+class Losses(hyperparams.Config):
+  """Eq. 1: the instance branch's five losses + λ · stuff + SRM.
+
+  Attributes:
+    stuff_weight: λ.
+    l2_weight_decay: as the Model Garden's: half of it times the sum of squares of all kernels.
+  """
+
+  stuff_weight: float = 0.25
+  l2_weight_decay: float = 1e-4
+  rpn_huber_loss_delta: float = 1.0 / 9.0
+  frcnn_huber_loss_delta: float = 1.0
+
+
+@dataclasses.dataclass
+class Data(hyperparams.Config):
+  """One split.
+
+  Attributes:
+    input_path: glob of TFRecord shards, or several with commas between.
+    global_batch_size: over all replicas.
+    output_size: [height, width] for a landscape picture, transposed for a portrait one. The picture
+      is scaled, its shape kept, to the largest that fits, then padded below and on the right to
+      multiples of 32: [800, 1333] makes the short side 800 and the long one at most 1,333.
+    random_flip: mirror half of the images.
+    min_scale, max_scale: range of a random scale upon the fitting one; what sticks out is cropped
+      at a random place.
+    color_jitter: brightness, contrast and saturation change at random by factors within 1 ± this.
+    max_num_instances: of one image; further ones are left out of the instance losses.
+    mask_size: side to which an instance's mask is resampled within its box.
+    label_stride: of the panoptic labels that the stuff and SRM losses see.
+    shuffle_buffer_size: in records.
+    objects_from: which objects the instance branch learns, the 'annotations' or the 'segments' of
+      the panoptic truth, which do not overlap (Table 3, "pano-instance GT"). The ranking module
+      then has nothing to learn from.
+    skip_damaged: read each shard up to its first damaged record, rather than stop.
+    rpn_match_threshold, rpn_unmatched_threshold: an anchor's IoU from which it is an object, and
+      under which it is background.
+    rpn_batch_size_per_im, rpn_fg_fraction: anchors sampled in an image, at most this share objects.
+  """
+
+  input_path: str = ''
+  global_batch_size: int = 16
+  output_size: list[int] = dataclasses.field(default_factory=lambda: [800, 1333])
+  random_flip: bool = True
+  min_scale: float = 1.0
+  max_scale: float = 1.0
+  color_jitter: float = 0.0
+  max_num_instances: int = 100
+  mask_size: int = 112
+  label_stride: int = 4
+  shuffle_buffer_size: int = 1000
+  objects_from: str = 'annotations'
+  skip_damaged: bool = False
+  rpn_match_threshold: float = 0.7
+  rpn_unmatched_threshold: float = 0.3
+  rpn_batch_size_per_im: int = 256
+  rpn_fg_fraction: float = 0.5
+
+
+@dataclasses.dataclass
+class OANetTask(config_definitions.TaskConfig):
+  """Network, data and losses.
+
+  Attributes:
+    mode: 'panoptic' is the whole network; 'srm_only' the spatial ranking module alone, which is
+      trained and judged on true masks and sees no picture.
+    categories: the `categories.json` that the converter wrote; '' looks beside the shards.
+    init_checkpoint: what training starts from: a checkpoint of the Model Garden or of this package,
+      a `.h5` file of `tf_keras.applications`, or ''.
+    init_checkpoint_modules: which parts of it: 'all' that fits by name and shape, 'backbone', or
+      'backbone,decoder'.
+    reference_batch_size: the batch for which the learning rates of `trainer.optimizer_config` are
+      meant; they are multiplied by `train_data.global_batch_size` over it. 0 takes them as they
+      are.
+    seed: of initial weights, shuffling, sampling and augmentation.
+  """
+
+  model: OANet = dataclasses.field(default_factory=OANet)
+  train_data: Data = dataclasses.field(default_factory=Data)
+  validation_data: Data = dataclasses.field(
+    default_factory=lambda: Data(global_batch_size=8, random_flip=False)
+  )
+  losses: Losses = dataclasses.field(default_factory=Losses)
+  mode: str = 'panoptic'
+  categories: str = ''
+  init_checkpoint_modules: str = 'all'
+  reference_batch_size: int = 16
+  seed: int = 0
+
+
+@dataclasses.dataclass
+class Trainer(config_definitions.TrainerConfig):
+  """Schedule and optimizer.
+
+  Attributes:
+    gradient_accumulation_steps: the batch of a step is computed in so many parts, one after the
+      other, for less memory; a part's losses are averaged over the part.
+  """
+
+  gradient_accumulation_steps: int = 1

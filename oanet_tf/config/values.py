@@ -1,0 +1,315 @@
+"""Which values of a configuration work together with the network and the training loop.
+
+Without TensorFlow and the Model Garden, which take seconds to load. Each refusal names the key, its
+value and what it may be.
+"""
+
+import difflib
+import fnmatch
+import itertools
+import math
+import re
+from collections.abc import Callable
+from typing import NoReturn
+
+from oanet_tf.errors import InputError
+
+SHARING_MODES = ('none', 'backbone', 'backbone_and_fpn')
+BATCH_NORM_MODES = ('frozen', 'sync', 'plain')
+TASK_MODES = ('panoptic', 'srm_only')
+FUSIONS = ('srm', 'heuristic', 'class_prior', 'upsnet', 'oracle')
+# Those that evaluations during training score.
+MONITORED_FUSIONS = ('srm', 'heuristic')
+# Of such an evaluation, by name.
+SCORES = tuple(
+  f'{quality}{group}/{method}'
+  for method in MONITORED_FUSIONS
+  for group in ('', '_things', '_stuff')
+  for quality in ('pq', 'sq', 'rq')
+)
+
+# The network input's sides are multiples of it.
+CANVAS_STRIDE = 32
+
+Values = dict[str, object]
+
+_OPTIMIZER = 'trainer.optimizer_config.optimizer'
+_LEARNING_RATE = 'trainer.optimizer_config.learning_rate'
+_WARMUP = 'trainer.optimizer_config.warmup'
+
+_CHOICES = {
+  'runtime.all_reduce_alg': (None, 'nccl', 'hierarchical_copy', 'ring'),
+  'runtime.distribution_strategy': ('mirrored', 'one_device'),
+  'runtime.mixed_precision_dtype': (None, 'float32', 'bfloat16', 'float16'),
+  'task.init_checkpoint_modules': ('all', 'backbone', 'backbone,decoder'),
+  'task.mode': TASK_MODES,
+  'task.model.backbone.keras_resnet.model_id': (50, 101, 152),
+  # The others take one image size alone, or have no level at each stride.
+  'task.model.backbone.mobilenet.model_id': (
+    'MobileNetV1',
+    'MobileNetV2',
+    'MobileNetV3Large',
+    'MobileNetV3Small',
+    'MobileNetV3EdgeTPU',
+    'MobileNetV3SmallReducedFilters',
+    'MobileNetMultiMAX',
+    'MobileNetMultiAVG',
+    'MobileNetV4ConvSmall',
+    'MobileNetV4ConvMedium',
+    'MobileNetV4ConvMediumSeg',
+    'MobileNetV4ConvLarge',
+  ),
+  'task.model.backbone.resnet.model_id': (10, 18, 26, 34, 50, 101, 152, 200, 270, 350, 420),
+  'task.model.backbone.resnet.stem_type': ('v0', 'v1'),
+  'task.model.batch_norm': BATCH_NORM_MODES,
+  'task.model.decoder.fpn.fusion_type': ('sum', 'concat'),
+  # The others give no pyramid.
+  'task.model.decoder.type': ('fpn', 'nasfpn'),
+  'task.model.detection_generator.nms_version': ('v1', 'v2', 'batched'),
+  'task.model.fusion.method': FUSIONS,
+  'task.model.fusion.stuff_area_by': ('class', 'component'),
+  'task.model.fusion.stuff_from': ('stuff', 'all'),
+  'task.model.sharing': SHARING_MODES,
+  'task.model.spatial_ranking.convolution': ('1x1', '3x3', '1x7+7x1'),
+  'task.model.spatial_ranking.scored_pixels': ('all', 'conflicting'),
+  'task.train_data.objects_from': ('annotations', 'segments'),
+  'task.validation_data.objects_from': ('annotations',),
+  'trainer.best_checkpoint_metric_comp': ('higher', 'lower'),
+}
+# `….type` of these is one of the groups beside it, but for two optimizers that the Model Garden's
+# wheel does not hold.
+_CHOOSES_GROUP = ('task.model.backbone', _OPTIMIZER, _LEARNING_RATE, _WARMUP)
+_UNAVAILABLE = ('adafactor', 'slide')
+# What the Model Garden's configurations offer and this package does not do.
+_ONLY_DEFAULT = re.compile(
+  r"""
+  runtime\.(?!(distribution_strategy|num_gpus|mixed_precision_dtype|loss_scale|enable_xla
+               |run_eagerly|all_reduce_alg|num_packs)$).*
+  |task\.differential_privacy_config
+  |task\.model\.backbone\.mobilenet\.(output_stride|output_intermediate_endpoints)
+  |task\.model\.detection_generator\.(apply_nms|use_sigmoid_probability)
+  |task\.model\.detection_head\.(cascade_class_ensemble|class_agnostic_bbox_pred)
+  |task\.model\.roi_sampler\.cascade_iou_thresholds
+  """,
+  re.VERBOSE,
+)
+# By the last part of the key, the first that fits; of a list, each item.
+_LIMITS: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
+  (
+    'num_filters num_scales num_proposals num_sampled_rois num_sampled_masks num_repeats num_packs'
+    ' test_num_proposals max_num_instances max_num_detections pre_nms_top_k test_pre_nms_top_k'
+    ' crop_size upsample_factor fc_dims mask_size stride label_stride shuffle_buffer_size'
+    ' global_batch_size rpn_batch_size_per_im output_size max_to_keep gradient_accumulation_steps'
+    ' decay_steps total_decay_steps',
+    'at least 1',
+    lambda value: value >= 1,
+  ),
+  (
+    'num_convs num_fcs num_gpus reference_batch_size train_steps *_interval warmup_steps values'
+    ' stuff_area_limit stuff_weight l2_weight_decay warmup_learning_rate end_learning_rate'
+    ' *_min_size_threshold',
+    'at least 0',
+    lambda value: 0 <= value < math.inf,
+  ),
+  (
+    'norm_epsilon anchor_size aspect_ratios depth_multiplier min_scale max_scale *_huber_loss_delta'
+    ' filter_size_scale learning_rate initial_learning_rate clipnorm clipvalue global_clipnorm',
+    'above 0',
+    lambda value: 0 < value < math.inf,
+  ),
+  (
+    '*_threshold *_fraction momentum norm_momentum color_jitter average_decay',
+    'from 0 to 1',
+    lambda value: 0 <= value <= 1,
+  ),
+)
+# Of schedules; the Model Garden has no default for them.
+_NEEDED = (
+  'boundaries', 'decay_rate', 'decay_steps', 'initial_learning_rate', 'total_decay_steps', 'values',
+  'warmup_steps',
+)  # fmt: skip
+
+
+def check(values: Values, defaults: Values) -> None:
+  """Refuses values that fit their keys but would not work.
+
+  Args:
+    values: of all active keys.
+    defaults: of all keys.
+
+  Raises:
+    InputError: with the key, its value and what it may be.
+  """
+  for key, value in values.items():
+    _check_supported(key, value, defaults)
+    _check_limits(key, value)
+  _check_choices(values, defaults)
+  _check_network(values)
+  for split in ('train_data', 'validation_data'):
+    _check_data(values, f'task.{split}')
+  _check_training(values)
+  _check_runtime(values)
+
+
+def _refuse(key: str, value: object, may_be: str) -> NoReturn:
+  raise InputError(f'{key} is {value!r}; it is {may_be}')
+
+
+def _check_supported(key: str, value: object, defaults: Values) -> None:
+  if _ONLY_DEFAULT.fullmatch(key) and value != defaults[key]:
+    raise InputError(f'{key} is {value!r}, which this package does not support; leave it out')
+
+
+def _check_limits(key: str, value: object) -> None:
+  name = key.rpartition('.')[2]
+  if value is None:
+    if name in _NEEDED:
+      raise InputError(f'{key} is null; the chosen schedule needs it')
+    return
+  items = value if isinstance(value, list | tuple) else [value]
+  for names, may_be, holds in _LIMITS:
+    if any(fnmatch.fnmatchcase(name, known) for known in names.split()):
+      if not items or not all(holds(item) for item in items):
+        _refuse(key, value, may_be)
+      return
+
+
+def _check_choices(values: Values, defaults: Values) -> None:
+  groups = {f'{group}.type': _groups_in(group, defaults) for group in _CHOOSES_GROUP}
+  groups[f'{_WARMUP}.type'].insert(0, None)
+  for key, choices in {**_CHOICES, **groups}.items():
+    if key in values and values[key] not in choices:
+      names = ('null' if choice is None else str(choice) for choice in choices)
+      _refuse(key, values[key], f'one of {", ".join(names)}')
+
+
+def _groups_in(group: str, defaults: Values) -> list[str]:
+  names = [key.removeprefix(f'{group}.') for key in defaults if key.startswith(f'{group}.')]
+  groups = {name.split('.')[0] for name in names if '.' in name}
+  return sorted(groups.difference(_UNAVAILABLE))
+
+
+def _at_most(values: Values, low: str, high: str) -> None:
+  if values[low] > values[high]:
+    _refuse(low, values[low], f'at most {high}, {values[high]}')
+
+
+def _divides(values: Values, part: str, whole: str) -> None:
+  if values[whole] % values[part]:
+    _refuse(part, values[part], f'a divisor of {whole}, {values[whole]}')
+
+
+def _check_network(values: Values) -> None:
+  model = 'task.model'
+  low, high = f'{model}.min_level', f'{model}.max_level'
+  if not 2 <= values[low] <= 5:
+    _refuse(low, values[low], 'a level of the backbone, from 2 to 5')
+  if not values[low] <= values[high] <= 7:
+    _refuse(high, values[high], f'from {low}, {values[low]}, to 7')
+  if values[f'{model}.decoder.type'] == 'nasfpn' and (values[low], values[high]) != (3, 7):
+    _refuse(f'{model}.decoder.type', 'nasfpn', f'for {low} 3 and {high} 7 alone')
+  _at_most(
+    values, f'{model}.mask_sampler.num_sampled_masks', f'{model}.roi_sampler.num_sampled_rois'
+  )
+  sampler = f'{model}.roi_sampler.background_iou'
+  _at_most(values, f'{sampler}_low_threshold', f'{sampler}_high_threshold')
+  stride = f'{model}.spatial_ranking.stride'
+  if CANVAS_STRIDE % values[stride]:
+    _refuse(stride, values[stride], f'a divisor of {CANVAS_STRIDE}')
+  _divides(values, 'task.train_data.label_stride', stride)
+  check_fusion(values[f'{model}.fusion.method'], values)
+  if values['task.mode'] == 'srm_only':
+    _check_srm_only(values)
+  object_context = f'{model}.stuff_head.object_context'
+  if values[f'{model}.fusion.stuff_from'] == 'all' and not values[object_context]:
+    _refuse(f'{model}.fusion.stuff_from', 'all', f"'stuff' where {object_context} is false")
+
+
+def _check_srm_only(values: Values) -> None:
+  for key, only, reason in (
+    ('task.init_checkpoint_modules', 'all', 'it has no backbone'),
+    ('task.train_data.objects_from', 'annotations', 'segments do not overlap'),
+  ):
+    if values[key] != only:
+      _refuse(key, values[key], f"{only!r} where task.mode is 'srm_only': {reason}")
+
+
+def check_fusion(method: str, values: Values, has_truth: bool = False) -> None:
+  """Refuses a fusion that does not exist, or lacks what it needs.
+
+  Args:
+    method: its name.
+    values: of all active keys.
+    has_truth: whether the images' true segments are known.
+
+  Raises:
+    InputError: with the remedy.
+  """
+  if method not in FUSIONS:
+    raise InputError(f'there is no fusion {method!r}; known are {", ".join(FUSIONS)}')
+  if method == 'oracle' and not has_truth:
+    raise InputError(
+      'the fusion oracle needs the truth, which python -m oanet_tf.evaluate alone has'
+    )
+  if method == 'class_prior' and not values['task.model.fusion.class_prior']:
+    raise InputError(
+      'the fusion class_prior needs a file that python -m oanet_tf.class_prior counts; name it '
+      'in task.model.fusion.class_prior'
+    )
+  if method == 'upsnet' and values['task.mode'] == 'srm_only':
+    raise InputError(
+      'the fusion upsnet needs logits of the stuff branch, which task.mode=srm_only does not have'
+    )
+  if method == 'upsnet' and not values['task.model.stuff_head.object_context']:
+    raise InputError(
+      'the fusion upsnet needs logits of things, which the network gives with '
+      'task.model.stuff_head.object_context=true alone'
+    )
+
+
+def _check_data(values: Values, split: str) -> None:
+  size = values[f'{split}.output_size']
+  if len(size) != 2 or size[0] > size[1]:
+    _refuse(f'{split}.output_size', size, '[height, width], height ≤ width')
+  _at_most(values, f'{split}.min_scale', f'{split}.max_scale')
+  _at_most(values, f'{split}.rpn_unmatched_threshold', f'{split}.rpn_match_threshold')
+
+
+def _check_training(values: Values) -> None:
+  if not 0 <= values['task.seed'] < 2**31:
+    _refuse('task.seed', values['task.seed'], 'at least 0 and below 2^31')
+  _divides(values, 'trainer.gradient_accumulation_steps', 'task.train_data.global_batch_size')
+  for name, more_values in (('stepwise', 1), ('step_cosine_with_offset', 0)):
+    if f'{_LEARNING_RATE}.{name}.values' in values:
+      _check_steps(values, f'{_LEARNING_RATE}.{name}', more_values)
+
+
+def _check_steps(values: Values, schedule: str, more_values: int) -> None:
+  boundaries = values[f'{schedule}.boundaries']
+  if not boundaries or any(a >= b for a, b in itertools.pairwise(boundaries)):
+    _refuse(f'{schedule}.boundaries', boundaries, 'one step or more, each above the one before')
+  if len(values[f'{schedule}.values']) != len(boundaries) + more_values:
+    _refuse(
+      f'{schedule}.values',
+      values[f'{schedule}.values'],
+      f'{len(boundaries) + more_values} rates for the boundaries {boundaries}',
+    )
+
+  subfolder = values['trainer.best_checkpoint_export_subdir']
+  metric = values['trainer.best_checkpoint_eval_metric']
+  if subfolder and metric not in SCORES:
+    nearest = difflib.get_close_matches(metric, SCORES, n=1, cutoff=0)[0]
+    _refuse('trainer.best_checkpoint_eval_metric', metric, f'a score such as {nearest}')
+
+
+def _check_runtime(values: Values) -> None:
+  averages = any(key.startswith('trainer.optimizer_config.ema.') for key in values)
+  if averages and values['runtime.mixed_precision_dtype'] == 'float16':
+    _refuse('runtime.mixed_precision_dtype', 'float16', 'bfloat16 or float32 with moving averages')
+  scale, dtype = values['runtime.loss_scale'], values['runtime.mixed_precision_dtype']
+  if scale is not None and scale != 'dynamic' and (isinstance(scale, str) or not scale > 0):
+    _refuse('runtime.loss_scale', scale, 'null, dynamic or a number above 0')
+  if scale is not None and dtype != 'float16':
+    _refuse('runtime.loss_scale', scale, 'for runtime.mixed_precision_dtype float16 alone')
+  if values['runtime.distribution_strategy'] == 'one_device' and values['runtime.num_gpus'] > 1:
+    _refuse('runtime.num_gpus', values['runtime.num_gpus'], 'at most 1 on one_device')

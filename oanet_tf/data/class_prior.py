@@ -1,0 +1,178 @@
+"""Which thing category lies on which, counted from shards.
+
+T thing categories, M objects, K categories of one image, P pixels.
+"""
+
+import dataclasses
+import io
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import tqdm
+from PIL import Image
+
+from oanet_tf.data import shard_files, tf_example
+from oanet_tf.data.categories import PanopticCategories
+from oanet_tf.data.json_file import read_json_object
+from oanet_tf.errors import InputError
+from oanet_tf.files import replacing
+
+# So many pixels count for either of two categories before any is seen: the share of a pair that is
+# rare stays near 1/2.
+PRIOR_PIXELS = 100
+
+_KEYS = (
+  'segment_index', 'segment_category_ids', 'object_boxes', 'object_category_ids',
+  'object_is_crowd', 'object_masks',
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassPrior:
+  """Counts of the pixels that objects of two categories both cover.
+
+  Attributes:
+    categories: of the dataset.
+    pixels: [T, T] int64: of those that objects of a and b cover, the ones that the panoptic truth
+      gives to a. Objects of one category are no pair.
+  """
+
+  categories: PanopticCategories
+  pixels: np.ndarray
+
+  def table(self) -> np.ndarray:
+    """[T, T] float32: how likely a pixel that a and b cover is of a, rather than of b."""
+    pixels = self.pixels + PRIOR_PIXELS
+    return (pixels / (pixels + pixels.T)).astype(np.float32)
+
+  def to_json(self, path: pathlib.Path) -> None:
+    """Writes all thing categories, and the pairs of which there is a pixel, most pixels first.
+
+    Raises:
+      InputError: if there cannot be such a file.
+    """
+    things = [category for category in self.categories if category.is_thing]
+    total = np.triu(self.pixels + self.pixels.T)
+    pairs = [
+      {
+        'ids': [things[a].id, things[b].id],
+        'names': [things[a].name, things[b].name],
+        'pixels': [int(self.pixels[a, b]), int(self.pixels[b, a])],
+      }
+      for a, b in sorted(np.argwhere(total).tolist(), key=lambda pair: -total[tuple(pair)])
+    ]
+    rows = ',\n'.join(json.dumps(pair, ensure_ascii=False) for pair in pairs)
+    thing_ids = [thing.id for thing in things]
+    try:
+      path.parent.mkdir(parents=True, exist_ok=True)
+      with replacing(path) as temporary:
+        temporary.write_text(f'{{"thing_ids": {thing_ids},\n"pairs": [\n{rows}\n]}}\n')
+    except OSError as error:
+      raise InputError(f'{path}: cannot be written ({error.strerror})') from None
+
+  @classmethod
+  def from_json(cls, path: str | pathlib.Path, categories: PanopticCategories) -> 'ClassPrior':
+    """Reads what `to_json` wrote.
+
+    Raises:
+      InputError: if the file is missing or malformed, or was counted for other categories.
+    """
+    content = read_json_object(path)
+    ids = [category.id for category in categories if category.is_thing]
+    if content.get('thing_ids') != ids:
+      raise InputError(
+        f'{path}: is not of the thing categories of the model; count it from its shards with '
+        'python -m oanet_tf.class_prior'
+      )
+    pixels = np.zeros([len(ids)] * 2, np.int64)
+    try:
+      for pair in content['pairs']:
+        (a, b), (of_a, of_b) = map(ids.index, pair['ids']), pair['pixels']
+        pixels[a, b], pixels[b, a] = of_a, of_b
+    except (KeyError, TypeError, ValueError, OverflowError):
+      raise InputError(f'{path}: is no file of python -m oanet_tf.class_prior') from None
+    if (pixels < 0).any():
+      raise InputError(f'{path}: has a number of pixels below 0')
+    return cls(categories, pixels)
+
+
+def load_table(
+  path: str, categories: PanopticCategories, methods: Sequence[str]
+) -> np.ndarray | None:
+  """The table that the fusion 'class_prior' needs; None if it is not among the methods.
+
+  Raises:
+    InputError: if the file cannot be read, or was counted for other categories.
+  """
+  return ClassPrior.from_json(path, categories).table() if 'class_prior' in methods else None
+
+
+def count(shards: Sequence[str], categories: PanopticCategories) -> ClassPrior:
+  """Reads all shards once, with a progress bar.
+
+  Args:
+    shards: TFRecord files with objects and panoptic maps.
+    categories: of the shards.
+
+  Raises:
+    InputError: if a shard is damaged, or has a category that is unknown.
+  """
+  import tensorflow as tf
+
+  total = sum(shard_files.count_whole_records(shard) for shard in shards)
+  pixels = np.zeros([categories.num_things] * 2, np.int64)
+
+  @tf.autograph.experimental.do_not_convert
+  def needed(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
+    decoded = tf_example.decode(serialized)
+    return {key: decoded[key] for key in ('source_id', *_KEYS)}
+
+  dataset = tf.data.TFRecordDataset(list(shards)).map(needed, tf.data.AUTOTUNE).prefetch(2)
+  with shard_files.named_errors(','.join(shards)):
+    for record in tqdm.tqdm(dataset.as_numpy_iterator(), 'counting', total, unit='image'):
+      pixels += conflicts(record, categories)
+  return ClassPrior(categories, pixels)
+
+
+def conflicts(record: Mapping[str, np.ndarray], categories: PanopticCategories) -> np.ndarray:
+  """`ClassPrior.pixels` of one record, [T, T] int64.
+
+  Args:
+    record: of `tf_example.decode`; crowds are left out.
+    categories: of the dataset.
+
+  Raises:
+    InputError: if the record has an object of a category that is no known thing.
+  """
+  single = np.flatnonzero(~record['object_is_crowd'])
+  labels = [
+    _label(record, category_id, categories) for category_id in record['object_category_ids']
+  ]
+  present, channels = np.unique(np.array(labels, int)[single], return_inverse=True)
+  pixels = np.zeros([categories.num_things] * 2, np.int64)
+  covered = np.zeros([len(present), *record['segment_index'].shape], bool)
+  for index, channel in zip(single, channels, strict=True):
+    mask = np.asarray(Image.open(io.BytesIO(record['object_masks'][index]))) > 0
+    y1, x1, y2, x2 = record['object_boxes'][index].astype(int)
+    covered[channel, y1:y2, x1:x2] |= mask
+  conflict = covered.sum(axis=0) >= 2
+  if conflict.any():
+    of_segment = np.append(0, categories.label_of_id_table()[record['segment_category_ids']])
+    truth = of_segment[record['segment_index'][conflict]]
+    covered = covered[:, conflict].astype(np.float64)
+    shown = covered * (present[:, np.newaxis] == truth)
+    pixels[np.ix_(present - 1, present - 1)] = shown @ covered.T
+    np.fill_diagonal(pixels, 0)
+  return pixels
+
+
+def _label(record: Mapping, category_id: int, categories: PanopticCategories) -> int:
+  label = categories.label(category_id) if category_id in categories else 0
+  if not categories.is_thing(label):
+    raise InputError(
+      f'image {record["source_id"].decode(errors="replace")} has an object of category '
+      f'{category_id}, which is no thing; is categories.json of another dataset?'
+    )
+  return label

@@ -1,0 +1,31 @@
+"""Command line: `python -m oanet_tf.data.occluded_scenes --help`."""
+
+import argparse
+
+from oanet_tf import errors
+from oanet_tf.data.occluded_scenes.dataset import generate
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(
+    prog='python -m oanet_tf.data.occluded_scenes',
+    description='Writes OccludedScenes, a small panoptic dataset in the layout of COCO.',
+    formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+  )
+  parser.add_argument(
+    '--output_dir',
+    required=True,
+    default=argparse.SUPPRESS,  # keeps "default: None" out of the help
+    help='folder to make; must not hold anything',
+  )
+  parser.add_argument('--num_train', type=int, default=1500, help='images of the train split')
+  parser.add_argument('--num_val', type=int, default=200, help='images of the val split')
+  parser.add_argument('--image_size', type=int, default=128, help='longer side, in pixels')
+  parser.add_argument('--seed', type=int, default=0, help='the same seed gives the same bytes')
+  arguments = parser.parse_args()
+  generate(**vars(arguments))
+  print(f'wrote {arguments.output_dir}')
+
+
+if __name__ == '__main__':
+  errors.run(main)

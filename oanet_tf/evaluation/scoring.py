@@ -1,0 +1,275 @@
+"""Scores a network on a split: every fusion in one pass over the detections."""
+
+import json
+import pathlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+import tqdm
+
+from oanet_tf import files, inference
+from oanet_tf.cluster import Cluster
+from oanet_tf.config import definitions
+from oanet_tf.data import input_pipeline, shard_files
+from oanet_tf.data.categories import PanopticCategories
+from oanet_tf.data.class_prior import load_table
+from oanet_tf.data.panoptic_map import PanopticSegmentation, to_segmentation
+from oanet_tf.evaluation.coco_results import PanopticResultsWriter
+from oanet_tf.evaluation.panoptic_quality import PanopticQuality
+from oanet_tf.evaluation.sampled_truth import sample_truth
+from oanet_tf.modeling.oanet import OANet
+from oanet_tf.modeling.scene import Truth
+from oanet_tf.modeling.srm_only import SRMOnly
+
+DETECTIONS = (
+  'detection_boxes',
+  'detection_scores',
+  'detection_classes',
+  'detection_masks',
+  'ranking_scores',
+)
+# Of a batch, what `SRMOnly` makes its detections of.
+ANNOTATIONS = ('gt_boxes', 'gt_classes', 'gt_masks', 'gt_scores', 'category_labels')
+
+
+class EvaluatedImage(NamedTuple):
+  """One image of the split, at its own size.
+
+  Attributes:
+    source_id: of the image.
+    truth: its segments.
+    predictions: by fusion.
+    image: [A, B, 3] uint8 network input, with padding.
+    image_info: [4, 2] float32.
+    ranking_map: [h, w, T] float32 at the ranking module's stride of the network input.
+    detections: `detection_boxes`, `detection_scores`, `detection_classes`, `detection_masks` and
+      `ranking_scores` of the network's output.
+    stuff_labels: [H, W] int32, what the stuff branch alone says.
+    instance_masks: by fusion, [H, W] int32: 1 + index of the detection, 0 where there is none.
+  """
+
+  source_id: str
+  truth: PanopticSegmentation
+  predictions: dict[str, PanopticSegmentation]
+  image: np.ndarray
+  image_info: np.ndarray
+  ranking_map: np.ndarray
+  detections: dict[str, np.ndarray]
+  stuff_labels: np.ndarray
+  instance_masks: dict[str, np.ndarray]
+
+
+def evaluate(
+  model: OANet | SRMOnly,
+  task: definitions.OANetTask,
+  categories: PanopticCategories,
+  methods: Sequence[str],
+  cluster: Cluster,
+  output_dir: pathlib.Path | None = None,
+  observers: Sequence[Callable[[EvaluatedImage], None]] = (),
+) -> dict[str, dict]:
+  """Panoptic quality on the validation split, of which each machine takes its share.
+
+  Writes `<output_dir>/results.json`, the returned scores; one machine alone also writes
+  `<output_dir>/<method>.json` and `<output_dir>/<method>/*.png`, predictions in COCO's panoptic
+  format.
+
+  Args:
+    model: the network.
+    task: gives data and fusion.
+    categories: of the dataset.
+    methods: of fusion.
+    cluster: all its machines must call this.
+    output_dir: None writes nothing.
+    observers: are called with each image of this machine's.
+
+  Returns:
+    For each method what `PanopticQuality.result` gives, of all machines' images.
+
+  Raises:
+    InputError: if the split has no shard, or its truth does not fit the categories.
+  """
+  scores = {method: PanopticQuality(categories) for method in methods}
+  with ExitStack() as stack:
+    writers = {}
+    if output_dir and cluster.num_workers == 1:
+      writers = {
+        method: stack.enter_context(PanopticResultsWriter(output_dir, method, categories))
+        for method in methods
+      }
+    for image in evaluated_images(model, task, categories, methods, cluster):
+      for method, prediction in image.predictions.items():
+        scores[method].update(image.truth, prediction)
+        if method in writers:
+          writers[method].write(image.source_id, f'{image.source_id}.png', prediction)
+      for observe in observers:
+        observe(image)
+  for score in scores.values():
+    score.statistics = cluster.sum_over_workers(score.statistics)
+  results = {method: score.result() for method, score in scores.items()}
+  if output_dir and cluster.is_chief:
+    output_dir.mkdir(parents=True, exist_ok=True)
+    files.write_text(output_dir / 'results.json', json.dumps(results, indent=1) + '\n')
+  return results
+
+
+def evaluated_images(
+  model: OANet | SRMOnly,
+  task: definitions.OANetTask,
+  categories: PanopticCategories,
+  methods: Sequence[str],
+  cluster: Cluster,
+) -> Iterator[EvaluatedImage]:
+  """This machine's images of the validation split, one by one."""
+  class_prior = load_table(task.model.fusion.class_prior, categories, methods)
+  config = task.model
+  if task.mode == 'srm_only':
+    # Its stuff logits are the truth; where that is a thing, there is no stuff.
+    config = config.replace(fusion=config.fusion.replace(stuff_from='all'))
+
+  def replica_step(
+    images: tf.Tensor, image_info: tf.Tensor, truth: Truth | None, labels: dict[str, tf.Tensor]
+  ) -> dict:
+    canvas_size = tf.cast(tf.reduce_max(image_info[:, 0], axis=0), tf.int32)
+    outputs, maps = inference.predict_panoptic(
+      model, config, methods, images, image_info, canvas_size, class_prior, truth, labels
+    )
+    return {
+      'maps': maps,
+      **{key: outputs[key] for key in (*DETECTIONS, 'ranking_map', 'stuff_labels')},
+    }
+
+  # Of what varies from batch to batch nothing is an argument, so there is one trace for each
+  # orientation of the images.
+  @tf.function(autograph=False)
+  def step(
+    images: tf.Tensor, image_info: tf.Tensor, truth: Truth | None, labels: dict[str, tf.Tensor]
+  ) -> dict:
+    return cluster.strategy.run(replica_step, args=(images, image_info, truth, labels))
+
+  with tqdm.tqdm(desc='evaluating', unit='image', leave=False) as progress:
+    for batches in _batches_of_replicas(task, categories, cluster):
+      images, info = (
+        _distribute(cluster, [batch[key] for batch in batches]) for key in ('image', 'image_info')
+      )
+      truth = None
+      if 'oracle' in methods:
+        stride = task.model.spatial_ranking.stride
+        truths = [_sampled_truth(batch, stride, categories) for batch in batches]
+        truth = Truth(*(_distribute(cluster, parts) for parts in zip(*truths, strict=True)))
+      labels = {
+        key: _distribute(cluster, [batch[key] for batch in batches])
+        for key in ANNOTATIONS
+        if key in batches[0]
+      }
+      results = step(images, info, truth, labels)
+      for batch, result in zip(batches, _local(cluster.strategy, results), strict=True):
+        for image in unbatch({**batch, **result}):
+          if not image['is_repeated']:
+            progress.update()
+            yield _evaluated(image, categories)
+
+
+def _sampled_truth(
+  batch: Mapping[str, tf.Tensor], stride: int, categories: PanopticCategories
+) -> Truth:
+  keys = ('image_info', 'segment_index', 'segment_category_ids')
+  size = [side // stride for side in batch['image'].shape[1:3]]
+  return sample_truth({key: batch[key].numpy() for key in keys}, size, stride, categories)
+
+
+def _batches_of_replicas(
+  task: definitions.OANetTask, categories: PanopticCategories, cluster: Cluster
+) -> Iterator[list[dict[str, tf.Tensor]]]:
+  """For each step the batches of this machine's replicas.
+
+  The strategy's own iterators would make machines wait for each other at every step, although one
+  may have more images than another.
+  """
+  context = tf.distribute.InputContext(
+    cluster.num_workers, cluster.index, cluster.strategy.num_replicas_in_sync
+  )
+  batches = iter(input_pipeline.evaluation_input(task, categories, context))
+  while True:
+    with shard_files.named_errors(task.validation_data.input_path):
+      step = [batch for _ in range(cluster.num_local_replicas) if (batch := next(batches, None))]
+    if not step:
+      return
+    yield step
+
+
+def _distribute(cluster: Cluster, parts: Sequence[tf.Tensor]) -> tf.Tensor:
+  """A value of which each local replica has its part."""
+
+  def of_replica(context: tf.distribute.experimental.ValueContext) -> tf.Tensor:
+    return tf.convert_to_tensor(
+      parts[context.replica_id_in_sync_group % cluster.num_local_replicas]
+    )
+
+  return cluster.strategy.experimental_distribute_values_from_function(of_replica)
+
+
+def _local(strategy: tf.distribute.Strategy, results: dict) -> list[dict]:
+  """Each local replica's results."""
+  flat = [strategy.experimental_local_results(value) for value in tf.nest.flatten(results)]
+  return [tf.nest.pack_sequence_as(results, values) for values in zip(*flat, strict=True)]
+
+
+def unbatch(batch: dict) -> Iterator[dict]:
+  """Each image of a batch of tensors, as numpy values."""
+  arrays = tf.nest.map_structure(lambda tensor: tensor.numpy(), batch)
+  for index in range(len(arrays['source_id'])):
+    yield tf.nest.map_structure(lambda array, index=index: array[index], arrays)
+
+
+def named_scores(results: Mapping[str, dict]) -> dict[str, float]:
+  """`evaluate`'s results as percentages by name: `pq/srm`, `sq_things/heuristic` and the like."""
+  return {
+    f'{quality}{group}/{method}': 100.0 * result[key][quality]
+    for method, result in results.items()
+    for key, group in (('All', ''), ('Things', '_things'), ('Stuff', '_stuff'))
+    for quality in ('pq', 'sq', 'rq')
+  }
+
+
+def _evaluated(image: dict, categories: PanopticCategories) -> EvaluatedImage:
+  truth = truth_of(image)
+  height, width = truth.segment_map.shape
+  return EvaluatedImage(
+    source_id=image['source_id'].decode(),
+    truth=truth,
+    predictions={
+      method: prediction_of(masks, truth.segment_map.shape, categories)
+      for method, masks in image['maps'].items()
+    },
+    image=image['image'],
+    image_info=image['image_info'],
+    ranking_map=image['ranking_map'],
+    detections={key: image[key] for key in DETECTIONS},
+    stuff_labels=image['stuff_labels'][:height, :width],
+    instance_masks={method: masks[1][:height, :width] for method, masks in image['maps'].items()},
+  )
+
+
+def prediction_of(
+  masks: Sequence[np.ndarray], size: tuple[int, int], categories: PanopticCategories
+) -> PanopticSegmentation:
+  """A fusion's category and instance mask of one image, without the batch's padding."""
+  height, width = size
+  return to_segmentation(*(mask[:height, :width] for mask in masks), categories)
+
+
+def truth_of(image: dict) -> PanopticSegmentation:
+  """The truth of one image, without the batch's padding."""
+  height, width = (int(side) for side in image['image_info'][0])
+  real = image['segment_ids'] > 0
+  ids = np.concatenate([[0], image['segment_ids'][real]]).astype(np.int32)
+  return PanopticSegmentation(
+    segment_map=ids[image['segment_index'][:height, :width]],
+    segment_ids=ids[1:],
+    category_ids=image['segment_category_ids'][real],
+    is_crowd=image['segment_is_crowd'][real],
+  )

@@ -1,0 +1,133 @@
+"""A model folder: its configuration, categories and weights, each resolved once."""
+
+import logging
+import pathlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from oanet_tf.config import check as config_check
+from oanet_tf.config import values as config_values
+from oanet_tf.data.categories import CATEGORIES_FILE, PanopticCategories
+from oanet_tf.errors import InputError
+
+if TYPE_CHECKING:
+  # They bring TensorFlow, which takes seconds to load.
+  import numpy as np
+  from official.core import config_definitions
+
+  from oanet_tf.modeling.oanet import OANet
+  from oanet_tf.modeling.srm_only import SRMOnly
+
+log = logging.getLogger(__name__)
+
+
+class Trained(NamedTuple):
+  """A trained network, its configuration and its categories."""
+
+  model: 'OANet | SRMOnly'
+  config: 'config_definitions.ExperimentConfig'
+  categories: PanopticCategories
+
+
+class ModelFolder:
+  """The folder of a training, read and checked in a fraction of a second.
+
+  Attributes:
+    path: of the folder.
+    values: of the configuration's active keys.
+    categories: of the dataset.
+  """
+
+  def __init__(self, path: str | pathlib.Path, params_override: str = ''):
+    """Reads `params.yaml` and `categories.json`.
+
+    Args:
+      path: of the folder.
+      params_override: changes over its configuration, as `a.b=1,c.d=[2,3]` or YAML text.
+
+    Raises:
+      InputError: if it is no model folder, or the changes do not fit.
+    """
+    self.path = pathlib.Path(path)
+    self._override = params_override
+    self._params = config_check.params_path(path)
+    settings = config_check.resolve_experiment(
+      config_check.BASE_EXPERIMENT, [self._params], params_override
+    )
+    self.values = config_check.active_values(settings)
+    self.categories = PanopticCategories.from_json(self.path / CATEGORIES_FILE)
+
+  def fusion(self, method: str | None = None) -> str:
+    """A fusion that a whole network can predict with, all that it needs at hand.
+
+    Args:
+      method: its name; None takes the configured one.
+
+    Raises:
+      InputError: if there is no such fusion, it lacks something, or the folder has no detector.
+    """
+    if self.values['task.mode'] != 'panoptic':
+      raise InputError(
+        f'{self.path}: has the spatial ranking module alone (task.mode is '
+        f'{self.values["task.mode"]!r}); start a whole network from it with task.init_checkpoint'
+      )
+    method = method or self.values['task.model.fusion.method']
+    config_values.check_fusion(method, self.values)
+    self.class_prior([method])
+    return method
+
+  def class_prior(self, methods: Sequence[str]) -> 'np.ndarray | None':
+    """The [T, T] table of the fusion 'class_prior'; None if it is not among the methods.
+
+    Raises:
+      InputError: if the file cannot be read, or was counted for other categories.
+    """
+    from oanet_tf.data.class_prior import load_table
+
+    return load_table(self.values['task.model.fusion.class_prior'], self.categories, methods)
+
+  def config(self) -> 'config_definitions.ExperimentConfig':
+    """The configuration as the Model Garden's dataclasses."""
+    from oanet_tf.config import experiments
+
+    return experiments.load_experiment(config_check.BASE_EXPERIMENT, [self._params], self._override)
+
+  def load(self) -> Trained:
+    """The network with its best weights.
+
+    The best are those that evaluation during training chose; without one, the newest, or their
+    moving averages where training kept some.
+
+    Raises:
+      InputError: if there is no checkpoint, or the changes make another network.
+    """
+    import tensorflow as tf
+
+    from oanet_tf.modeling.build import build_network
+    from oanet_tf.training import checkpoints
+    from oanet_tf.training.optimizer import load_averages
+
+    config = self.config()
+    subfolder = config.trainer.best_checkpoint_export_subdir
+    best = checkpoints.newest_readable(self.path / subfolder) if subfolder else None
+    path = best or checkpoints.newest(self.path)
+    log.info('weights of %s', path)
+    model = build_network(config.task, self.categories)
+    try:
+      if best or config.trainer.optimizer_config.ema is None:
+        checkpoint = tf.train.Checkpoint(model=model)
+        # The checkpoint of a training holds the optimizer's slots and the step too.
+        checkpoint.restore(path).assert_existing_objects_matched().expect_partial()
+      else:
+        load_averages(model, config, path)
+    except (AssertionError, ValueError) as error:
+      raise InputError(
+        f'{path}: does not fit the configuration ({str(error).splitlines()[0]}); leave out changes '
+        'that make another network'
+      ) from None
+    return Trained(model, config, self.categories)
+
+
+def load_model(model_dir: str | pathlib.Path, params_override: str = '') -> Trained:
+  """As `ModelFolder.load`."""
+  return ModelFolder(model_dir, params_override).load()

@@ -1,0 +1,155 @@
+"""Whatever holds a trained network, as one function from pictures to segmentations."""
+
+# B pictures, H, W the largest height and width among them.
+
+import io
+import json
+import pathlib
+import zipfile
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from oanet_tf import model_folder
+from oanet_tf.data.categories import CATEGORIES_FILE, PanopticCategories
+from oanet_tf.data.class_prior import load_table
+from oanet_tf.data.panoptic_map import PanopticSegmentation, to_segmentation
+from oanet_tf.errors import InputError
+from oanet_tf.serving.image_limits import MAX_IMAGE_PIXELS
+from oanet_tf.serving.letterbox import from_canvas, letterbox
+from oanet_tf.serving.panoptic_module import PanopticModule
+
+
+class Predictor(NamedTuple):
+  """A trained network.
+
+  Attributes:
+    segment: [h, w, 3] uint8 RGB pictures of any sizes -> the segmentation of each, at its size.
+    categories: of the dataset.
+    max_pixels: of a picture; None takes any.
+  """
+
+  segment: Callable[[Sequence[np.ndarray]], list[PanopticSegmentation]]
+  categories: PanopticCategories
+  max_pixels: int | None = None
+
+
+def of_model_folder(
+  model_dir: str | pathlib.Path, method: str, params_override: str = ''
+) -> Predictor:
+  """The network of a training, in memory.
+
+  Args:
+    model_dir: folder of a training.
+    method: of fusion, one of `config_values.FUSIONS` but for 'oracle'.
+    params_override: changes over the folder's configuration.
+
+  Raises:
+    InputError: if the folder, or a file that the fusion needs, cannot be read.
+  """
+  model, config, categories = model_folder.load_model(model_dir, params_override)
+  class_prior = load_table(config.task.model.fusion.class_prior, categories, [method])
+  module = PanopticModule(model, config.task, categories, method, class_prior)
+  # All shapes but these are the same for any batch, so it is traced once.
+  function = tf.function(
+    module.segment,
+    [tf.TensorSpec([None, None, None, 3], tf.uint8), tf.TensorSpec([None, 2], tf.int32)],
+    autograph=False,
+  )
+
+  def segment(pictures: Sequence[np.ndarray]) -> list[PanopticSegmentation]:
+    shapes = np.array([picture.shape[:2] for picture in pictures], np.int32)
+    images = np.zeros([len(pictures), *shapes.max(axis=0), 3], np.uint8)
+    for image, picture, (height, width) in zip(images, pictures, shapes, strict=True):
+      image[:height, :width] = picture
+    return _segmentations(function(images, shapes), categories)
+
+  return Predictor(segment, categories)
+
+
+def of_saved_model(folder: str | pathlib.Path) -> Predictor:
+  """A SavedModel of `oanet_tf.export`, by its signature for encoded images.
+
+  Args:
+    folder: of one version.
+
+  Raises:
+    InputError: if it is another's, or damaged.
+  """
+  folder = pathlib.Path(folder)
+  try:
+    signatures = tf.saved_model.load(str(folder)).signatures
+  except (OSError, ValueError, tf.errors.OpError) as error:
+    raise InputError(f'{folder}: cannot be read as a SavedModel ({_first_line(error)})') from None
+  if 'serving_bytes' not in signatures:
+    raise InputError(f'{folder}: is no SavedModel that python -m oanet_tf.export has written')
+  categories = PanopticCategories.from_json(folder / 'assets' / CATEGORIES_FILE)
+
+  def segment(pictures: Sequence[np.ndarray]) -> list[PanopticSegmentation]:
+    encoded = tf.constant([_encoded(picture) for picture in pictures])
+    return _segmentations(signatures['serving_bytes'](image_bytes=encoded), categories)
+
+  return Predictor(segment, categories, MAX_IMAGE_PIXELS)
+
+
+def of_tflite(path: str | pathlib.Path) -> Predictor:
+  """A TFLite file of `oanet_tf.export`, run by LiteRT one picture after the other.
+
+  Raises:
+    InputError: if it is another's, or damaged.
+  """
+  from oanet_tf.serving import tflite
+
+  try:
+    with zipfile.ZipFile(path) as associated:
+      description = json.loads(associated.read(tflite.DESCRIPTION_FILE))
+    run = tflite.runner(pathlib.Path(path))
+  except (zipfile.BadZipFile, KeyError, ValueError, RuntimeError) as error:
+    raise InputError(
+      f'{path}: is no TFLite file that python -m oanet_tf.export has written ({_first_line(error)})'
+    ) from None
+  categories = PanopticCategories.from_coco(description['categories'], str(path))
+  canvas_size = description['input']['shape'][1:3]
+
+  def segment(pictures: Sequence[np.ndarray]) -> list[PanopticSegmentation]:
+    return [segment_one(picture) for picture in pictures]
+
+  def segment_one(picture: np.ndarray) -> PanopticSegmentation:
+    outputs = run(image=letterbox(picture, canvas_size)[np.newaxis])
+    masks = (outputs[f'panoptic_{kind}_mask'][0] for kind in ('category', 'instance'))
+    return _segmentation(*(from_canvas(mask, picture.shape) for mask in masks), categories)
+
+  return Predictor(segment, categories)
+
+
+def _first_line(error: Exception) -> str:
+  return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def _encoded(picture: np.ndarray) -> bytes:
+  """A PNG, made quickly rather than small."""
+  file = io.BytesIO()
+  Image.fromarray(picture).save(file, 'PNG', compress_level=1)
+  return file.getvalue()
+
+
+def _segmentations(
+  outputs: dict[str, tf.Tensor], categories: PanopticCategories
+) -> list[PanopticSegmentation]:
+  names = ('panoptic_category_mask', 'panoptic_instance_mask', 'image_shape')
+  arrays = (outputs[name].numpy() for name in names)
+  return [
+    _segmentation(category_mask[:height, :width], instance_mask[:height, :width], categories)
+    for category_mask, instance_mask, (height, width) in zip(*arrays, strict=True)
+  ]
+
+
+def _segmentation(
+  category_mask: np.ndarray, instance_mask: np.ndarray, categories: PanopticCategories
+) -> PanopticSegmentation:
+  """Of [h, w] the dataset's category ids, and instances."""
+  labels = categories.label_of_id_table()[category_mask]
+  return to_segmentation(labels, instance_mask, categories)

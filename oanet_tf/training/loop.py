@@ -1,0 +1,279 @@
+"""The training loop under `tf.distribute`: one story, top to bottom."""
+
+import logging
+import pathlib
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+import tf_keras
+import tqdm
+from official.core import config_definitions
+
+from oanet_tf import cluster as cluster_lib
+from oanet_tf.cluster import Cluster
+from oanet_tf.config import definitions
+from oanet_tf.config import values as config_values
+from oanet_tf.data import input_pipeline, preprocess, shard_files
+from oanet_tf.data.categories import PanopticCategories
+from oanet_tf.errors import InputError
+from oanet_tf.evaluation.panoptic_quality import format_table
+from oanet_tf.evaluation.scoring import evaluate, named_scores
+from oanet_tf.training import checkpoints
+from oanet_tf.training import state as state_lib
+from oanet_tf.training.checkpoints import BestCheckpoint
+from oanet_tf.training.interruption import Interrupted, Interruption
+from oanet_tf.training.monitoring import Stopwatch, TrainingLog
+from oanet_tf.training.optimizer import averaged_weights, describe_learning_rate
+from oanet_tf.training.panels import Panels
+from oanet_tf.training.state import State
+from oanet_tf.training.step import Batch, TrainStep
+
+log = logging.getLogger(__name__)
+
+# Validation images that TensorBoard shows.
+NUM_PANELS = 4
+
+
+def due(step: int, every: int) -> bool:
+  """Whether something that happens every so many steps happens after this one."""
+  return every > 0 and step % every == 0
+
+
+def run(
+  config: config_definitions.ExperimentConfig, model_dir: str | pathlib.Path, mode: str
+) -> dict[str, dict] | None:
+  """Trains, evaluates, or does both.
+
+  Args:
+    config: the resolved experiment.
+    model_dir: for `params.yaml`, `categories.json`, checkpoints, TensorBoard's events,
+      `metrics.jsonl`, the best weights in `best/` and, under `evaluation/`, predictions and scores.
+      A checkpoint there is resumed. With several machines it is one folder that all of them see.
+    mode: 'train', 'eval' or 'train_and_eval'.
+
+  Returns:
+    The last evaluation's scores by fusion; None in mode 'train'.
+
+  Raises:
+    InputError: if data, categories or checkpoint are missing or do not fit, if a loss or weight is
+      not finite, or if another machine is lost.
+    SystemExit: after SIGTERM or SIGINT, with a checkpoint written; the code is 128 + the signal.
+  """
+  model_dir = pathlib.Path(model_dir)
+  # Not 0: tf.data takes no tensor for a seed where TensorFlow's own is 0.
+  tf_keras.utils.set_random_seed(config.task.seed + 1)
+  cluster_lib.configure(config.runtime)
+  cluster = cluster_lib.make_cluster(config.runtime)
+  categories = state_lib.find_categories(config.task, model_dir)
+  # What can be wrong is looked at before the network is built.
+  if mode == 'eval':
+    checkpoints.newest(model_dir)
+  else:
+    shard_files.list_shards(config.task.train_data.input_path)
+  if mode != 'train':
+    shard_files.list_shards(config.task.validation_data.input_path)
+  check_batch_sizes(config, mode, cluster)
+  with cluster.lost_workers_named():
+    state = state_lib.create_state(config, categories, model_dir, cluster)
+    try:
+      if mode == 'eval':
+        return validate(config, categories, cluster, state)
+      if cluster.is_chief:
+        state_lib.save_config(config, categories, model_dir)
+      return train(config, categories, cluster, state, mode == 'train_and_eval')
+    finally:
+      if not cluster.is_chief:
+        shutil.rmtree(state.folder)
+
+
+def train(
+  config: config_definitions.ExperimentConfig,
+  categories: PanopticCategories,
+  cluster: Cluster,
+  state: State,
+  with_evaluation: bool,
+) -> dict[str, dict] | None:
+  """Trains up to `train_steps`, saving, logging and evaluating as the trainer's intervals say."""
+  trainer, data = config.trainer, config.task.train_data
+  num_parts = trainer.gradient_accumulation_steps
+  batches = training_batches(config, categories, cluster, state)
+  train_step = TrainStep(config.task, cluster.strategy, state.model, state.optimizer, num_parts)
+  training_log = TrainingLog(state.folder if cluster.is_chief else None, state.step)
+  best = best_checkpoint(trainer, state)
+  log.info(describe_learning_rate(config))
+  results, watch = None, Stopwatch()
+  with (
+    Interruption() as interruption,
+    tqdm.tqdm(
+      total=trainer.train_steps,
+      initial=state.step,
+      desc='training',
+      unit='step',
+      disable=not cluster.is_chief,
+    ) as progress,
+  ):
+    while (step := state.step + 1) <= trainer.train_steps:
+      with shard_files.named_errors(data.input_path):
+        parts = [next(batches) for _ in range(num_parts)]
+      input_seconds = watch.lap()
+      log_is_due = due(step, trainer.summary_interval)
+      with_gradient_norms = log_is_due and config.task.mode == 'panoptic'
+      losses = train_step(parts, with_gradient_norms)
+      losses = {name: float(value) for name, value in losses.items()}
+      check_finite(losses, parts, cluster, state)
+      advance(state, parts, cluster)
+      training_log.add(losses, input_seconds, compute_seconds=watch.lap())
+      progress.update()
+
+      if log_is_due:
+        rate = float(state.learning_rate(state.optimizer.iterations))
+        training_log.write_interval(step, trainer.train_steps, data.global_batch_size, rate)
+
+      stop = cluster.any_worker(interruption.received is not None)
+      last = step == trainer.train_steps
+      evaluate_now = with_evaluation and (due(step, trainer.validation_interval) or last)
+      if due(step, trainer.checkpoint_interval) or evaluate_now or last or stop:
+        state_lib.save(state, cluster)
+      if stop:
+        leave(interruption, step)
+      if evaluate_now:
+        try:
+          with interruption.at_once():
+            results = validate(config, categories, cluster, state, training_log, best)
+        except Interrupted:
+          leave(interruption, step)
+      watch.lap()
+  if results is None and with_evaluation:
+    results = validate(config, categories, cluster, state, training_log, best)
+  return results
+
+
+def scored_fusions(task: definitions.OANetTask) -> tuple[str, ...]:
+  """What an evaluation compares; with annotations for detections, all that there is to compare."""
+  methods = config_values.MONITORED_FUSIONS
+  if task.mode == 'srm_only':
+    methods += ('class_prior', 'oracle') if task.model.fusion.class_prior else ('oracle',)
+  return methods
+
+
+def check_batch_sizes(
+  config: config_definitions.ExperimentConfig, mode: str, cluster: Cluster
+) -> None:
+  """Whether replicas can share the batches evenly.
+
+  Raises:
+    InputError: if not.
+  """
+  replicas, task = cluster.strategy.num_replicas_in_sync, config.task
+  parts = config.trainer.gradient_accumulation_steps
+  for split, shares in (('train_data', replicas * parts), ('validation_data', replicas)):
+    used = mode != 'train' if split == 'validation_data' else mode != 'eval'
+    if used and (size := getattr(task, split).global_batch_size) % shares:
+      raise InputError(
+        f'task.{split}.global_batch_size is {size}; {replicas} replicas need a multiple of {shares}'
+      )
+
+
+def best_checkpoint(trainer: definitions.Trainer, state: State) -> BestCheckpoint | None:
+  """Where the config says that the best weights are kept."""
+  if not trainer.best_checkpoint_export_subdir:
+    return None
+  return BestCheckpoint(
+    state.folder / trainer.best_checkpoint_export_subdir,
+    trainer.best_checkpoint_eval_metric,
+    trainer.best_checkpoint_metric_comp,
+  )
+
+
+def training_batches(
+  config: config_definitions.ExperimentConfig,
+  categories: PanopticCategories,
+  cluster: Cluster,
+  state: State,
+) -> Iterator[Batch]:
+  """Endless parts of steps' batches, on the replicas, from the state's position on."""
+  data = config.task.train_data
+  part = data.replace(
+    global_batch_size=data.global_batch_size // config.trainer.gradient_accumulation_steps
+  )
+  task = config.task.replace(train_data=part)
+  start = tuple(state.positions.numpy()[cluster.index].tolist())
+  dataset = cluster.strategy.distribute_datasets_from_function(
+    lambda context: input_pipeline.training_input(task, categories, context, start)
+  )
+  return iter(dataset)
+
+
+def check_finite(
+  losses: dict[str, float], parts: list[Batch], cluster: Cluster, state: State
+) -> None:
+  """Stops a training that has gone wrong.
+
+  Raises:
+    InputError: if a loss is not finite; it names loss, images and the last good checkpoint.
+  """
+  wrong = [f'{name} ({value})' for name, value in losses.items() if not np.isfinite(value)]
+  if not wrong:
+    return
+  images = [
+    source_id
+    for part in parts
+    for encoded in cluster.strategy.experimental_local_results(part['source_id'])
+    for source_id in preprocess.source_ids(encoded.numpy())
+  ]
+  raise InputError(
+    f'step {state.step}: non-finite {", ".join(wrong)} in the batch of images {", ".join(images)}; '
+    f'{state_lib.advice(state)}'
+  )
+
+
+def advance(state: State, parts: list[Batch], cluster: Cluster) -> None:
+  """Notes where this machine's data goes on."""
+  positions = cluster.strategy.experimental_local_results(parts[-1]['position'])
+  epoch, place = positions[0][0].numpy()
+  state.positions[cluster.index].assign([epoch, place + 1])
+
+
+def leave(interruption: Interruption, step: int) -> None:
+  """Ends the process after a signal, here or on another machine."""
+  received = interruption.received or signal.SIGTERM
+  tqdm.tqdm.write(
+    f'stopped by {received.name} after step {step}, with a checkpoint; the same command goes on'
+  )
+  sys.exit(128 + received)
+
+
+def validate(
+  config: config_definitions.ExperimentConfig,
+  categories: PanopticCategories,
+  cluster: Cluster,
+  state: State,
+  training_log: TrainingLog | None = None,
+  best: BestCheckpoint | None = None,
+) -> dict[str, dict]:
+  """Evaluates with every fusion and prints the scores; in training, logs and keeps the best."""
+  panels = Panels(categories, NUM_PANELS if config.task.allow_image_summary else 0)
+  state_lib.share_statistics(state.model, cluster)
+  with averaged_weights(state.optimizer):
+    results = evaluate(
+      state.model,
+      config.task,
+      categories,
+      scored_fusions(config.task),
+      cluster,
+      state.folder / 'evaluation',
+      [panels.add],
+    )
+    scalars = named_scores(results)
+    # The chief decides: only its folder has the best so far.
+    if best and cluster.any_worker(cluster.is_chief and best.is_better(scalars)):
+      best.save(state.model, scalars, state.step)
+  if training_log:
+    training_log.write('validation', state.step, scalars)
+    training_log.write_images(state.step, panels.pictures)
+  if cluster.is_chief:
+    tqdm.tqdm.write(f'step {state.step}\n{format_table(results, categories)}')
+  return results

@@ -1,0 +1,157 @@
+"""OANet for the Model Garden's own trainer: `official.core.train_lib.run_experiment`.
+
+Importing this module registers the task. It is thin: network, data, losses, fusion and scores are
+those of this package's own loop, which has more to offer (`oanet_tf.training.loop`).
+"""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import tensorflow as tf
+import tf_keras
+from official.core import base_task, config_definitions, task_factory
+
+from oanet_tf import inference
+from oanet_tf.config import definitions
+from oanet_tf.config import values as config_values
+from oanet_tf.data import input_pipeline
+from oanet_tf.data.categories import CATEGORIES_FILE
+from oanet_tf.errors import InputError
+from oanet_tf.evaluation.panoptic_quality import PanopticQuality
+from oanet_tf.evaluation.scoring import named_scores, prediction_of, truth_of, unbatch
+from oanet_tf.modeling.build import build_oanet
+from oanet_tf.modeling.oanet import OANet
+from oanet_tf.training import losses
+from oanet_tf.training.initialization import load_initial_weights
+from oanet_tf.training.optimizer import Optimizer, build_learning_rate, build_optimizer
+from oanet_tf.training.state import find_categories
+from oanet_tf.training.step import Batch, gradients_of
+
+LOSSES = (*losses.INSTANCE_LOSSES, 'loss_stuff', 'loss_srm', 'loss_weight_decay')
+
+
+@task_factory.register_task_cls(definitions.OANetTask)
+class OANetPanopticTask(base_task.Task):
+  """What the Model Garden's trainer asks of a task."""
+
+  def __init__(self, params: definitions.OANetTask, logging_dir: str | None = None, name: str = ''):
+    """Finds the categories.
+
+    Raises:
+      InputError: if there are none, or the mode is another than 'panoptic'.
+    """
+    super().__init__(params, logging_dir, name or 'oanet')
+    if params.mode != 'panoptic':
+      raise InputError(
+        f"task.mode is {params.mode!r}; the Model Garden's trainer takes 'panoptic', and "
+        'python -m oanet_tf.train any'
+      )
+    self._categories = find_categories(params, pathlib.Path(self.logging_dir))
+
+  def build_model(self) -> OANet:
+    """The network; beside its checkpoints the categories, for prediction."""
+    if self.logging_dir:
+      folder = pathlib.Path(self.logging_dir)
+      folder.mkdir(parents=True, exist_ok=True)
+      self._categories.to_json(folder / CATEGORIES_FILE)
+    task = self.task_config
+    return build_oanet(task.model, self._categories, task.losses.l2_weight_decay)
+
+  def initialize(self, model: OANet) -> None:
+    """Loads `init_checkpoint`, if there is one."""
+    task = self.task_config
+    if task.init_checkpoint:
+      load_initial_weights(model, task.init_checkpoint, task.init_checkpoint_modules)
+
+  def create_optimizer(
+    self,
+    optimizer_config: config_definitions.OptimizationConfig,
+    runtime_config: config_definitions.RuntimeConfig | None = None,
+  ) -> Optimizer:
+    """As the Model Garden's, with the learning rate scaled to the batch."""
+    config = config_definitions.ExperimentConfig(
+      task=self.task_config,
+      trainer=definitions.Trainer(optimizer_config=optimizer_config),
+      runtime=runtime_config or config_definitions.RuntimeConfig(),
+    )
+    return build_optimizer(config, build_learning_rate(config))
+
+  def build_inputs(
+    self, params: definitions.Data, input_context: tf.distribute.InputContext | None = None
+  ) -> tf.data.Dataset:
+    """The training or the validation split.
+
+    Raises:
+      InputError: if images of two orientations would have canvases of two shapes; the trainer's
+        loop is one graph.
+    """
+    if params.output_size[0] != params.output_size[1]:
+      raise InputError(
+        f"output_size is {params.output_size}; the Model Garden's trainer needs a square one"
+      )
+    task = self.task_config
+    if params is task.train_data:
+      return input_pipeline.training_dataset(
+        params, task.model, self._categories, task.seed, input_context
+      )
+    return input_pipeline.evaluation_dataset(params, input_context)
+
+  def build_metrics(self, training: bool = True) -> list[tf_keras.metrics.Metric]:
+    """A mean for each loss."""
+    return [tf_keras.metrics.Mean(name) for name in LOSSES] if training else []
+
+  @tf.autograph.experimental.do_not_convert
+  def train_step(
+    self,
+    inputs: Batch,
+    model: OANet,
+    optimizer: Optimizer,
+    metrics: Sequence[tf_keras.metrics.Metric] = (),
+  ) -> dict[str, tf.Tensor]:
+    """One replica's share of a step."""
+    scalars, gradients = gradients_of(self.task_config, model, optimizer, inputs)
+    optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
+    for metric in metrics:
+      metric.update_state(scalars[metric.name])
+    return {self.loss: scalars['loss']}
+
+  @tf.autograph.experimental.do_not_convert
+  def validation_step(
+    self, inputs: Batch, model: OANet, metrics: Sequence[tf_keras.metrics.Metric] = ()
+  ) -> dict[str, tf.Tensor]:
+    """Truth and panoptic maps of one replica's images."""
+    del metrics
+    inputs = dict(inputs)
+    images, info = inputs.pop('image'), inputs['image_info']
+    canvas_size = tf.cast(tf.reduce_max(info[:, 0], axis=0), tf.int32)
+    _, maps = inference.predict_panoptic(
+      model, self.task_config.model, config_values.MONITORED_FUSIONS, images, info, canvas_size
+    )
+    masks = {f'{method}/{n}': mask for method, map_ in maps.items() for n, mask in enumerate(map_)}
+    return {**inputs, **masks}
+
+  def aggregate_logs(
+    self,
+    state: dict[str, PanopticQuality] | None = None,
+    step_outputs: Mapping[str, Sequence[tf.Tensor]] | None = None,
+  ) -> dict[str, PanopticQuality]:
+    """Adds the images of one step, of all replicas, to the scores by fusion."""
+    state = state or {m: PanopticQuality(self._categories) for m in config_values.MONITORED_FUSIONS}
+    for replica in range(len(step_outputs['image_info'])):
+      for image in unbatch({key: values[replica] for key, values in step_outputs.items()}):
+        if not image['is_repeated']:
+          self._add(state, image)
+    return state
+
+  def _add(self, state: dict[str, PanopticQuality], image: dict) -> None:
+    truth = truth_of(image)
+    for method, quality in state.items():
+      masks = [image[f'{method}/{n}'] for n in range(2)]
+      quality.update(truth, prediction_of(masks, truth.segment_map.shape, self._categories))
+
+  def reduce_aggregated_logs(
+    self, aggregated_logs: dict[str, PanopticQuality], global_step: tf.Tensor | None = None
+  ) -> dict[str, float]:
+    """Scores by name, such as `pq/srm`."""
+    del global_step
+    return named_scores({method: score.result() for method, score in aggregated_logs.items()})

@@ -1,0 +1,208 @@
+import fnmatch
+
+import pytest
+import tf_keras
+from official.modeling import optimization
+from official.vision.modeling.backbones import mobilenet, resnet
+
+from oanet_tf.config import check as config_check
+from oanet_tf.config import text as config_text
+from oanet_tf.config import values as config_values
+from oanet_tf.errors import InputError
+from oanet_tf.modeling import fusion, keras_resnet, spatial_ranking
+
+KEYS = list(config_text.read_yaml(config_check.ALL_KEYS))
+OPTIMIZER = 'trainer.optimizer_config'
+
+
+def check(override):
+  config_check.resolve_experiment('oanet_synthetic', (), override)
+
+
+STEPWISE = f'{OPTIMIZER}.learning_rate.stepwise'
+
+
+@pytest.mark.parametrize(
+  ('override', 'message'),
+  [
+    ('task.model.sharing=all', "sharing is 'all'; it is one of none, backbone, backbone_and_fpn"),
+    ('task.model.batch_norm=group', 'one of frozen, sync, plain'),
+    ('task.model.fusion.method=random', 'one of srm, heuristic'),
+    ('task.model.fusion.method=oracle', 'python -m oanet_tf.evaluate alone has'),
+    ('task.model.fusion.method=class_prior', 'python -m oanet_tf.class_prior counts'),
+    (
+      'task.model.fusion.method=upsnet,task.model.stuff_head.object_context=false',
+      'task.model.stuff_head.object_context=true',
+    ),
+    (
+      'task.model.fusion.stuff_from=all,task.model.stuff_head.object_context=false',
+      "stuff_from is 'all'; it is 'stuff' where task.model.stuff_head.object_context is false",
+    ),
+    ('task.model.fusion.stuff_from=things', 'one of stuff, all'),
+    ('task.model.fusion.stuff_area_by=pixel', 'one of class, component'),
+    ('task.model.spatial_ranking.scored_pixels=some', 'one of all, conflicting'),
+    ('task.model.spatial_ranking.convolution=5x5', 'one of 1x1, 3x3, 1x7+7x1'),
+    ('task.model.backbone.type=vgg', 'keras_resnet, '),
+    ('task.model.backbone.type=null', 'keras_resnet, '),
+    ('task.model.backbone.resnet.model_id=51', 'one of 10, 18, 26, 34, 50, 101,'),
+    (
+      'task.model.backbone.type=keras_resnet,task.model.backbone.keras_resnet.model_id=18',
+      'one of 50, 101, 152',
+    ),
+    (
+      'task.model.backbone.type=mobilenet,task.model.backbone.mobilenet.model_id=MobileNetV5',
+      'one of MobileNetV1, MobileNetV2,',
+    ),
+    (
+      'task.model.backbone.type=mobilenet,task.model.backbone.mobilenet.filter_size_scale=0',
+      'above 0',
+    ),
+    (
+      'task.model.backbone.type=mobilenet,task.model.backbone.mobilenet.output_stride=16',
+      'which this package does not support',
+    ),
+    ('task.model.decoder.type=aspp', 'one of fpn, nasfpn'),
+    ('task.model.decoder.type=nasfpn', 'for task.model.min_level 3 and task.model.max_level 7'),
+    ('task.model.detection_generator.nms_version=v3', 'one of v1, v2, batched'),
+    ('task.model.detection_generator.apply_nms=false', 'does not support'),
+    ('task.model.roi_sampler.cascade_iou_thresholds=[0.6]', 'does not support'),
+    ('task.model.min_level=1', 'from 2 to 5'),
+    ('task.model.min_level=6,task.model.max_level=6', 'from 2 to 5'),
+    ('task.model.max_level=1', 'task.model.max_level is 1'),
+    ('task.model.max_level=8', 'task.model.max_level is 8'),
+    ('task.model.rpn_head.num_filters=0', 'num_filters is 0; it is at least 1'),
+    ('task.model.stuff_head.num_convs=-1', 'num_convs is -1; it is at least 0'),
+    ('task.model.anchor.aspect_ratios=[]', 'aspect_ratios is []'),
+    ('task.model.anchor.aspect_ratios=[1,0]', 'above 0'),
+    ('task.model.fusion.score_threshold=1.5', 'from 0 to 1'),
+    ('task.model.fusion.score_threshold=.nan', 'from 0 to 1'),
+    ('task.model.fusion.suppression_threshold=1.1', 'from 0 to 1'),
+    ('task.model.roi_generator.nms_iou_threshold=-0.1', 'from 0 to 1'),
+    ('task.model.roi_sampler.background_iou_low_threshold=0.9', 'is 0.9; it is at most'),
+    ('task.model.mask_sampler.num_sampled_masks=49', 'at most task.model.roi_sampler.num_sampled'),
+    ('task.model.spatial_ranking.stride=12', 'a divisor of 32'),
+    ('task.train_data.label_stride=3', 'a divisor of task.model.spatial_ranking.stride, 2'),
+    ('task.train_data.label_stride=0', 'at least 1'),
+    ('task.train_data.output_size=[128,100]', 'height ≤ width'),
+    ('task.validation_data.output_size=[128]', 'height ≤ width'),
+    ('task.validation_data.output_size=[]', 'output_size is []'),
+    ('task.train_data.output_size=[0,9]', 'at least 1'),
+    ('task.train_data.global_batch_size=0', 'at least 1'),
+    ('task.train_data.min_scale=2', 'at most task.train_data.max_scale, 1.0'),
+    ('task.train_data.rpn_match_threshold=0.1', 'rpn_unmatched_threshold is 0.3; it is at most'),
+    ('task.losses.stuff_weight=.inf', 'at least 0'),
+    ('task.seed=-1', 'below 2^31'),
+    ('task.seed=2147483648', 'below 2^31'),
+    ('task.reference_batch_size=-1', 'at least 0'),
+    ('task.init_checkpoint_modules=decoder', 'one of all, backbone, backbone,decoder'),
+    ('task.differential_privacy_config.noise_multiplier=1', 'does not support'),
+    ('trainer.train_steps=-1', 'at least 0'),
+    ('trainer.summary_interval=-1', 'at least 0'),
+    ('trainer.max_to_keep=0', 'at least 1'),
+    ('trainer.best_checkpoint_metric_comp=more', 'one of higher, lower'),
+    ('trainer.gradient_accumulation_steps=0', 'at least 1'),
+    ('trainer.gradient_accumulation_steps=3', 'divisor of task.train_data.global_batch_size, 8'),
+    (f'{OPTIMIZER}.optimizer.type=slide', 'rmsprop, sgd, sgd_experimental'),
+    (f'{OPTIMIZER}.optimizer.type=null', 'rmsprop, sgd, sgd_experimental'),
+    (f'{OPTIMIZER}.optimizer.sgd.momentum=1.1', 'from 0 to 1'),
+    (f'{OPTIMIZER}.optimizer.sgd.clipnorm=0', 'above 0'),
+    (f'{OPTIMIZER}.ema.average_decay=1.1', 'from 0 to 1'),
+    (f'{OPTIMIZER}.learning_rate.type=null', 'constant, cosine, '),
+    (f'{OPTIMIZER}.learning_rate.type=cosine', 'cosine.initial_learning_rate is null'),
+    (f'{STEPWISE}.boundaries=null', 'boundaries is null'),
+    (f'{STEPWISE}.boundaries=[]', 'one step or more'),
+    (f'{STEPWISE}.boundaries=[9,9],{STEPWISE}.values=[1,1,1]', 'each above the one before'),
+    (f'{STEPWISE}.boundaries=[3,9]', '3 rates for the boundaries [3, 9]'),
+    (f'{STEPWISE}.values=[0.1,-0.1]', 'at least 0'),
+    (f'{OPTIMIZER}.warmup.type=cosine', 'one of null, linear, polynomial'),
+    (f'{OPTIMIZER}.warmup.linear.warmup_steps=null', 'warmup_steps is null'),
+    ('runtime.distribution_strategy=tpu', 'one of mirrored, one_device'),
+    ('runtime.distribution_strategy=one_device,runtime.num_gpus=2', 'at most 1 on one_device'),
+    ('runtime.num_gpus=-1', 'at least 0'),
+    ('runtime.num_packs=0', 'at least 1'),
+    ('runtime.all_reduce_alg=sum', 'one of null, nccl'),
+    ('runtime.mixed_precision_dtype=float64', 'one of null, float32, bfloat16, float16'),
+    ('runtime.mixed_precision_dtype=float16,runtime.loss_scale=no scale', 'null, dynamic or'),
+    ('runtime.mixed_precision_dtype=float16,runtime.loss_scale=0', 'null, dynamic or'),
+    ('runtime.mixed_precision_dtype=bfloat16,runtime.loss_scale=2', 'float16 alone'),
+    ('runtime.loss_scale=dynamic', 'float16 alone'),
+    ('runtime.tpu=local', "runtime.tpu is 'local', which this package does not support"),
+    ('runtime.per_gpu_thread_count=1', 'does not support'),
+    ('runtime.default_shard_dim=0', 'does not support'),
+  ],
+)
+def test_a_value_that_would_not_work(override, message):
+  with pytest.raises(InputError) as error:
+    check(override)
+  assert message in str(error.value) and '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize(
+  'override',
+  [
+    'trainer.train_steps=0,trainer.summary_interval=0,trainer.validation_interval=0',
+    'task.model.fusion.score_threshold=0,task.model.fusion.overlap_threshold=1',
+    'task.model.fusion.method=class_prior,task.model.fusion.class_prior=counted.json',
+    'task.model.fusion.method=upsnet,task.model.fusion.stuff_from=all',
+    'task.model.min_level=3,task.model.max_level=7,task.model.decoder.type=nasfpn',
+    'task.model.min_level=5,task.model.max_level=5',
+    'task.model.spatial_ranking.stride=32,task.train_data.label_stride=1',
+    'trainer.gradient_accumulation_steps=8,task.reference_batch_size=0',
+    f'{OPTIMIZER}.warmup.type=null,{OPTIMIZER}.learning_rate.type=constant',
+    f'{OPTIMIZER}.learning_rate.type=step_cosine_with_offset,'
+    f'{OPTIMIZER}.learning_rate.step_cosine_with_offset.boundaries=[0,9],'
+    f'{OPTIMIZER}.learning_rate.step_cosine_with_offset.values=[0.1,0.01]',
+    'runtime.mixed_precision_dtype=float16,runtime.loss_scale=dynamic',
+    'runtime.mixed_precision_dtype=float16,runtime.loss_scale=128',
+    'runtime.distribution_strategy=one_device,runtime.num_gpus=1,runtime.all_reduce_alg=nccl',
+    'runtime.enable_xla=true,runtime.run_eagerly=true,runtime.num_packs=2',
+  ],
+)
+def test_extremes_that_work(override):
+  check(override)
+
+
+def test_choices_are_those_of_the_code():
+  choices = config_values._CHOICES
+  assert set(choices['task.model.backbone.resnet.model_id']) == set(resnet.RESNET_SPECS)
+  assert set(choices['task.model.backbone.keras_resnet.model_id']) == set(keras_resnet.MODELS)
+  # The attention of the hybrid ones needs to know the image's size; two have a level too many.
+  mobile = {name for name in mobilenet.SUPPORTED_SPECS_MAP if 'Hybrid' not in name}
+  mobile -= {'MobileNetMultiAVGSeg', 'MobileNetMultiMAXSeg'}
+  assert set(choices['task.model.backbone.mobilenet.model_id']) == mobile
+  convolutions = set(spatial_ranking.CONVOLUTIONS)
+  assert set(choices['task.model.spatial_ranking.convolution']) == convolutions
+  assert set(config_values.FUSIONS) == set(fusion.FUSIONS)
+  assert set(config_values.MONITORED_FUSIONS) <= set(fusion.FUSIONS)
+
+
+def test_every_rule_is_about_a_key_that_there_is():
+  names = {key.rpartition('.')[2] for key in KEYS}
+  assert set(config_values._CHOICES) <= set(KEYS)
+  fixed = {key for key in KEYS if config_values._ONLY_DEFAULT.fullmatch(key)}
+  assert {key.removeprefix('runtime.') for key in KEYS if key.startswith('runtime.')} - {
+    key.removeprefix('runtime.') for key in fixed
+  } == {
+    'all_reduce_alg', 'distribution_strategy', 'enable_xla', 'loss_scale', 'mixed_precision_dtype',
+    'num_gpus', 'num_packs', 'run_eagerly',
+  }  # fmt: skip
+  assert len([key for key in fixed if not key.startswith('runtime.')]) == 8
+  patterns = ' '.join(rule[0] for rule in config_values._LIMITS).split()
+  for pattern in (*patterns, *config_values._NEEDED):
+    assert fnmatch.filter(names, pattern), pattern
+
+
+def optimizers():
+  return config_values._groups_in(f'{OPTIMIZER}.optimizer', dict.fromkeys(KEYS))
+
+
+@pytest.mark.parametrize('name', [*optimizers(), *config_values._UNAVAILABLE])
+def test_optimizers_that_may_be_chosen_are_those_that_can_be_made(name):
+  config = {'optimizer': {'type': name}, 'learning_rate': {'type': 'constant'}}
+  factory = optimization.OptimizerFactory(optimization.OptimizationConfig(config))
+  if name in config_values._UNAVAILABLE:
+    with pytest.raises(TypeError):
+      factory.build_optimizer(0.1)
+  else:
+    made = factory.build_optimizer(0.1)
+    assert isinstance(made, tf_keras.optimizers.Optimizer | tf_keras.optimizers.legacy.Optimizer)

@@ -1,0 +1,122 @@
+import json
+
+import numpy as np
+import pytest
+
+from oanet_tf.cluster import Cluster
+from oanet_tf.config import experiments
+from oanet_tf.data import convert, input_pipeline
+from oanet_tf.data.categories import PanopticCategories
+from oanet_tf.data.panoptic_map import to_segmentation
+from oanet_tf.evaluation import scoring
+from oanet_tf.evaluation.panoptic_quality import PanopticQuality
+from oanet_tf.training.state import create_state
+from tests import end_to_end
+from tests.devices import ONE, TWO, mirrored
+
+
+def truth_as_prediction(truth, categories):
+  """Through the same masks of labels and instances as the network's results."""
+  labels = np.zeros_like(truth.segment_map)
+  instances = np.zeros_like(truth.segment_map)
+  segments = zip(truth.segment_ids, truth.category_ids, strict=True)
+  for number, (segment_id, category_id) in enumerate(segments, start=1):
+    mask = truth.segment_map == segment_id
+    labels[mask] = categories.label(category_id)
+    instances[mask] = number * categories.is_thing(categories.label(category_id))
+  return to_segmentation(labels, instances, categories)
+
+
+def score_truth(shards, categories):
+  """Scores of the truth against itself, through records and the evaluation pipeline."""
+  data = experiments.load_experiment('oanet_synthetic').task.validation_data
+  data.input_path = shards
+  quality, count = PanopticQuality(categories), 0
+  for batch in input_pipeline.evaluation_dataset(data):
+    for image in scoring.unbatch(batch):
+      if image['is_repeated']:
+        continue
+      truth = scoring.truth_of(image)
+      quality.update(truth, truth_as_prediction(truth, categories))
+      count += 1
+  return quality.result(), count
+
+
+@pytest.mark.parametrize(('split', 'count'), [('train2017', 100), ('val2017', 37)])
+def test_truth_as_prediction_is_perfect_on_coco(coco_sample, tmp_path, split, count):
+  annotations = coco_sample / 'annotations'
+  instances = annotations / f'instances_{split}.json'
+  convert.convert(
+    coco_sample / split,
+    annotations / f'panoptic_{split}.json',
+    annotations / f'panoptic_{split}',
+    tmp_path,
+    split,
+    instances_json=instances if instances.exists() else None,
+    num_workers=1,
+  )
+  categories = PanopticCategories.from_json(tmp_path / 'categories.json')
+  result, images = score_truth(f'{tmp_path}/{split}-*', categories)
+  assert images == count
+  for group in ('All', 'Things', 'Stuff'):
+    assert result[group]['pq'] == result[group]['sq'] == result[group]['rq'] == 1.0
+    assert result[group]['n'] > 0
+
+
+def test_truth_as_prediction_is_perfect_on_occluded_scenes(tmp_path):
+  end_to_end.make_shards(tmp_path)
+  categories = PanopticCategories.from_json(tmp_path / 'shards' / 'categories.json')
+  result, images = score_truth(f'{tmp_path}/shards/*.tfrecord', categories)
+  assert images == 9 and result['All']['pq'] == 1.0
+
+
+def test_to_segmentation(categories):
+  labels = np.array([[1, 1, 2], [4, 0, 2], [3, 4, 1]])
+  instances = np.array([[5, 5, 3], [0, 0, 3], [0, 0, 2]])
+  segmentation = to_segmentation(labels, instances, categories)
+  found = {
+    int(category): np.argwhere(segmentation.segment_map == segment).tolist()
+    for segment, category in zip(segmentation.segment_ids, segmentation.category_ids, strict=True)
+    if category != 7
+  }
+  assert found == {31: [[0, 2], [1, 2]], 92: [[2, 0]], 200: [[1, 0], [2, 1]]}
+  assert (segmentation.category_ids == 7).sum() == 2
+  assert segmentation.segment_map[1, 1] == 0
+  assert not segmentation.is_crowd.any()
+  assert sorted(segmentation.segment_ids) == [1, 2, 3, 4, 5]
+
+
+def test_to_segmentation_of_nothing(categories):
+  empty = np.zeros((2, 3), int)
+  segmentation = to_segmentation(empty, empty, categories)
+  assert not segmentation.segment_map.any() and len(segmentation.segment_ids) == 0
+
+
+@pytest.mark.slow
+def test_two_replicas_score_as_one_with_a_last_batch_that_is_not_full(trained, tmp_path):
+  folder, results = trained  # Three images in batches of two.
+  config = experiments.load_experiment(
+    'oanet_synthetic', (), end_to_end.training_overrides(folder, steps=4)
+  )
+  categories = PanopticCategories.from_json(folder / 'model' / 'categories.json')
+  for devices in (ONE, TWO):
+    cluster = Cluster(mirrored(devices))
+    state = create_state(config, categories, folder / 'model', cluster)
+    seen = []
+    found = scoring.evaluate(
+      state.model,
+      config.task,
+      categories,
+      ('srm', 'heuristic', 'oracle'),
+      cluster,
+      tmp_path / str(len(devices)),
+      observers=[lambda image, seen=seen: seen.append(image.source_id)],
+    )
+    assert len(seen) == len(set(seen)) == 3
+    written = json.loads((tmp_path / str(len(devices)) / 'results.json').read_text())
+    assert written == json.loads(json.dumps(found))
+    assert {method: found[method] for method in results} == results
+  one, two = (json.loads((tmp_path / n / 'oracle.json').read_text()) for n in '12')
+  assert one == two and all(image['segments_info'] for image in one['annotations'])
+  for path in (tmp_path / '1' / 'oracle').glob('*.png'):
+    assert path.read_bytes() == (tmp_path / '2' / 'oracle' / path.name).read_bytes()

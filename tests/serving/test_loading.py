@@ -1,0 +1,84 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from oanet_tf import predict
+from oanet_tf.data.panoptic_map import rgb_to_ids, to_segmentation
+from oanet_tf.errors import InputError
+from oanet_tf.serving import loading
+from tests import end_to_end
+
+
+@pytest.fixture
+def pictures(served):
+  """The source's, and one of each orientation cut from them."""
+  first = served.source.images[0]
+  return [*served.source.images, first[:20], first[:, :21]]
+
+
+def assert_equal(found, expected):
+  for one, other in zip(found, expected, strict=True):
+    for array, reference in zip(one, other, strict=True):
+      np.testing.assert_array_equal(array, reference)
+
+
+def in_memory(served, pictures):
+  for picture in pictures:
+    _, maps = served.predict(picture)
+    masks = (mask[0].numpy() for mask in maps)
+    yield to_segmentation(*masks, served.source.categories)
+
+
+def test_a_saved_model_segments_as_the_network_in_memory(served, pictures):
+  predictor = loading.of_saved_model(served.folder)
+  assert predictor.categories == served.source.categories
+  assert_equal(predictor.segment(pictures), in_memory(served, pictures))
+
+
+def test_a_model_folder_segments_in_batches_as_alone(served, pictures):
+  source = served.source
+  predictor = loading.of_model_folder(source.model_dir, source.method, source.params_override)
+  assert_equal(predictor.segment(pictures), in_memory(served, pictures))
+
+
+def test_the_command_takes_a_saved_model(served, tmp_path, monkeypatch, capsys):
+  (tmp_path / 'pictures').mkdir()
+  for number, image in enumerate(served.source.images):
+    Image.fromarray(image).save(tmp_path / 'pictures' / f'{number}.png')
+  code, _, _ = end_to_end.run_command(
+    monkeypatch, capsys, predict.main, '--model', served.folder, '--images', tmp_path / 'pictures',
+    '--output_dir', tmp_path / 'output', '--batch_size', 2,
+  )  # fmt: skip
+  assert code == 0
+  content = json.loads((tmp_path / 'output' / 'predictions.json').read_text())
+  expected = list(in_memory(served, served.source.images))
+  for number, annotation in enumerate(content['annotations']):
+    png = np.asarray(Image.open(tmp_path / 'output' / 'predictions' / f'{number}.png'))
+    np.testing.assert_array_equal(rgb_to_ids(png), expected[number].segment_map)
+    ids = [segment['category_id'] for segment in annotation['segments_info']]
+    assert ids == expected[number].category_ids.tolist()
+
+
+def test_settings_of_an_export_cannot_be_changed(served, tmp_path, monkeypatch, capsys):
+  Image.fromarray(served.source.images[0]).save(tmp_path / 'a.png')
+  outcome = end_to_end.run_command(
+    monkeypatch, capsys, predict.main, '--model', served.folder, '--images', tmp_path / 'a.png',
+    '--output_dir', tmp_path / 'output', '--fusion', 'heuristic',
+  )  # fmt: skip
+  assert 'was exported with its settings' in end_to_end.one_line_error(outcome)
+
+
+@pytest.mark.parametrize('content', [b'', b'no graph'])
+def test_a_damaged_saved_model(tmp_path, content):
+  (tmp_path / 'saved_model.pb').write_bytes(content)
+  with pytest.raises(InputError, match='SavedModel'):
+    loading.of_saved_model(tmp_path)
+
+
+def test_a_foreign_tflite_file(tmp_path):
+  path = tmp_path / 'model.tflite'
+  path.write_bytes(b'\0\0\0\0TFL3')
+  with pytest.raises(InputError, match='is no TFLite file that'):
+    loading.of_tflite(path)
