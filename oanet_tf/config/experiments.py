@@ -22,8 +22,8 @@ from oanet_tf.errors import InputError
 UPDATE_COMMAND = 'python -m oanet_tf.config.experiments'
 
 _HEADER = f"""\
-# Every key of a configuration with its kind and default, made from the dataclasses of definitions.py
-# by `{UPDATE_COMMAND}`. What they mean stands there and in the Model Garden.
+# Every key of a configuration with its kind and default. Made from the dataclasses in
+# definitions.py by `{UPDATE_COMMAND}`. What they mean stands there and in the Model Garden.
 """
 
 
