@@ -231,7 +231,7 @@ def test_any_value_of_any_key_is_taken_or_refused_in_one_line(key, value):
 def test_the_wheel_holds_every_default(tmp_path):
   source = tmp_path / 'source'
   shutil.copytree(ROOT / 'oanet_tf', source / 'oanet_tf')
-  for name in ('setup.py', 'pyproject.toml', 'README.md'):
+  for name in ('setup.py', 'pyproject.toml', 'README.md', 'LICENSE'):
     shutil.copy(ROOT / name, source)
   build = [sys.executable, 'setup.py', '--quiet', 'build_py', '--build-lib', tmp_path / 'built']
   subprocess.run(build, check=True, cwd=source, capture_output=True)
