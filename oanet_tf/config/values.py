@@ -282,6 +282,11 @@ def _check_training(values: Values) -> None:
   for name, more_values in (('stepwise', 1), ('step_cosine_with_offset', 0)):
     if f'{_LEARNING_RATE}.{name}.values' in values:
       _check_steps(values, f'{_LEARNING_RATE}.{name}', more_values)
+  subfolder = values['trainer.best_checkpoint_export_subdir']
+  metric = values['trainer.best_checkpoint_eval_metric']
+  if subfolder and metric not in SCORES:
+    nearest = difflib.get_close_matches(metric, SCORES, n=1, cutoff=0)[0]
+    _refuse('trainer.best_checkpoint_eval_metric', metric, f'a score such as {nearest}')
 
 
 def _check_steps(values: Values, schedule: str, more_values: int) -> None:
@@ -294,12 +299,6 @@ def _check_steps(values: Values, schedule: str, more_values: int) -> None:
       values[f'{schedule}.values'],
       f'{len(boundaries) + more_values} rates for the boundaries {boundaries}',
     )
-
-  subfolder = values['trainer.best_checkpoint_export_subdir']
-  metric = values['trainer.best_checkpoint_eval_metric']
-  if subfolder and metric not in SCORES:
-    nearest = difflib.get_close_matches(metric, SCORES, n=1, cutoff=0)[0]
-    _refuse('trainer.best_checkpoint_eval_metric', metric, f'a score such as {nearest}')
 
 
 def _check_runtime(values: Values) -> None:

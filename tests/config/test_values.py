@@ -20,6 +20,11 @@ def check(override):
 
 
 STEPWISE = f'{OPTIMIZER}.learning_rate.stepwise'
+COSINE = (
+  f'{OPTIMIZER}.learning_rate.type=cosine,'
+  f'{OPTIMIZER}.learning_rate.cosine.initial_learning_rate=0.1,'
+  f'{OPTIMIZER}.learning_rate.cosine.decay_steps=100'
+)
 
 
 @pytest.mark.parametrize(
@@ -114,6 +119,9 @@ STEPWISE = f'{OPTIMIZER}.learning_rate.stepwise'
     (f'{STEPWISE}.boundaries=[9,9],{STEPWISE}.values=[1,1,1]', 'each above the one before'),
     (f'{STEPWISE}.boundaries=[3,9]', '3 rates for the boundaries [3, 9]'),
     (f'{STEPWISE}.values=[0.1,-0.1]', 'at least 0'),
+    ('trainer.best_checkpoint_eval_metric=pq/nonsense', 'pq/nonsense'),
+    # Whatever the schedule.
+    (f'{COSINE},trainer.best_checkpoint_eval_metric=pq/nonsense', 'pq/nonsense'),
     (f'{OPTIMIZER}.warmup.type=cosine', 'one of null, linear, polynomial'),
     (f'{OPTIMIZER}.warmup.linear.warmup_steps=null', 'warmup_steps is null'),
     ('runtime.distribution_strategy=tpu', 'one of mirrored, one_device'),
@@ -152,6 +160,9 @@ def test_a_value_that_would_not_work(override, message):
     f'{OPTIMIZER}.learning_rate.type=step_cosine_with_offset,'
     f'{OPTIMIZER}.learning_rate.step_cosine_with_offset.boundaries=[0,9],'
     f'{OPTIMIZER}.learning_rate.step_cosine_with_offset.values=[0.1,0.01]',
+    COSINE,
+    f'{COSINE},trainer.best_checkpoint_eval_metric=pq_things/heuristic',
+    'trainer.best_checkpoint_eval_metric=pq/nonsense,trainer.best_checkpoint_export_subdir=""',
     'runtime.mixed_precision_dtype=float16,runtime.loss_scale=dynamic',
     'runtime.mixed_precision_dtype=float16,runtime.loss_scale=128',
     'runtime.distribution_strategy=one_device,runtime.num_gpus=1,runtime.all_reduce_alg=nccl',
