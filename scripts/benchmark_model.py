@@ -1,18 +1,19 @@
 #!/usr/bin/env python3
 """Measures the network against what the Model Garden's wheel gives, ResNet-50 and FPN.
 
-  ours              oanet_tf: a training step with all losses, or a picture to its panoptic map
+  ours              oanet_tf: a training step with all losses, or an image to its panoptic map
   ours_unfused      the same without ranking and fusion, as far as panoptic_fpn; inference alone
   mask_rcnn         official.vision's Mask R-CNN with its defaults: to boxes and masks
-  mask_rcnn_equal   the same with our numbers of proposals, ROIs, masks and detections, batched NMS
+  mask_rcnn_equal   the same with our numbers of proposals, RoIs, masks and detections, batched NMS
   panoptic_fpn      mask_rcnn_equal with its SegmentationHead (panoptic_fpn_fusion, the head's own
                     defaults) on the shared decoder, as far as semantic logits
   panoptic_fpn_lean the same with 128 filters and no further convolutions in that head
 
-Each is a process of its own; they take turns, and so does a 3×3 convolution whose rate is what the
-machine can do. The picture and its rectangles are made up. The Model Garden's training input pads
-both sides to multiples of 64, to 832 × 1344 for example. `build` is the network, `trace` the graph,
-`first` the first result after it; `total` is all three, without imports.
+Each is a process of its own, and all take turns. So does a 3×3 convolution, whose FLOP rate is what
+the machine can reach. The image and its rectangles are random. The Model Garden's training input
+pads both sides to multiples of 64, for example to 832 × 1344. `build` is the time to make the
+network, `trace` its graph, and `first` the first result after that; `total` is all three, without
+imports.
 """
 
 import argparse
@@ -38,7 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
   parser.add_argument(
     '--original',
     type=sides_of,
-    help='of the picture that is scaled to the size, and of our map (default: the size)',
+    help='size of the image before scaling, and of our map (default: the size)',
   )
   parser.add_argument('--batch', type=int, default=1, help='images (default: %(default)s)')
   parser.add_argument('--rounds', type=int, default=5, help='(default: %(default)s)')
@@ -96,7 +97,7 @@ def compare(contenders: dict[str, dict], rounds: int) -> dict[str, dict[str, flo
       stderr=subprocess.DEVNULL,
       text=True,
     )
-    # One starts after the other: its first seconds are measured too.
+    # They start one after the other, because the first seconds are measured too.
     workers[name].start = _answer(workers[name])
   runs = {name: [] for name in workers}
   for _ in range(rounds):
@@ -115,7 +116,7 @@ def compare(contenders: dict[str, dict], rounds: int) -> dict[str, dict[str, flo
 
 
 def add_rates(measured: dict[str, dict[str, float]]) -> None:
-  """Adds each one's GFLOP a second, and the share of that of the convolution."""
+  """Adds the GFLOP/s of each row, and its fraction of the convolution's."""
   rate = measured[CONVOLUTION]['gflop'] / measured[CONVOLUTION]['step']
   for row in measured.values():
     row['gflop_per_second'] = row['gflop'] / row['step']
@@ -149,7 +150,7 @@ def print_table(mode: str, size: str, batch: int, measured: dict) -> None:
 
 
 def work(name: str, mode: str, size: list[int], batch: int, **changes: object) -> None:
-  """A contender's process: answers how it started, how long each run takes, and its memory.
+  """The process of a contender: writes how it started, how long each run takes, and its memory.
 
   Args:
     name: of the contender.
@@ -160,7 +161,7 @@ def work(name: str, mode: str, size: list[int], batch: int, **changes: object) -
   """
   import resource
 
-  # What libraries print must not get between the answers.
+  # Keeps what libraries print out of the answers.
   answers = os.fdopen(os.dup(1), 'w')
   os.dup2(2, 1)
 
@@ -181,7 +182,7 @@ def work(name: str, mode: str, size: list[int], batch: int, **changes: object) -
     trace=traced - built,
     first=end - traced,
     total=end - begin,
-    # All slots of detections are filled here, which a graph of ours does not know.
+    # Here every detection slot is filled; our graph leaves that number open.
     gflop=gflop_of(concrete.graph, batch * changes.get('detections', COUNTS['detections'])),
   )
   for _ in sys.stdin:
@@ -198,11 +199,11 @@ def run(function: Callable, inputs: tuple) -> None:
 
 
 def gflop_of(graph, unknown: int) -> float:  # noqa: ANN001
-  """Of the convolutions and matrix products, also in called functions, but for loops.
+  """GFLOP of convolutions and matrix products, also in called functions, but not in loops.
 
   Args:
     graph: of a traced function.
-    unknown: length of dimensions that are not known before it runs.
+    unknown: length of dimensions that are only known when it runs.
   """
   total = 0.0
   for operation in graph.get_operations():
@@ -213,7 +214,7 @@ def gflop_of(graph, unknown: int) -> float:  # noqa: ANN001
 
 
 def _flop(operation, unknown: int) -> float:  # noqa: ANN001
-  """Two for each multiplication of a convolution or a matrix product; 0 for anything else."""
+  """Two per multiplication of a convolution or a matrix product; 0 for anything else."""
   import numpy as np
 
   kind = operation.type

@@ -15,7 +15,7 @@ CONTENDERS = (
   'panoptic_fpn_lean',
 )
 CONVOLUTION = 'convolution'
-# Those of a small machine; the defaults of both are 1,000 proposals, 512 ROIs and 100 detections.
+# Small, for a small machine. The defaults of both are 1,000 proposals, 512 RoIs, 100 detections.
 COUNTS = {'proposals': 256, 'rois': 64, 'masks': 16, 'detections': 20}
 NUM_THINGS, NUM_STUFF, NUM_OBJECTS = 80, 53, 12
 INFERENCE_ALONE = 'ours_unfused'
@@ -65,7 +65,7 @@ def our_setting(
     f'roi_sampler.num_sampled_rois={COUNTS["rois"]}',
     f'mask_sampler.num_sampled_masks={COUNTS["masks"]}',
     f'detection_generator.max_num_detections={detections}',
-    # Without training all scores are low; so there are detections all the same.
+    # Untrained, all scores are low; this gives detections all the same.
     'detection_generator.pre_nms_score_threshold=0.0',
     'fusion.score_threshold=0.0',
   )
@@ -79,7 +79,7 @@ def our_setting(
 
 
 def objects(size: list[int], things: int = NUM_THINGS):  # noqa: ANN201
-  """[N, 4] whole-numbered boxes of rectangles, and their [N] categories, from 1 to `things`."""
+  """[N, 4] boxes of random rectangles in whole pixels, and their [N] categories in 1…`things`."""
   import numpy as np
 
   rng = np.random.default_rng(0)
@@ -271,7 +271,7 @@ def model_garden_training(name: str, size: list[int], batch: int) -> Callable:
       label_smoothing=0.0, class_weights=[], ignore_label=255, use_groundtruth_dimension=True
     )
 
-    # As `MaskRCNNTask.train_step`, with the semantic loss besides.
+    # As `MaskRCNNTask.train_step`, plus the semantic loss.
     def train_step(images: tf.Tensor, labels: dict) -> tf.Tensor:
       with tf.GradientTape() as tape:
         outputs = model(
@@ -292,7 +292,7 @@ def model_garden_training(name: str, size: list[int], batch: int) -> Callable:
       optimizer.apply_gradients(list(zip(gradients, variables, strict=True)))
       return loss
 
-    # With AutoGraph, as its trainer has it.
+    # With AutoGraph, as in its trainer.
     return tf.function(train_step), (images, labels)
 
   return prepare
