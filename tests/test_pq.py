@@ -13,20 +13,11 @@ from panopticapi.evaluation import pq_compute
 from PIL import Image
 
 from oanet_tf import pq
-from oanet_tf.data.categories import Category, PanopticCategories
+from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.panoptic_map import PanopticSegmentation
 from oanet_tf.evaluation.coco_results import PanopticResultsWriter, read_results
+from tests.categories import CATEGORIES, DOG, GRASS, PERSON, SKY
 from tests.end_to_end import one_line_error, run_command
-
-PERSON, DOG, GRASS, SKY = 7, 20, 3, 90
-CATEGORIES = PanopticCategories(
-  [
-    Category(GRASS, 'grass', False, (0, 200, 0)),
-    Category(PERSON, 'person', True, (200, 0, 0)),
-    Category(DOG, 'dog', True, (0, 0, 200)),
-    Category(SKY, 'sky', False, (0, 200, 200)),
-  ]
-)
 
 
 def segmentation(segment_map, category_ids):
