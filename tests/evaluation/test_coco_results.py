@@ -13,7 +13,6 @@ from panopticapi.evaluation import pq_compute
 from PIL import Image
 from pycocotools.coco import COCO
 
-from oanet_tf.data.categories import Category, PanopticCategories
 from oanet_tf.data.panoptic_map import MAX_SEGMENT_ID, PanopticSegmentation
 from oanet_tf.errors import InputError
 from oanet_tf.evaluation.coco_results import (
@@ -22,11 +21,7 @@ from oanet_tf.evaluation.coco_results import (
   write_panoptic_png,
   write_testdev_zip,
 )
-
-PERSON, SKY = 7, 90
-CATEGORIES = PanopticCategories(
-  [Category(PERSON, 'person', True, (200, 0, 0)), Category(SKY, 'sky', False, (0, 200, 200))]
-)
+from tests.categories import CATEGORIES, PERSON, SKY
 
 
 def segmentation(segment_map, category_ids):

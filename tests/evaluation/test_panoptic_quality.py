@@ -10,22 +10,12 @@ from hypothesis.extra import numpy as np_st
 from panopticapi.evaluation import pq_compute_single_core
 from PIL import Image
 
-from oanet_tf.data.categories import Category, PanopticCategories
+from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.panoptic_map import MAX_SEGMENT_ID, PanopticSegmentation, ids_to_rgb
 from oanet_tf.errors import InputError
 from oanet_tf.evaluation.coco_results import read_results
 from oanet_tf.evaluation.panoptic_quality import PanopticQuality, format_table, summarize
-
-# Ids with gaps and not in the order of the labels: a stuff category comes first.
-GRASS, PERSON, DOG, SKY = 3, 7, 20, 90
-CATEGORIES = PanopticCategories(
-  [
-    Category(GRASS, 'grass', False, (0, 200, 0)),
-    Category(PERSON, 'person', True, (200, 0, 0)),
-    Category(DOG, 'dog', True, (0, 0, 200)),
-    Category(SKY, 'sky', False, (0, 200, 200)),
-  ]
-)
+from tests.categories import CATEGORIES, DOG, GRASS, PERSON, SKY
 
 
 def segmentation(segment_map, segments):
