@@ -1,4 +1,6 @@
 import json
+import pathlib
+import re
 import zipfile
 
 import numpy as np
@@ -236,3 +238,16 @@ def test_a_testdev_zip_that_the_server_would_not_take(model_dir, tmp_path, monke
   outcome = run(monkeypatch, capsys, model_dir, tmp_path, tmp_path / 'o', '--testdev', 'mine.zip')
   assert 'mine.zip' in end_to_end.one_line_error(outcome)
   assert not (tmp_path / 'o').exists()
+
+
+def test_the_example_of_the_readme(model_dir, tmp_path, monkeypatch, capsys):
+  save(tmp_path / 'photo.jpg', gradient())
+  readme = pathlib.Path(__file__).resolve().parents[1] / 'README.md'
+  (example,) = re.findall(r'```python\n(.*?)```', readme.read_text(), re.DOTALL)
+  monkeypatch.chdir(tmp_path)
+  names = {}
+  exec(example.replace('runs/quickstart/model', str(model_dir)), names)
+  result = names['result']
+  assert result.segment_map.shape == gradient().shape[:2]
+  lines = capsys.readouterr().out.splitlines()
+  assert [int(line.split()[0]) for line in lines] == list(result.segment_ids)
