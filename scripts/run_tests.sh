@@ -1,9 +1,16 @@
 #!/usr/bin/env bash
-# Sets up and runs lint and tests; arguments go to pytest (for example: -m slow).
+# Sets up and runs lint and tests. --core, as the first argument, leaves out the tests that train,
+# export or trace whole networks. All other arguments go to pytest (for example: -m slow).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bash scripts/setup_env.sh
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
+core=()
+if [[ ${1-} == --core ]]; then
+  core=(-m 'not slow and not heavy')
+  shift
+fi
 # One process for each core; the tests of a file share what they train.
-.venv/bin/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile "$@"
+.venv/bin/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile \
+  ${core[@]+"${core[@]}"} "$@"

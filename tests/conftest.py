@@ -21,7 +21,35 @@ hypothesis.settings.load_profile('untimed')
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
   signal.signal(signal.SIGINT, signal.default_int_handler)
 
-SAMPLE = pathlib.Path(__file__).resolve().parents[2] / 'shared' / 'coco_sample'
+# What the marker `heavy` is for: tests that use these fixtures, and those of these files.
+HEAVY_FIXTURES = {'trained', 'trained_srm'}
+HEAVY_FILES = {
+  'data/test_input_pipeline.py',
+  'modeling/test_fusion_in_litert.py',
+  'modeling/test_keras_resnet.py',
+  'modeling/test_oanet.py',
+  'serving/test_panoptic_module.py',
+  'serving/test_tflite_file.py',
+  'test_benchmarks.py',
+  'test_srm_only.py',
+  'test_train.py',
+  'training/test_initialization.py',
+  'training/test_multi_worker.py',
+  'training/test_resume.py',
+  'training/test_step.py',
+  'training/test_task.py',
+}
+TESTS = pathlib.Path(__file__).resolve().parent
+
+
+def pytest_collection_modifyitems(items):
+  for item in items:
+    is_heavy = item.path.relative_to(TESTS).as_posix() in HEAVY_FILES
+    if is_heavy or HEAVY_FIXTURES & {*item.fixturenames}:
+      item.add_marker('heavy')
+
+
+SAMPLE = TESTS.parents[1] / 'shared' / 'coco_sample'
 
 
 @pytest.fixture(scope='session')

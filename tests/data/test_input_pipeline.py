@@ -36,6 +36,12 @@ def training(shards, categories, seed=0, start=(0, 0), **changes):
   return input_pipeline.training_dataset(data, model, categories, seed, start=start)
 
 
+@pytest.fixture(scope='module')
+def batches(shards, scene_categories):
+  """The first batches of a run; to trace a pipeline takes seconds."""
+  return list(training(shards, scene_categories).take(17))
+
+
 def ids_of(batches):
   return [tuple(preprocess.source_ids(batch['source_id'].numpy())) for batch in batches]
 
@@ -44,9 +50,9 @@ def position_of(batch):
   return tuple(batch['position'].numpy()[0])
 
 
-def test_batches_have_one_orientation(shards, scene_categories):
+def test_batches_have_one_orientation(batches):
   shapes = set()
-  for batch in training(shards, scene_categories).take(12):
+  for batch in batches:
     height, width = batch['image'].shape[1:3]
     originals = batch['image_info'][:, 0].numpy()
     assert ((originals[:, 0] > originals[:, 1]) == (height > width)).all()
@@ -76,11 +82,10 @@ def test_the_same_seed_gives_the_same_bytes_and_another_others(shards, scene_cat
 
 
 @pytest.mark.parametrize('steps', [1, 3, 8, 13])
-def test_a_run_goes_on_where_another_one_stopped(shards, scene_categories, steps):
-  whole = list(training(shards, scene_categories).take(steps + 4))
-  epoch, place = position_of(whole[steps - 1])
+def test_a_run_goes_on_where_another_one_stopped(shards, scene_categories, batches, steps):
+  epoch, place = position_of(batches[steps - 1])
   rest = training(shards, scene_categories, start=(epoch, place + 1)).take(4)
-  for expected, batch in zip(whole[steps:], rest, strict=True):
+  for expected, batch in zip(batches[steps : steps + 4], rest, strict=True):
     tf.nest.map_structure(np.testing.assert_array_equal, expected, batch)
 
 
@@ -184,8 +189,8 @@ def test_record_lengths_stop_where_a_shard_is_cut_off(tmp_path):
   assert list(shard_files.record_lengths(str(path))) == []
 
 
-def test_color_jitter_changes_colours_alone(shards, scene_categories):
-  plain = next(iter(training(shards, scene_categories)))
+def test_color_jitter_changes_colours_alone(shards, scene_categories, batches):
+  plain = dict(batches[0])
   jittered = next(iter(training(shards, scene_categories, color_jitter=0.5)))
   assert (plain.pop('image') != jittered.pop('image')).numpy().mean() > 0.1
   tf.nest.map_structure(np.testing.assert_array_equal, plain, jittered)
