@@ -120,8 +120,7 @@ def main() -> None:
   logging.basicConfig(level=logging.WARNING, format='%(message)s', stream=sys.stderr)
   logging.getLogger('oanet_tf').setLevel(logging.INFO)
   source = parity.load_source(
-    arguments.model_dir,
-    arguments.params_override,
+    folder,
     method,
     arguments.image_size or values['task.validation_data.output_size'],
     images(),
@@ -242,7 +241,7 @@ def export(name: str, source: 'Source', folder: pathlib.Path) -> dict:
     'format': name,
     'version': int(folder.name),
     'bytes': size,
-    'model_dir': str(source.model_dir),
+    'model_dir': str(source.folder.path),
     'fusion': source.method,
     **parity._asdict(),
   }

@@ -76,7 +76,8 @@ def main() -> int:
     coco_results.check_testdev_name(arguments.testdev)
   kind, path = find_model(arguments.model)
   if kind == 'model_folder':
-    method = ModelFolder(path, arguments.params_override).fusion(arguments.fusion)
+    folder = ModelFolder(path, arguments.params_override)
+    method = folder.fusion(arguments.fusion)
   elif arguments.fusion or arguments.params_override:
     raise InputError(
       f'{path}: was exported with its settings; --fusion and --params_override are for the folder '
@@ -87,7 +88,7 @@ def main() -> int:
   from oanet_tf.serving import loading
 
   if kind == 'model_folder':
-    predictor = loading.of_model_folder(path, method, arguments.params_override)
+    predictor = loading.of_trained(folder.load(), method)
   else:
     predictor = {'saved_model': loading.of_saved_model, 'tflite': loading.of_tflite}[kind](path)
   output_dir = arguments.output_dir

@@ -51,9 +51,9 @@ def measure(model_dir: pathlib.Path) -> dict[str, dict[str, float]]:
 
   from oanet_tf.evaluation.panoptic_quality import PanopticQuality
 
-  values = ModelFolder(model_dir).values
-  shards = values['task.validation_data.input_path']
-  source = load_source(model_dir, values)
+  folder = ModelFolder(model_dir)
+  shards = folder.values['task.validation_data.input_path']
+  source = load_source(folder)
   seconds, qualities = {}, {}
   with tempfile.TemporaryDirectory() as folder:
     sizes = {
@@ -68,7 +68,7 @@ def measure(model_dir: pathlib.Path) -> dict[str, dict[str, float]]:
           # Compiles and warms up.
           run(picture)
         prediction, time_taken = run(picture)
-        quality = qualities.setdefault(name, PanopticQuality(source.categories))
+        quality = qualities.setdefault(name, PanopticQuality(source.trained.categories))
         quality.update(truth, prediction)
         seconds.setdefault(name, []).append(time_taken)
   return {
@@ -87,13 +87,13 @@ def scores(result: Mapping[str, dict]) -> dict[str, float]:
   return {name: 100 * result[group]['pq'] for name, group in groups.items()}
 
 
-def load_source(model_dir: pathlib.Path, values: Mapping[str, object]) -> 'Source':
+def load_source(folder: ModelFolder) -> 'Source':
   """The network as `python -m oanet_tf.export` loads it without further arguments."""
   from oanet_tf.serving import parity
 
+  values = folder.values
   return parity.load_source(
-    model_dir,
-    '',
+    folder,
     values['task.model.fusion.method'],
     values['task.validation_data.output_size'],
     parity.shard_images(values['task.validation_data.input_path'], export.NUM_IMAGES),
@@ -117,19 +117,14 @@ Contender = Callable[['np.ndarray'], tuple['PanopticSegmentation', float]]
 
 def in_memory(source: 'Source') -> Contender:
   """Picture -> its segments, and the seconds that they took, by `oanet_tf.predict`."""
-  from oanet_tf import inference
-  from oanet_tf.data.panoptic_map import to_segmentation
+  from oanet_tf.serving import loading
 
-  predict = inference.image_predictor(
-    source.model, source.config.task, source.method, source.class_prior
-  )
+  segment = loading.of_trained(source.trained, source.method).segment
 
   def run(picture: 'np.ndarray') -> tuple['PanopticSegmentation', float]:
     start = time.perf_counter()
-    _, maps = predict(picture)
-    masks = [mask[0].numpy() for mask in maps]
-    time_taken = time.perf_counter() - start
-    return to_segmentation(*masks, source.categories), time_taken
+    (segmentation,) = segment([picture])
+    return segmentation, time.perf_counter() - start
 
   return run
 
@@ -141,7 +136,7 @@ def of_file(source: 'Source', folder: pathlib.Path) -> Contender:
   from oanet_tf.serving.letterbox import from_canvas, letterbox
 
   segment = tflite.runner(folder / tflite.MODEL_FILE, os.cpu_count())
-  labels = source.categories.label_of_id_table()
+  labels = source.trained.categories.label_of_id_table()
 
   def run(picture: 'np.ndarray') -> tuple['PanopticSegmentation', float]:
     canvas = letterbox(picture, source.image_size)[None]
@@ -152,7 +147,7 @@ def of_file(source: 'Source', folder: pathlib.Path) -> Contender:
       from_canvas(outputs[f'panoptic_{name}_mask'][0], picture.shape)
       for name in ('category', 'instance')
     )
-    return to_segmentation(labels[category], instance, source.categories), time_taken
+    return to_segmentation(labels[category], instance, source.trained.categories), time_taken
 
   return run
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from oanet_tf.data.categories import PanopticCategories
-from oanet_tf.modeling.scene import Truth
+from oanet_tf.modeling.fusion.batch import GroundTruth
 
 
 def sample_truth(
@@ -15,7 +15,7 @@ def sample_truth(
   size: Sequence[int],
   stride: int,
   categories: PanopticCategories,
-) -> Truth:
+) -> GroundTruth:
   """Samples the segments at the middle of each cell of a canvas.
 
   Args:
@@ -38,7 +38,7 @@ def sample_truth(
   labels = categories.label_of_id_table()[batch['segment_category_ids']]
   labels = np.pad(labels, [[0, 0], [1, 0]])
   labels = np.take_along_axis(labels, segments.reshape(len(labels), -1), axis=1)
-  return Truth(segments, labels.reshape(segments.shape).astype(np.int32))
+  return GroundTruth(segments, labels.reshape(segments.shape).astype(np.int32))
 
 
 def _sample(index: np.ndarray, info: np.ndarray, canvas: Sequence[int], stride: int) -> np.ndarray:

@@ -10,18 +10,18 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
-from oanet_tf import files, inference
+from oanet_tf import files
 from oanet_tf.cluster import Cluster
 from oanet_tf.config import definitions
-from oanet_tf.data import input_pipeline, shard_files
+from oanet_tf.data import geometry, input_pipeline, shard_files
 from oanet_tf.data.categories import PanopticCategories
-from oanet_tf.data.class_prior import load_table
 from oanet_tf.data.panoptic_map import PanopticSegmentation, to_segmentation
 from oanet_tf.evaluation.coco_results import PanopticResultsWriter
 from oanet_tf.evaluation.panoptic_quality import PanopticQuality
 from oanet_tf.evaluation.sampled_truth import sample_truth
+from oanet_tf.modeling.fusion.batch import GroundTruth
+from oanet_tf.modeling.fusion.fuser import Fuser, fuse
 from oanet_tf.modeling.oanet import OANet
-from oanet_tf.modeling.scene import Truth
 from oanet_tf.modeling.srm_only import SRMOnly
 
 DETECTIONS = (
@@ -29,7 +29,6 @@ DETECTIONS = (
   'detection_scores',
   'detection_classes',
   'detection_masks',
-  'ranking_scores',
 )
 # Of a batch, what `SRMOnly` makes its detections of.
 ANNOTATIONS = ('gt_boxes', 'gt_classes', 'gt_masks', 'gt_scores', 'category_labels')
@@ -64,6 +63,7 @@ class EvaluatedImage(NamedTuple):
 
 def evaluate(
   model: OANet | SRMOnly,
+  fuser: Fuser,
   task: definitions.OANetTask,
   categories: PanopticCategories,
   methods: Sequence[str],
@@ -79,7 +79,8 @@ def evaluate(
 
   Args:
     model: the network.
-    task: gives data and fusion.
+    fuser: of its outputs.
+    task: gives the data.
     categories: of the dataset.
     methods: of fusion.
     cluster: all its machines must call this.
@@ -100,7 +101,7 @@ def evaluate(
         method: stack.enter_context(PanopticResultsWriter(output_dir, method, categories))
         for method in methods
       }
-    for image in evaluated_images(model, task, categories, methods, cluster):
+    for image in evaluated_images(model, fuser, task, categories, methods, cluster):
       for method, prediction in image.predictions.items():
         scores[method].update(image.truth, prediction)
         if method in writers:
@@ -118,35 +119,38 @@ def evaluate(
 
 def evaluated_images(
   model: OANet | SRMOnly,
+  fuser: Fuser,
   task: definitions.OANetTask,
   categories: PanopticCategories,
   methods: Sequence[str],
   cluster: Cluster,
 ) -> Iterator[EvaluatedImage]:
   """This machine's images of the validation split, one by one."""
-  class_prior = load_table(task.model.fusion.class_prior, categories, methods)
-  config = task.model
-  if task.mode == 'srm_only':
-    # Its stuff logits are the truth; where that is a thing, there is no stuff.
-    config = config.replace(fusion=config.fusion.replace(stuff_from='all'))
 
   def replica_step(
-    images: tf.Tensor, image_info: tf.Tensor, truth: Truth | None, labels: dict[str, tf.Tensor]
+    images: tf.Tensor,
+    image_info: tf.Tensor,
+    truth: GroundTruth | None,
+    labels: dict[str, tf.Tensor],
   ) -> dict:
-    canvas_size = tf.cast(tf.reduce_max(image_info[:, 0], axis=0), tf.int32)
-    outputs, maps = inference.predict_panoptic(
-      model, config, methods, images, image_info, canvas_size, class_prior, truth, labels
-    )
+    outputs = model(images, image_info, labels=labels)
+    batch = fuser.batch(outputs, image_info, geometry.largest_original(image_info), truth)
     return {
-      'maps': maps,
-      **{key: outputs[key] for key in (*DETECTIONS, 'ranking_map', 'stuff_labels')},
+      'maps': {method: fuse(batch, method) for method in methods},
+      'stuff_labels': batch.stuff,
+      'ranking_map': batch.ranking.map,
+      'ranking_scores': batch.ranking.scores,
+      **{key: outputs[key] for key in DETECTIONS},
     }
 
   # Of what varies from batch to batch nothing is an argument, so there is one trace for each
   # orientation of the images.
   @tf.function(autograph=False)
   def step(
-    images: tf.Tensor, image_info: tf.Tensor, truth: Truth | None, labels: dict[str, tf.Tensor]
+    images: tf.Tensor,
+    image_info: tf.Tensor,
+    truth: GroundTruth | None,
+    labels: dict[str, tf.Tensor],
   ) -> dict:
     return cluster.strategy.run(replica_step, args=(images, image_info, truth, labels))
 
@@ -157,9 +161,9 @@ def evaluated_images(
       )
       truth = None
       if 'oracle' in methods:
-        stride = task.model.spatial_ranking.stride
+        stride = fuser.ranking_module.stride
         truths = [_sampled_truth(batch, stride, categories) for batch in batches]
-        truth = Truth(*(_distribute(cluster, parts) for parts in zip(*truths, strict=True)))
+        truth = GroundTruth(*(_distribute(cluster, parts) for parts in zip(*truths, strict=True)))
       labels = {
         key: _distribute(cluster, [batch[key] for batch in batches])
         for key in ANNOTATIONS
@@ -175,7 +179,7 @@ def evaluated_images(
 
 def _sampled_truth(
   batch: Mapping[str, tf.Tensor], stride: int, categories: PanopticCategories
-) -> Truth:
+) -> GroundTruth:
   keys = ('image_info', 'segment_index', 'segment_category_ids')
   size = [side // stride for side in batch['image'].shape[1:3]]
   return sample_truth({key: batch[key].numpy() for key in keys}, size, stride, categories)
@@ -248,7 +252,7 @@ def _evaluated(image: dict, categories: PanopticCategories) -> EvaluatedImage:
     image=image['image'],
     image_info=image['image_info'],
     ranking_map=image['ranking_map'],
-    detections={key: image[key] for key in DETECTIONS},
+    detections={key: image[key] for key in (*DETECTIONS, 'ranking_scores')},
     stuff_labels=image['stuff_labels'][:height, :width],
     instance_masks={method: masks[1][:height, :width] for method, masks in image['maps'].items()},
   )

@@ -13,14 +13,13 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from oanet_tf import model_folder
 from oanet_tf.data.categories import CATEGORIES_FILE, PanopticCategories
-from oanet_tf.data.class_prior import load_table
 from oanet_tf.data.panoptic_map import PanopticSegmentation, to_segmentation
 from oanet_tf.errors import InputError
+from oanet_tf.model_folder import Trained
 from oanet_tf.serving.image_limits import MAX_IMAGE_PIXELS
 from oanet_tf.serving.letterbox import from_canvas, letterbox
-from oanet_tf.serving.panoptic_module import PanopticModule
+from oanet_tf.serving.panoptic_module import SEGMENT_INPUTS, PanopticModule
 
 
 class Predictor(NamedTuple):
@@ -37,37 +36,27 @@ class Predictor(NamedTuple):
   max_pixels: int | None = None
 
 
-def of_model_folder(
-  model_dir: str | pathlib.Path, method: str, params_override: str = ''
-) -> Predictor:
-  """The network of a training, in memory.
+def of_trained(trained: Trained, method: str) -> Predictor:
+  """A network in memory.
 
   Args:
-    model_dir: folder of a training.
-    method: of fusion, one of `config_values.FUSIONS` but for 'oracle'.
-    params_override: changes over the folder's configuration.
+    trained: of `ModelFolder.load`.
+    method: of fusion, one of `config.values.FUSIONS` but for 'oracle'.
 
   Raises:
-    InputError: if the folder, or a file that the fusion needs, cannot be read.
+    InputError: if a file that the fusion needs cannot be read.
   """
-  model, config, categories = model_folder.load_model(model_dir, params_override)
-  class_prior = load_table(config.task.model.fusion.class_prior, categories, [method])
-  module = PanopticModule(model, config.task, categories, method, class_prior)
-  # All shapes but these are the same for any batch, so it is traced once.
-  function = tf.function(
-    module.segment,
-    [tf.TensorSpec([None, None, None, 3], tf.uint8), tf.TensorSpec([None, 2], tf.int32)],
-    autograph=False,
-  )
+  module = PanopticModule(trained, method, maps_only=True)
+  function = tf.function(module.segment, SEGMENT_INPUTS, autograph=False)
 
   def segment(pictures: Sequence[np.ndarray]) -> list[PanopticSegmentation]:
     shapes = np.array([picture.shape[:2] for picture in pictures], np.int32)
     images = np.zeros([len(pictures), *shapes.max(axis=0), 3], np.uint8)
     for image, picture, (height, width) in zip(images, pictures, shapes, strict=True):
       image[:height, :width] = picture
-    return _segmentations(function(images, shapes), categories)
+    return _segmentations(function(images, shapes), trained.categories)
 
-  return Predictor(segment, categories)
+  return Predictor(segment, trained.categories)
 
 
 def of_saved_model(folder: str | pathlib.Path) -> Predictor:

@@ -4,7 +4,7 @@
 
 import tensorflow as tf
 
-from oanet_tf.modeling.scene import Panoptic
+from oanet_tf.modeling.fusion.batch import Panoptic
 
 
 def segment_table(

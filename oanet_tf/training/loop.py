@@ -18,9 +18,11 @@ from oanet_tf.config import definitions
 from oanet_tf.config import values as config_values
 from oanet_tf.data import input_pipeline, preprocess, shard_files
 from oanet_tf.data.categories import PanopticCategories
+from oanet_tf.data.class_prior import load_table
 from oanet_tf.errors import InputError
 from oanet_tf.evaluation.panoptic_quality import format_table
 from oanet_tf.evaluation.scoring import evaluate, named_scores
+from oanet_tf.modeling.build import build_fuser
 from oanet_tf.training import checkpoints
 from oanet_tf.training import state as state_lib
 from oanet_tf.training.checkpoints import BestCheckpoint
@@ -255,14 +257,17 @@ def validate(
   best: BestCheckpoint | None = None,
 ) -> dict[str, dict]:
   """Evaluates with every fusion and prints the scores; in training, logs and keeps the best."""
+  methods = scored_fusions(config.task)
+  class_prior = load_table(config.task.model.fusion.class_prior, categories, methods)
   panels = Panels(categories, NUM_PANELS if config.task.allow_image_summary else 0)
   state_lib.share_statistics(state.model, cluster)
   with averaged_weights(state.optimizer):
     results = evaluate(
       state.model,
+      build_fuser(config.task, state.model, class_prior),
       config.task,
       categories,
-      scored_fusions(config.task),
+      methods,
       cluster,
       state.folder / 'evaluation',
       [panels.add],

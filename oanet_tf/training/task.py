@@ -11,15 +11,15 @@ import tensorflow as tf
 import tf_keras
 from official.core import base_task, config_definitions, task_factory
 
-from oanet_tf import inference
 from oanet_tf.config import definitions
 from oanet_tf.config import values as config_values
-from oanet_tf.data import input_pipeline
+from oanet_tf.data import geometry, input_pipeline
 from oanet_tf.data.categories import CATEGORIES_FILE
 from oanet_tf.errors import InputError
 from oanet_tf.evaluation.panoptic_quality import PanopticQuality
 from oanet_tf.evaluation.scoring import named_scores, prediction_of, truth_of, unbatch
-from oanet_tf.modeling.build import build_oanet
+from oanet_tf.modeling.build import build_fuser, build_oanet
+from oanet_tf.modeling.fusion.fuser import fuse
 from oanet_tf.modeling.oanet import OANet
 from oanet_tf.training import losses
 from oanet_tf.training.initialization import load_initial_weights
@@ -123,11 +123,13 @@ class OANetPanopticTask(base_task.Task):
     del metrics
     inputs = dict(inputs)
     images, info = inputs.pop('image'), inputs['image_info']
-    canvas_size = tf.cast(tf.reduce_max(info[:, 0], axis=0), tf.int32)
-    _, maps = inference.predict_panoptic(
-      model, self.task_config.model, config_values.MONITORED_FUSIONS, images, info, canvas_size
-    )
-    masks = {f'{method}/{n}': mask for method, map_ in maps.items() for n, mask in enumerate(map_)}
+    fuser = build_fuser(self.task_config, model)
+    batch = fuser.batch(model(images, info), info, geometry.largest_original(info))
+    masks = {
+      f'{method}/{n}': mask
+      for method in config_values.MONITORED_FUSIONS
+      for n, mask in enumerate(fuse(batch, method))
+    }
     return {**inputs, **masks}
 
   def aggregate_logs(

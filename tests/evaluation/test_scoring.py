@@ -10,6 +10,7 @@ from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.panoptic_map import to_segmentation
 from oanet_tf.evaluation import scoring
 from oanet_tf.evaluation.panoptic_quality import PanopticQuality
+from oanet_tf.modeling.build import build_fuser
 from oanet_tf.training.state import create_state
 from tests import end_to_end
 from tests.devices import ONE, TWO, mirrored
@@ -105,6 +106,7 @@ def test_two_replicas_score_as_one_with_a_last_batch_that_is_not_full(trained, t
     seen = []
     found = scoring.evaluate(
       state.model,
+      build_fuser(config.task, state.model),
       config.task,
       categories,
       ('srm', 'heuristic', 'oracle'),

@@ -28,18 +28,18 @@ def in_memory(served, pictures):
   for picture in pictures:
     _, maps = served.predict(picture)
     masks = (mask[0].numpy() for mask in maps)
-    yield to_segmentation(*masks, served.source.categories)
+    yield to_segmentation(*masks, served.source.trained.categories)
 
 
 def test_a_saved_model_segments_as_the_network_in_memory(served, pictures):
   predictor = loading.of_saved_model(served.folder)
-  assert predictor.categories == served.source.categories
+  assert predictor.categories == served.source.trained.categories
   assert_equal(predictor.segment(pictures), in_memory(served, pictures))
 
 
 def test_a_model_folder_segments_in_batches_as_alone(served, pictures):
   source = served.source
-  predictor = loading.of_model_folder(source.model_dir, source.method, source.params_override)
+  predictor = loading.of_trained(source.trained, source.method)
   assert_equal(predictor.segment(pictures), in_memory(served, pictures))
 
 

@@ -4,8 +4,8 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oanet_tf.modeling.stuff_map import drop_small_stuff, resampled_argmax, stuff_labels
-from tests.scenes import image_info
+from oanet_tf.modeling.fusion.stuff import drop_small_stuff, resampled_argmax, stuff_labels
+from tests.modeling.fusion.given import image_info
 
 
 def sampled(values, info, length, stride):

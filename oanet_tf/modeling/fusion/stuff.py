@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from oanet_tf.data import geometry
 from oanet_tf.data.categories import VOID_LABEL
-from oanet_tf.modeling.connected_components import connected_components
+from oanet_tf.modeling.fusion.connected_components import connected_components
 
 
 def stuff_labels(
@@ -68,8 +69,8 @@ def resampled_argmax(
     [B, H, W] int32 in [0, C); of equal logits the first.
   """
   _, h, w, num_channels = logits.shape
-  rows = _samples(image_info[:, :, 0], height, h, stride)
-  columns = _samples(image_info[:, :, 1], width, w, stride)
+  rows = _samples(geometry.cells_of_pixels(image_info, 0, height, h, stride))
+  columns = _samples(geometry.cells_of_pixels(image_info, 1, width, w, stride))
   planes = tf.transpose(logits, [3, 0, 2, 1])
   candidates = _can_be_largest(logits)
   order = tf.argsort(tf.cast(candidates, tf.int32), direction='DESCENDING', stable=True)
@@ -110,27 +111,22 @@ def _can_be_largest(logits: tf.Tensor) -> tf.Tensor:
 
 
 class _Samples(NamedTuple):
-  """Where an axis is sampled: [B, L] the cell below, [B, L, 1] the share of the way to the next."""
+  """Where an axis is sampled: [B, L] the cell below, [B, L, 1] how far it is to the next."""
 
   below: tf.Tensor
-  share: tf.Tensor
+  fraction: tf.Tensor
 
 
-def _samples(info: tf.Tensor, length: int | tf.Tensor, cells: int, stride: int) -> _Samples:
-  """The middles of the original's pixels among the cells, along one axis of `image_info`."""
-  scale, offset = info[:, 2, None], info[:, 3, None]
-  middles = tf.cast(tf.range(length), tf.float32) + 0.5
-  position = (middles * scale - offset) / stride - 0.5
-  position = tf.clip_by_value(position, 0.0, cells - 1.0)
-  low = tf.floor(position)
-  return _Samples(tf.cast(low, tf.int32), (position - low)[..., None])
+def _samples(positions: tf.Tensor) -> _Samples:
+  below = tf.floor(positions)
+  return _Samples(tf.cast(below, tf.int32), (positions - below)[..., None])
 
 
 def _resample(values: tf.Tensor, samples: _Samples) -> tf.Tensor:
   """[B, cells, D] -> [B, L, D], linearly."""
   steps = tf.pad(values[:, 1:] - values[:, :-1], [[0, 0], [0, 1], [0, 0]])
   below = tf.gather(values, samples.below, batch_dims=1)
-  return below + samples.share * tf.gather(steps, samples.below, batch_dims=1)
+  return below + samples.fraction * tf.gather(steps, samples.below, batch_dims=1)
 
 
 def drop_small_stuff(

@@ -4,8 +4,8 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from oanet_tf.modeling.fusion.merge import merge_instances, merge_order
 from oanet_tf.modeling.mask_paste import paste_masks
-from oanet_tf.modeling.merge import merge_instances, merge_order
 
 
 def expected_merge(masks, order, kept, overlap_threshold):
