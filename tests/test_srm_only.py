@@ -8,23 +8,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from oanet_tf import (
-  class_prior,
-  config_check,
-  evaluate,
-  experiments,
-  predict,
-  task,
-)
+from oanet_tf import evaluate, predict
 from oanet_tf.cluster import Cluster
-from oanet_tf.data import preprocess
+from oanet_tf.config import check as config_check
+from oanet_tf.config import experiments
+from oanet_tf.data import class_prior, preprocess
 from oanet_tf.data.occluded_scenes import dataset as occluded_scenes
 from oanet_tf.errors import InputError
 from oanet_tf.model_folder import ModelFolder
 from oanet_tf.modeling import build
 from oanet_tf.modeling.fusion.fuser import fuse
 from oanet_tf.modeling.srm_only import SRMOnly
-from oanet_tf.training import loop
+from oanet_tf.training import loop, task
 from oanet_tf.training.initialization import load_initial_weights
 from oanet_tf.training.state import create_state, find_categories
 from tests import end_to_end, small_model
