@@ -1,26 +1,21 @@
-"""Instances laid on a canvas one after the other, what is covered already staying as it is.
+"""Pastes instances on a canvas one after the other; what is covered already stays as it is.
 
 The merge is that of `panopticapi.combine_semantic_and_instance_predictions` (Kirillov et al.,
 Panoptic Segmentation, section 7).
 """
 
-# B images, N instances, S mask side, H, W canvas. Within `_Ranked`, L rows of a strip.
+# B images, N instances, S mask side, H, W canvas, L rows of a strip.
 
-import functools
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeVar
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import tensorflow as tf
 
 from oanet_tf.modeling.mask_paste import cell_positions, weights_of_cells
 
-Tensors = TypeVar('Tensors', tf.Tensor, tuple[tf.Tensor, ...])
-
-# An instance is pasted only in those horizontal strips of the canvas that its box meets, and there
-# only in the narrowest vertical window, of these parts of the width, that holds the box: a third of
-# the work for objects as they are. More strips or windows cost more branches than they save.
+# An instance is pasted only in those horizontal strips of the canvas that its box meets, which is
+# half of the work for boxes as they are.
 _NUM_STRIPS = 4
-_WINDOW_DIVISORS = (4, 2, 1)
 
 
 def merge_order(scores: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:
@@ -43,7 +38,7 @@ def merge_instances(
   mask_threshold: float,
   overlap_threshold: float,
 ) -> tf.Tensor:
-  """Lays instances on the canvas, the first of the order on top.
+  """Pastes instances on the canvas, the first of the order on top.
 
   An instance is dropped if more than `overlap_threshold` of it is covered by those before it.
 
@@ -51,7 +46,7 @@ def merge_instances(
     masks: [B, N, S, S] float, in the boxes.
     boxes: [B, N, 4] float, [y1, x1, y2, x2] in pixels of the canvas.
     order: [B, N] int32, of `merge_order`.
-    kept: [B, N] bool; the rest is never laid.
+    kept: [B, N] bool; the rest is never pasted.
     sizes: [B, 2] float, [height, width] of each image within the canvas.
     height, width: of the canvas.
     mask_threshold: a pixel belongs to an instance from this value of its pasted mask on.
@@ -61,150 +56,104 @@ def merge_instances(
     [B, H, W] int32: 1 + index of the instance, 0 where there is none.
   """
 
-  def of_image(image: tuple[tf.Tensor, ...]) -> tf.Tensor:
-    return _lay_all(_in_order(*image, height, width), mask_threshold, overlap_threshold)
+  def of_image(image: Sequence[tf.Tensor]) -> tf.Tensor:
+    masks, boxes, kept, size = image
+    number = tf.reduce_sum(tf.cast(kept, tf.int32))
+    strips = _strips(masks, boxes, size, height, width, mask_threshold)
+    return _paste_all(strips, number, masks.shape[0], overlap_threshold)
 
-  in_order = [tf.gather(x, order, batch_dims=1) for x in (masks, boxes, kept)]
-  canvas = _for_each_image(of_image, (*in_order, sizes))[:, :height]
+  images = (*(tf.gather(x, order, batch_dims=1) for x in (masks, boxes, kept)), sizes)
+  if masks.shape[0] == 1:  # LiteRT has no `tf.map_fn`.
+    canvas = of_image([part[0] for part in images])[None]
+  else:
+    # One image at a time, since the boxes of each meet other strips.
+    canvas = tf.map_fn(of_image, images, fn_output_signature=tf.float32)
   indices = tf.pad(tf.reverse(order, axis=[1]) + 1, [[0, 0], [1, 0]])
-  return tf.gather(indices, tf.cast(canvas, tf.int32), batch_dims=1)
+  return tf.gather(indices, tf.cast(canvas[:, :height], tf.int32), batch_dims=1)
 
 
-def _for_each_image(
-  function: Callable[[tuple[tf.Tensor, ...]], tf.Tensor], batch: tuple[tf.Tensor, ...]
-) -> tf.Tensor:
-  """One image at a time, since their instances meet other strips and windows."""
-  if batch[0].shape[0] == 1:  # LiteRT has no `tf.map_fn`.
-    return function(tuple(part[0] for part in batch))[None]
-  return tf.map_fn(function, batch, fn_output_signature=tf.float32)
-
-
-class _Ranked(NamedTuple):
-  """One image's instances in the order in which they are laid.
+class _Strip(NamedTuple):
+  """A horizontal strip of one image's canvas, and how the instances are pasted there.
 
   Attributes:
-    count: [] int32, how many are laid; the others come last.
-    stretched: [N, S, W], masks whose columns are the canvas's.
-    rows: [N, L, S] of each strip, the weights of the masks' cells in the strip's rows.
-    meets: [N] bool of each strip: whether the instance has a row in it.
-    windows: each window's [N] starts, int32, and its width.
-    window: [N] int32: the narrowest of them that holds the box.
-    nothing: [L, W] float32, a strip of zeros.
-    width: W.
+    rows: [N, L, S], weights of the masks' rows in the rows of the strip.
+    stretched: [N, S, W], the masks, resampled to the columns of the canvas.
+    meets: [N] bool: whether the instance has a row in the strip.
+    empty: [L, W] float32 zeros.
+    threshold: of a mask's pixels.
   """
 
-  count: tf.Tensor
+  rows: tf.Tensor
   stretched: tf.Tensor
-  rows: list[tf.Tensor]
-  meets: list[tf.Tensor]
-  windows: list[tuple[tf.Tensor, int | tf.Tensor]]
-  window: tf.Tensor
-  nothing: tf.Tensor
-  width: int | tf.Tensor
+  meets: tf.Tensor
+  empty: tf.Tensor
+  threshold: float
+
+  def paste(self, index: tf.Tensor, below: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """An instance's mask [L, W] in {0, 1}, its pixels, and how many `below` covers; float32."""
+
+    def paste() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+      mask = tf.matmul(self.rows[index], self.stretched[index]) >= self.threshold
+      mask = tf.cast(mask, tf.float32)
+      return mask, tf.reduce_sum(mask), tf.reduce_sum(tf.minimum(below, mask))
+
+    return tf.cond(self.meets[index], paste, lambda: (self.empty, 0.0, 0.0))
+
+  def add(self, index: tf.Tensor, below: tf.Tensor, mask: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
+    return tf.cond(self.meets[index], lambda: tf.maximum(below, mask * value), lambda: below)
 
 
-def _in_order(
+def _strips(
   masks: tf.Tensor,
   boxes: tf.Tensor,
-  kept: tf.Tensor,
   size: tf.Tensor,
   height: int | tf.Tensor,
   width: int | tf.Tensor,
-) -> _Ranked:
+  threshold: float,
+) -> list[_Strip]:
   y1, x1, y2, x2 = tf.unstack(boxes, axis=1)
   side, strip_height = masks.shape[-1], -(-height // _NUM_STRIPS)
-  rows = cell_positions(y1, y2, side, _NUM_STRIPS * strip_height, limit=size[:1])
   columns = cell_positions(x1, x2, side, width, limit=size[1:])
-  windows = [_window(x1, -(-width // divisor), width) for divisor in _WINDOW_DIVISORS]
-  end = tf.cast(tf.math.ceil(tf.minimum(x2, size[1])), tf.int32)
-  too_narrow = [tf.cast(start + length < end, tf.int32) for start, length in windows[:-1]]
-  return _Ranked(
-    count=tf.reduce_sum(tf.cast(kept, tf.int32)),
-    stretched=tf.matmul(masks, weights_of_cells(columns, masks), transpose_b=True),
-    rows=tf.split(weights_of_cells(rows, masks), _NUM_STRIPS, axis=1),
-    meets=[tf.reduce_any(part >= 0.0, axis=1) for part in tf.split(rows, _NUM_STRIPS, axis=1)],
-    windows=windows,
-    window=tf.add_n(too_narrow),
-    nothing=tf.zeros([strip_height, width]),
-    width=width,
-  )
-
-
-def _window(
-  x1: tf.Tensor, length: int | tf.Tensor, width: int | tf.Tensor
-) -> tuple[tf.Tensor, int | tf.Tensor]:
-  """Where windows of a length begin, so that they hold as much as they can from x1 on."""
-  return tf.clip_by_value(tf.cast(tf.floor(x1), tf.int32), 0, width - length), length
-
-
-def _lay_all(ranked: _Ranked, mask_threshold: float, overlap_threshold: float) -> tf.Tensor:
-  """[L × strips, W] float32: N - rank of the instance on top, or 0.
-
-  So the first to be laid is the greatest, and the minimum with a mask of ones is 1 where it covers
-  another. Of float32, which counts pixels exactly up to 2^24: on GPUs, TensorFlow's int32
-  arithmetic is done by the host.
-  """
-  number = ranked.stretched.shape[0]
-
-  def lay(rank: tf.Tensor, *strips: tf.Tensor) -> tuple[tf.Tensor, ...]:
-    pasted = _paste(ranked, rank, strips, mask_threshold)
-    area, covered = (tf.add_n([part[i] for part in pasted]) for i in (1, 2))
-    laid = covered / tf.maximum(area, 1.0) <= overlap_threshold
-    value = tf.where(laid, tf.cast(number - rank, tf.float32), 0.0)
-    return rank + 1, *(
-      _if(meets[rank], lambda strip=strip, mask=mask: tf.maximum(strip, mask * value), strip)
-      for meets, strip, (mask, *_) in zip(ranked.meets, strips, pasted, strict=True)
+  stretched = tf.matmul(masks, weights_of_cells(columns, masks), transpose_b=True)
+  positions = cell_positions(y1, y2, side, _NUM_STRIPS * strip_height, limit=size[:1])
+  empty = tf.zeros([strip_height, width])
+  return [
+    _Strip(
+      rows=weights_of_cells(rows, masks),
+      stretched=stretched,
+      meets=tf.reduce_any(rows >= 0.0, axis=1),
+      empty=empty,
+      threshold=threshold,
     )
-
-  _, *strips = tf.while_loop(
-    lambda rank, *_: rank < ranked.count,
-    lay,
-    (tf.constant(0), *[ranked.nothing] * _NUM_STRIPS),
-    parallel_iterations=1,
-  )
-  return tf.concat(strips, axis=0)
+    for rows in tf.split(positions, _NUM_STRIPS, axis=1)
+  ]
 
 
-def _paste(
-  ranked: _Ranked, rank: tf.Tensor, strips: Sequence[tf.Tensor], mask_threshold: float
-) -> list[tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
-  """What is pasted of a rank's instance in each strip, all float32.
+def _paste_all(
+  strips: Sequence[_Strip], number: tf.Tensor, most: int, overlap_threshold: float
+) -> tf.Tensor:
+  """Pastes the first `number` of `most` instances, in their order.
 
   Returns:
-    For each strip its [L, W] mask, that mask's number of pixels, and how many of these are covered.
+    [strips * L, W] float32: `most` - index of the instance on top, or 0. So the first is the
+    greatest, and the minimum with a mask of ones is 1 where it covers another. Of float32, which
+    counts pixels exactly up to 2^24: on GPUs, TensorFlow's int32 arithmetic is done by the host.
   """
-  side, width = ranked.stretched.shape[1], ranked.width
 
-  def in_window(starts: tf.Tensor, window: int | tf.Tensor) -> list[tuple[tf.Tensor, ...]]:
-    start = starts[rank]
-    stretched = tf.slice(ranked.stretched, [rank, 0, start], [1, side, window])[0]
-    margin = width - window
-
-    def paste(rows: tf.Tensor, strip: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-      mask = tf.cast(tf.matmul(rows[rank], stretched) >= mask_threshold, tf.float32)
-      below = tf.slice(strip, [0, start], [-1, window])
-      area, covered = (tf.reduce_sum(x) for x in (mask, tf.minimum(below, mask)))
-      # Of static shape, as padding by `start` would not be.
-      padded = tf.pad(mask, [[0, 0], [margin, margin]])
-      return tf.slice(padded, [0, margin - start], [-1, width]), area, covered
-
-    return [
-      _if(
-        meets[rank],
-        lambda rows=rows, strip=strip: paste(rows, strip),
-        (ranked.nothing, tf.constant(0.0), tf.constant(0.0)),
-      )
-      for meets, rows, strip in zip(ranked.meets, ranked.rows, strips, strict=True)
-    ]
-
-  paste_in = functools.partial(in_window, *ranked.windows[-1])
-  # LiteRT has no `tf.switch_case`.
-  for index, window in reversed(list(enumerate(ranked.windows[:-1]))):
-    paste_in = functools.partial(
-      tf.cond, ranked.window[rank] == index, functools.partial(in_window, *window), paste_in
+  def paste(index: tf.Tensor, *canvas: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    pasted = [strip.paste(index, below) for strip, below in zip(strips, canvas, strict=True)]
+    masks, areas, covered = zip(*pasted, strict=True)
+    is_kept = tf.add_n(covered) / tf.maximum(tf.add_n(areas), 1.0) <= overlap_threshold
+    value = tf.where(is_kept, tf.cast(most - index, tf.float32), 0.0)
+    return index + 1, *(
+      strip.add(index, below, mask, value)
+      for strip, below, mask in zip(strips, canvas, masks, strict=True)
     )
-  return paste_in()
 
-
-def _if(condition: tf.Tensor, make: Callable[[], Tensors], otherwise: Tensors) -> Tensors:
-  return tf.cond(condition, make, lambda: otherwise)
+  _, *canvas = tf.while_loop(
+    lambda index, *_: index < number,
+    paste,
+    (tf.constant(0), *(strip.empty for strip in strips)),
+    parallel_iterations=1,
+  )
+  return tf.concat(canvas, axis=0)
