@@ -7,7 +7,7 @@ import signal
 from collections.abc import Sequence
 
 from oanet_tf import errors
-from oanet_tf.arguments import positive
+from oanet_tf.arguments import add_config_file, add_params_override, positive
 from oanet_tf.data import shard_files
 from oanet_tf.errors import InputError
 from oanet_tf.paper import plan, results, runs
@@ -51,19 +51,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     help="of each training; its learning rate's schedule is stretched to them (default: the "
     "experiments')",
   )
-  parser.add_argument(
-    '--config_file',
-    action='append',
-    default=[],
-    metavar='YAML',
-    help='changes over the experiment of the networks, such as configs/coco_4gpu.yaml',
-  )
-  parser.add_argument(
-    '--params_override',
-    default='',
-    metavar='KEY=VALUE,…',
-    help='changes of all trainings, as a.b=1,c.d=[2,3], or as YAML text',
-  )
+  add_config_file(parser, ' of the networks, such as configs/coco_4gpu.yaml')
+  add_params_override(parser, 'of all trainings')
   parser.add_argument(
     '--init_checkpoints',
     nargs=2,

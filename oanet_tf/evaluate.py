@@ -3,11 +3,10 @@
 import argparse
 import contextlib
 import json
-import logging
 import pathlib
-import sys
 
 from oanet_tf import errors
+from oanet_tf.arguments import add_params_override, log_to_stderr, names
 from oanet_tf.config import values as config_values
 from oanet_tf.data import shard_files
 from oanet_tf.errors import InputError
@@ -27,7 +26,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
   parser.add_argument('--model_dir', required=True, type=pathlib.Path, help='folder of a training')
   parser.add_argument(
     '--fusions',
-    type=lambda text: list(dict.fromkeys(name.strip() for name in text.split(','))),
+    type=names,
     default=','.join(config_values.MONITORED_FUSIONS),
     metavar='NAME,…',
     help=f'of {", ".join(config_values.FUSIONS)} (default: %(default)s)',
@@ -47,12 +46,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     help="true objects in COCO's format for the average precision of boxes and masks "
     '(default: the panoptic segments)',
   )
-  parser.add_argument(
-    '--params_override',
-    default='',
-    metavar='KEY=VALUE,…',
-    help="changes over the folder's params.yaml, as a.b=1,c.d=[2,3], or as YAML text",
-  )
+  add_params_override(parser)
   return parser.parse_args(arguments)
 
 
@@ -74,8 +68,7 @@ def main() -> None:
   from oanet_tf.evaluation.panoptic_quality import format_table
   from oanet_tf.evaluation.scoring import evaluate
 
-  logging.basicConfig(level=logging.WARNING, format='%(message)s', stream=sys.stderr)
-  logging.getLogger('oanet_tf').setLevel(logging.INFO)
+  log_to_stderr()
   config = folder.config()
   cluster_lib.configure(config.runtime)
   cluster = cluster_lib.make_cluster(config.runtime)

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import logging
 import pathlib
 import pkgutil
 import sys
@@ -12,8 +11,7 @@ from typing import TYPE_CHECKING
 import tqdm
 
 from oanet_tf import errors, files
-from oanet_tf.arguments import positive
-from oanet_tf.config import values as config_values
+from oanet_tf.arguments import add_fusion, add_params_override, log_to_stderr, names, positive
 from oanet_tf.data.json_file import read_json_object
 from oanet_tf.errors import InputError
 from oanet_tf.model_folder import ModelFolder
@@ -53,16 +51,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
   parser.add_argument('--export_dir', required=True, type=pathlib.Path, help='is made if need be')
   parser.add_argument(
     '--formats',
-    type=_names,
+    type=_formats,
     default='savedmodel',
     metavar='NAME,…',
     help=f'of {", ".join(FORMATS)} (default: %(default)s)',
   )
-  parser.add_argument(
-    '--fusion',
-    metavar='NAME',
-    help=f'one of {", ".join(config_values.FUSIONS)} (default: as the model was configured)',
-  )
+  add_fusion(parser)
   parser.add_argument(
     '--image_size',
     type=positive,
@@ -86,22 +80,17 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     help=f'pictures that show {CALIBRATED} how large activations are (default: '
     f'{NUM_CALIBRATION_IMAGES} of the training shards)',
   )
-  parser.add_argument(
-    '--params_override',
-    default='',
-    metavar='KEY=VALUE,…',
-    help="changes over the folder's params.yaml, as a.b=1,c.d=[2,3], or as YAML text",
-  )
+  add_params_override(parser)
   return parser.parse_args(arguments)
 
 
-def _names(text: str) -> list[str]:
-  names = list(dict.fromkeys(name.strip() for name in text.split(',')))
-  if unknown := [name for name in names if name not in FORMATS]:
-    raise argparse.ArgumentTypeError(
-      f'there is no format {unknown[0]!r}; known are {", ".join(FORMATS)}'
-    )
-  return names
+def _formats(text: str) -> list[str]:
+  for name in (found := names(text)):
+    if name not in FORMATS:
+      raise argparse.ArgumentTypeError(
+        f'there is no format {name!r}; known are {", ".join(FORMATS)}'
+      )
+  return found
 
 
 def main() -> None:
@@ -117,8 +106,7 @@ def main() -> None:
   # TensorFlow takes seconds to load; all that was given is good by now.
   from oanet_tf.serving import parity
 
-  logging.basicConfig(level=logging.WARNING, format='%(message)s', stream=sys.stderr)
-  logging.getLogger('oanet_tf').setLevel(logging.INFO)
+  log_to_stderr()
   source = parity.load_source(
     folder,
     method,

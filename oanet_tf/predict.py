@@ -8,9 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from oanet_tf import errors
-from oanet_tf.arguments import positive
+from oanet_tf.arguments import add_fusion, add_params_override, positive
 from oanet_tf.config import check as config_check
-from oanet_tf.config import values as config_values
 from oanet_tf.errors import InputError
 from oanet_tf.model_folder import ModelFolder
 
@@ -53,17 +52,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     'panoptic_test-dev2017_oanet_results.zip; pictures named by their ids, as COCO names them',
   )
   of_folder = parser.add_argument_group('for the folder of a training')
-  of_folder.add_argument(
-    '--fusion',
-    metavar='NAME',
-    help=f'one of {", ".join(config_values.FUSIONS)} (default: as the model was configured)',
-  )
-  of_folder.add_argument(
-    '--params_override',
-    default='',
-    metavar='KEY=VALUE,…',
-    help="changes over the folder's params.yaml, as a.b=1,c.d=[2,3], or as YAML text",
-  )
+  add_fusion(of_folder)
+  add_params_override(of_folder)
   return parser.parse_args(arguments)
 
 
