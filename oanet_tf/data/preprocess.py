@@ -36,7 +36,7 @@ def training_steps(
 
   The result has
     image: [A, B, 3] uint8.
-    image_info: [4, 2] float32: original size, size of the picture within the input, scale, offset
+    image_info: [4, 2] float32: original size, size of the image within the input, scale, offset
       of the crop (the Model Garden's layout).
     source_id: [64] uint8, the image id's first bytes and zeros; strings do not go to every device.
     gt_boxes, gt_classes, gt_masks: [M, 4], [M] int32, [M, S, S] float32 in {0, 1} within the box;
@@ -69,7 +69,7 @@ def training_steps(
 
 
 def evaluation_steps(data: Data, portrait: bool) -> list[Step]:
-  """Steps for evaluation: the network input as above, and the truth at the image's own size.
+  """Steps for evaluation: the network input as above, and the ground truth at the image's own size.
 
   The result has `image`, `image_info`, `source_id` and
     segment_index: [H, W] int32, 0 void, k the k-th entry of
@@ -87,7 +87,7 @@ def evaluation_steps(data: Data, portrait: bool) -> list[Step]:
 
 
 def srm_training_steps(data: Data, categories: PanopticCategories, portrait: bool) -> list[Step]:
-  """What `training_steps` give for the ranking module, without a picture: `image` is all 0."""
+  """What `training_steps` give for the ranking module, without pixels: `image` is all 0."""
   return [
     *_true_instances(data, categories, portrait, data.label_stride),
     _pad_instances(data.max_num_instances),
@@ -104,7 +104,7 @@ def srm_evaluation_steps(
   frequencies: np.ndarray,
   portrait: bool,
 ) -> list[Step]:
-  """`evaluation_steps` without a picture (`image` is all 0), and the objects as detections.
+  """`evaluation_steps` without pixels (`image` is all 0), and the objects as detections.
 
   The result also has `gt_boxes`, `gt_classes` and `gt_masks` as in training, by descending
     gt_scores: [M] float32 of `annotation_scores`, padded with -1;
@@ -138,7 +138,7 @@ def _true_instances(
 
 
 def network_input(image: tf.Tensor, output_size: Sequence[int], portrait: bool) -> Example:
-  """One [H, W, 3] uint8 picture -> `image` [A, B, 3] and `image_info` [4, 2], as in evaluation."""
+  """One [H, W, 3] uint8 image -> `image` [A, B, 3] and `image_info` [4, 2], as in evaluation."""
   example = {'image': image, 'height': tf.shape(image)[0], 'width': tf.shape(image)[1]}
   fit, canvas = geometry.canvas_of(output_size, portrait)
   steps = [
@@ -201,7 +201,7 @@ def _assign_labels(categories: PanopticCategories) -> Step:
 
 
 def _choose_geometry(fit: list[int], random_flip: bool, min_scale: float, max_scale: float) -> Step:
-  """Adds `flip` [] bool and `image_info`: where the picture goes in the network input."""
+  """Adds `flip` [] bool and `image_info`: where the image lies in the network input."""
 
   def step(example: Example) -> Example:
     size = tf.cast(tf.stack([example['height'], example['width']]), tf.float32)
@@ -252,7 +252,7 @@ def _warp_image(canvas: list[int]) -> Step:
 
 
 def _warp_category_labels(canvas: list[int], stride: int) -> Step:
-  """Samples the panoptic truth at the middle of each stride × stride cell of the network input."""
+  """Samples the annotated labels at the centre of each stride × stride cell of the input."""
 
   def step(example: Example) -> Example:
     info = example['image_info']
@@ -358,7 +358,7 @@ def _assign_anchors(data: Data, model: OANet, canvas: list[int]) -> Step:
 
 
 def _draw_roi_priorities(number: int) -> Step:
-  """Random numbers by which the network samples its ROIs."""
+  """Random numbers by which the network samples its RoIs."""
 
   def step(example: Example) -> Example:
     # Apart from the anchors' draws.

@@ -71,9 +71,9 @@ def evaluate(
   output_dir: pathlib.Path | None = None,
   observers: Sequence[Callable[[EvaluatedImage], None]] = (),
 ) -> dict[str, dict]:
-  """Panoptic quality on the validation split, of which each machine takes its share.
+  """Panoptic quality on the validation split, split over the workers.
 
-  Writes `<output_dir>/results.json`, the returned scores; one machine alone also writes
+  Writes `<output_dir>/results.json`, the returned scores; a single worker also writes
   `<output_dir>/<method>.json` and `<output_dir>/<method>/*.png`, predictions in COCO's panoptic
   format.
 
@@ -83,12 +83,12 @@ def evaluate(
     task: gives the data.
     categories: of the dataset.
     methods: of fusion.
-    cluster: all its machines must call this.
+    cluster: all its workers must call this.
     output_dir: None writes nothing.
-    observers: are called with each image of this machine's.
+    observers: are called with each image of this worker.
 
   Returns:
-    For each method what `PanopticQuality.result` gives, of all machines' images.
+    For each method what `PanopticQuality.result` gives, over the images of all workers.
 
   Raises:
     InputError: if the split has no shard, or its truth does not fit the categories.
@@ -125,7 +125,7 @@ def evaluated_images(
   methods: Sequence[str],
   cluster: Cluster,
 ) -> Iterator[EvaluatedImage]:
-  """This machine's images of the validation split, one by one."""
+  """This worker's images of the validation split, one by one."""
 
   def replica_step(
     images: tf.Tensor,
@@ -143,7 +143,7 @@ def evaluated_images(
       **{key: outputs[key] for key in DETECTIONS},
     }
 
-  # Of what varies from batch to batch nothing is an argument, so there is one trace for each
+  # Nothing that varies from batch to batch is a Python argument, so there is one trace for each
   # orientation of the images.
   @tf.function(autograph=False)
   def step(
@@ -188,9 +188,9 @@ def _sampled_truth(
 def _batches_of_replicas(
   task: definitions.OANetTask, categories: PanopticCategories, cluster: Cluster
 ) -> Iterator[list[dict[str, tf.Tensor]]]:
-  """For each step the batches of this machine's replicas.
+  """For each step, the batches of this worker's replicas.
 
-  The strategy's own iterators would make machines wait for each other at every step, although one
+  The strategy's own iterators would make workers wait for each other at every step, although one
   may have more images than another.
   """
   context = tf.distribute.InputContext(

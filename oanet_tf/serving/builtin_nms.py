@@ -5,7 +5,7 @@ loops over the overlaps of 512 × 512 boxes, which take longer in LiteRT than th
 network. What is kept is the same.
 """
 
-# One image. N boxes, K boxes kept, P proposals or ROIs, T thing categories.
+# One image. N boxes, K boxes kept, P proposals or RoIs, T thing categories.
 
 from collections.abc import Sequence
 from typing import NamedTuple

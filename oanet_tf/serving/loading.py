@@ -1,6 +1,6 @@
-"""Whatever holds a trained network, as one function from pictures to segmentations."""
+"""Opens whatever holds a trained network as one function from images to segmentations."""
 
-# B pictures, H, W the largest height and width among them.
+# B images, H, W the largest height and width among them.
 
 import io
 import json
@@ -85,7 +85,7 @@ def of_saved_model(folder: str | pathlib.Path) -> Predictor:
 
 
 def of_tflite(path: str | pathlib.Path) -> Predictor:
-  """A TFLite file of `oanet_tf.export`, run by LiteRT one picture after the other.
+  """A TFLite file of `oanet_tf.export`, run by LiteRT one image after the other.
 
   Raises:
     InputError: if it is another's, or damaged.

@@ -1,4 +1,4 @@
-"""Network and fusion as one function from pictures to segments: what is exported."""
+"""Network and fusion as one function from images to segments: what is exported."""
 
 # B images, H, W canvas, A, B network input, N detections, M mask side, L rows of the segment table.
 
@@ -24,7 +24,7 @@ _MAPS = ('panoptic_category_mask', 'panoptic_instance_mask')
 
 
 class PanopticModule(tf.Module):
-  """Segments uint8 pictures just as `oanet_tf.predict` does.
+  """Segments uint8 images just as `oanet_tf.predict` does.
 
   All categories in the results are the dataset's ids. The results are
     panoptic_category_mask: [B, H, W] int32, 0 for void and outside of an image.
@@ -67,24 +67,27 @@ class PanopticModule(tf.Module):
     self._of_orientation = functools.cache(self._make_function)
 
   def segment(self, images: tf.Tensor, image_shapes: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Segments pictures of any sizes, on a canvas that holds the largest.
+    """Segments images of any sizes, on a canvas that holds the largest.
 
     Args:
-      images: [B, H, W, 3] uint8 RGB, each picture at the top left; what is beside it does not
+      images: [B, H, W, 3] uint8 RGB, each image at the top left; what is beside it does not
         matter.
-      image_shapes: [B, 2] int32, [height, width] of each picture, from 1 to H and W.
+      image_shapes: [B, 2] int32, [height, width] of each image, from 1 to H and W.
     """
     height, width = self.output_size
     if height == width:
       return self._of_orientation(0)(images, image_shapes)
-    # The network sees portrait and landscape pictures on canvases of different shapes.
+    # The network sees portrait and landscape images on canvases of different shapes.
     is_portrait = tf.cast(image_shapes[:, 0] > image_shapes[:, 1], tf.int32)
     indices = tf.dynamic_partition(tf.range(tf.shape(images)[0]), is_portrait, 2)
-    parts = [self._segment_part(images, image_shapes, i, p) for p, i in enumerate(indices)]
-    return {name: tf.dynamic_stitch(indices, [part[name] for part in parts]) for name in parts[0]}
+    oriented = [self._segment_part(images, image_shapes, i, p) for p, i in enumerate(indices)]
+    return {
+      name: tf.dynamic_stitch(indices, [results[name] for results in oriented])
+      for name in oriented[0]
+    }
 
   def segment_fixed(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Segments one picture on a canvas of a fixed size; all shapes are static.
+    """Segments one image on a canvas of a fixed size; all shapes are static.
 
     Args:
       image: [1, H, W, 3] uint8 RGB as `letterbox.letterbox` makes it, H and W static.
@@ -114,7 +117,7 @@ class PanopticModule(tf.Module):
   def _segment_part(
     self, images: tf.Tensor, image_shapes: tf.Tensor, indices: tf.Tensor, portrait: int
   ) -> dict[str, tf.Tensor]:
-    """The pictures of one orientation, of which there may be none."""
+    """Segments the images of one orientation, of which there may be none."""
     function = self._of_orientation(portrait)
 
     def some() -> dict[str, tf.Tensor]:

@@ -1,4 +1,4 @@
-"""What is exported, and how an export is held against the network in memory."""
+"""What is exported, and how an export is compared with the network in memory."""
 
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
@@ -87,7 +87,7 @@ class Parity(NamedTuple):
 
   Attributes:
     num_images: compared.
-    same_pixels: share of all their pixels that have the same category and the same instance.
+    same_pixels: fraction of all their pixels that have the same category and the same instance.
     score_difference: the largest.
   """
 

@@ -26,7 +26,7 @@ DESCRIPTION_FILE = 'model.json'
 
 
 class _Graph(NamedTuple):
-  """From a picture to its segments: the function, what holds its weights, and the network."""
+  """The function from an image to its segments, what holds its weights, and the network."""
 
   function: tf.types.experimental.ConcreteFunction
   module: PanopticModule
@@ -87,7 +87,7 @@ def write(
 
 
 def _graph(source: Source) -> _Graph:
-  # Built again, as parts of it are changed.
+  # Built again, since parts of it are replaced.
   trained = source.folder.load()
   use_builtin_nms(trained.model, trained.config.task.model)
   module = PanopticModule(trained, source.method)
@@ -97,7 +97,7 @@ def _graph(source: Source) -> _Graph:
 
 
 def compare(source: Source, folder: pathlib.Path) -> Parity:
-  """Holds the file against the network in memory, on the pictures as the file takes them."""
+  """Compares the file with the network in memory, on images of the size that the file takes."""
   expected_of = tf.function(source.module().segment_fixed, autograph=False)
   found_of = runner(folder / MODEL_FILE)
 

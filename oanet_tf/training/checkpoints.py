@@ -19,7 +19,7 @@ BEST_FILE = 'best.json'
 def newest_readable(folder: str | pathlib.Path) -> str | None:
   """Path of the newest checkpoint of which every value can be read; None if there is none.
 
-  Newer ones that cannot, as a machine that dies while it writes may leave them, are named in a
+  Newer ones that cannot, such as a process that dies while writing leaves, are named in a
   warning.
   """
   found = {

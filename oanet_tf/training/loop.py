@@ -53,7 +53,7 @@ def run(
     config: the resolved experiment.
     model_dir: for `params.yaml`, `categories.json`, checkpoints, TensorBoard's events,
       `metrics.jsonl`, the best weights in `best/` and, under `evaluation/`, predictions and scores.
-      A checkpoint there is resumed. With several machines it is one folder that all of them see.
+      A checkpoint there is resumed. Several workers need one folder that all of them see.
     mode: 'train', 'eval' or 'train_and_eval'.
 
   Returns:
@@ -61,7 +61,7 @@ def run(
 
   Raises:
     InputError: if data, categories or checkpoint are missing or do not fit, if a loss or weight is
-      not finite, or if another machine is lost.
+      not finite, or if another worker is lost.
     SystemExit: after SIGTERM or SIGINT, with a checkpoint written; the code is 128 + the signal.
   """
   model_dir = pathlib.Path(model_dir)
@@ -70,7 +70,7 @@ def run(
   cluster_lib.configure(config.runtime)
   cluster = cluster_lib.make_cluster(config.runtime)
   categories = state_lib.find_categories(config.task, model_dir)
-  # What can be wrong is looked at before the network is built.
+  # Checked before the network is built, which takes seconds.
   if mode == 'eval':
     checkpoints.newest(model_dir)
   else:
@@ -100,9 +100,11 @@ def train(
 ) -> dict[str, dict] | None:
   """Trains up to `train_steps`, saving, logging and evaluating as the trainer's intervals say."""
   trainer, data = config.trainer, config.task.train_data
-  num_parts = trainer.gradient_accumulation_steps
+  num_micro_batches = trainer.gradient_accumulation_steps
   batches = training_batches(config, categories, cluster, state)
-  train_step = TrainStep(config.task, cluster.strategy, state.model, state.optimizer, num_parts)
+  train_step = TrainStep(
+    config.task, cluster.strategy, state.model, state.optimizer, num_micro_batches
+  )
   training_log = TrainingLog(state.folder if cluster.is_chief else None, state.step)
   best = best_checkpoint(trainer, state)
   log.info(describe_learning_rate(config))
@@ -119,20 +121,22 @@ def train(
   ):
     while (step := state.step + 1) <= trainer.train_steps:
       with shard_files.named_errors(data.input_path):
-        parts = [next(batches) for _ in range(num_parts)]
+        micro_batches = [next(batches) for _ in range(num_micro_batches)]
       input_seconds = watch.lap()
       log_is_due = due(step, trainer.summary_interval)
       with_gradient_norms = log_is_due and config.task.mode == 'panoptic'
-      losses = train_step(parts, with_gradient_norms)
+      losses = train_step(micro_batches, with_gradient_norms)
       losses = {name: float(value) for name, value in losses.items()}
-      check_finite(losses, parts, cluster, state)
-      advance(state, parts, cluster)
+      check_finite(losses, micro_batches, cluster, state)
+      advance(state, micro_batches, cluster)
       training_log.add(losses, input_seconds, compute_seconds=watch.lap())
       progress.update()
 
       if log_is_due:
-        rate = float(state.learning_rate(state.optimizer.iterations))
-        training_log.write_interval(step, trainer.train_steps, data.global_batch_size, rate)
+        learning_rate = float(state.learning_rate(state.optimizer.iterations))
+        training_log.write_interval(
+          step, trainer.train_steps, data.global_batch_size, learning_rate
+        )
 
       stop = cluster.any_worker(interruption.received is not None)
       last = step == trainer.train_steps
@@ -164,18 +168,19 @@ def scored_fusions(task: definitions.OANetTask) -> tuple[str, ...]:
 def check_batch_sizes(
   config: config_definitions.ExperimentConfig, mode: str, cluster: Cluster
 ) -> None:
-  """Whether replicas can share the batches evenly.
+  """Checks that the batches can be split evenly over replicas.
 
   Raises:
     InputError: if not.
   """
   replicas, task = cluster.strategy.num_replicas_in_sync, config.task
-  parts = config.trainer.gradient_accumulation_steps
-  for split, shares in (('train_data', replicas * parts), ('validation_data', replicas)):
+  micro_batches = config.trainer.gradient_accumulation_steps
+  for split, divisor in (('train_data', replicas * micro_batches), ('validation_data', replicas)):
     used = mode != 'train' if split == 'validation_data' else mode != 'eval'
-    if used and (size := getattr(task, split).global_batch_size) % shares:
+    if used and (size := getattr(task, split).global_batch_size) % divisor:
       raise InputError(
-        f'task.{split}.global_batch_size is {size}; {replicas} replicas need a multiple of {shares}'
+        f'task.{split}.global_batch_size is {size}; {replicas} replicas need a multiple of '
+        f'{divisor}'
       )
 
 
@@ -196,12 +201,12 @@ def training_batches(
   cluster: Cluster,
   state: State,
 ) -> Iterator[Batch]:
-  """Endless parts of steps' batches, on the replicas, from the state's position on."""
+  """Endless micro-batches on the replicas, from the state's position on."""
   data = config.task.train_data
-  part = data.replace(
+  micro_batch = data.replace(
     global_batch_size=data.global_batch_size // config.trainer.gradient_accumulation_steps
   )
-  task = config.task.replace(train_data=part)
+  task = config.task.replace(train_data=micro_batch)
   start = tuple(state.positions.numpy()[cluster.index].tolist())
   dataset = cluster.strategy.distribute_datasets_from_function(
     lambda context: input_pipeline.training_input(task, categories, context, start)
@@ -210,7 +215,7 @@ def training_batches(
 
 
 def check_finite(
-  losses: dict[str, float], parts: list[Batch], cluster: Cluster, state: State
+  losses: dict[str, float], micro_batches: list[Batch], cluster: Cluster, state: State
 ) -> None:
   """Stops a training that has gone wrong.
 
@@ -222,8 +227,8 @@ def check_finite(
     return
   images = [
     source_id
-    for part in parts
-    for encoded in cluster.strategy.experimental_local_results(part['source_id'])
+    for batch in micro_batches
+    for encoded in cluster.strategy.experimental_local_results(batch['source_id'])
     for source_id in preprocess.source_ids(encoded.numpy())
   ]
   raise InputError(
@@ -232,15 +237,15 @@ def check_finite(
   )
 
 
-def advance(state: State, parts: list[Batch], cluster: Cluster) -> None:
-  """Notes where this machine's data goes on."""
-  positions = cluster.strategy.experimental_local_results(parts[-1]['position'])
+def advance(state: State, micro_batches: list[Batch], cluster: Cluster) -> None:
+  """Remembers where this worker's data continues."""
+  positions = cluster.strategy.experimental_local_results(micro_batches[-1]['position'])
   epoch, place = positions[0][0].numpy()
   state.positions[cluster.index].assign([epoch, place + 1])
 
 
 def leave(interruption: Interruption, step: int) -> None:
-  """Ends the process after a signal, here or on another machine."""
+  """Ends the process after a signal, received by this worker or another."""
   received = interruption.received or signal.SIGTERM
   tqdm.tqdm.write(
     f'stopped by {received.name} after step {step}, with a checkpoint; the same command goes on'

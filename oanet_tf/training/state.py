@@ -39,12 +39,12 @@ class State:
   Attributes:
     model: the network.
     optimizer: its `iterations` are the step.
-    learning_rate: step -> rate.
-    positions: [P, 2] int64: for each input pipeline, one a machine, epoch and place therein of its
+    learning_rate: step -> learning rate.
+    positions: [P, 2] int64: for each input pipeline, one a worker, epoch and place therein of its
       next batch.
     checkpoint: of all these.
     manager: of the checkpoints in `folder`.
-    folder: the model folder; on machines that are not the chief, one that is thrown away.
+    folder: the model folder; on workers other than the chief, a temporary one.
   """
 
   model: OANet | SRMOnly
@@ -69,7 +69,7 @@ def create_state(
   """Network and optimizer: from the newest checkpoint, `init_checkpoint`, or scratch.
 
   Raises:
-    InputError: if machines find different checkpoints, or `init_checkpoint` does not fit.
+    InputError: if workers find different checkpoints, or `init_checkpoint` does not fit.
   """
   with cluster.strategy.scope():
     model = build_network(config.task, categories, config.task.losses.l2_weight_decay)
@@ -119,7 +119,7 @@ def save_config(
 
 
 def save(state: State, cluster: Cluster) -> None:
-  """Writes a checkpoint of the present step; all machines must call it.
+  """Writes a checkpoint of the current step; all workers must call it.
 
   Raises:
     InputError: if a weight is not finite; then nothing is written.
@@ -192,14 +192,14 @@ def _check_agreement(state: State, model_dir: pathlib.Path, cluster: Cluster) ->
   steps = cluster.sum_over_workers(steps)
   if np.ptp(steps):
     raise InputError(
-      f'{model_dir}: machines found checkpoints of different steps ({steps.astype(int).tolist()}); '
+      f'{model_dir}: workers found checkpoints of different steps ({steps.astype(int).tolist()}); '
       'it must be the same folder on all of them'
     )
 
 
 def _fit_positions(state: State, cluster: Cluster) -> None:
-  """With another number of machines than before, all go on with a new epoch."""
+  """If the number of workers has changed, all continue with a new epoch."""
   if len(positions := state.positions.numpy()) != cluster.num_workers:
     epoch = int(positions[:, 0].max()) + 1
     state.positions.assign(np.array([[epoch, 0]] * cluster.num_workers))
-    log.warning('the number of machines has changed: the data goes on with epoch %d', epoch)
+    log.warning('the number of workers has changed: the data continues with epoch %d', epoch)

@@ -108,7 +108,7 @@ class OANetPanopticTask(base_task.Task):
     optimizer: Optimizer,
     metrics: Sequence[tf_keras.metrics.Metric] = (),
   ) -> dict[str, tf.Tensor]:
-    """One replica's share of a step."""
+    """A step on one replica's part of the batch."""
     scalars, gradients = gradients_of(self.task_config, model, optimizer, inputs)
     optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
     for metric in metrics:
