@@ -14,6 +14,7 @@ are sampled at their centres.
 # B images, N boxes, H, W sizes, L pixels or cells along one axis.
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -105,29 +106,42 @@ def pixels_of_cells(
   return tf.cast(indices, tf.int32), centres < shown
 
 
-def cells_of_pixels(
-  image_info: tf.Tensor, axis: int, num_pixels: Size, num_cells: int, stride: int
-) -> tf.Tensor:
-  """Where the centres of the original's pixels lie among the cells, along one axis.
+class Canvas(NamedTuple):
+  """Where the maps of a batch are made: each original lies at the top left.
 
-  Args:
-    image_info: [..., 4, 2].
-    axis: 0 for rows, 1 for columns.
-    num_pixels: L.
-    num_cells: of a map of the network input.
-    stride: of that map.
-
-  Returns:
-    [..., L] float32 in [0, num_cells - 1]; integers are centres of cells.
+  Attributes:
+    image_info: [B, 4, 2].
+    height, width: at least those of the largest original; Python's numbers if they are constant.
   """
-  scale, offset = (image_info[..., row, axis, None] for row in (2, 3))
-  centres = tf.cast(tf.range(num_pixels), tf.float32) + 0.5
-  return tf.clip_by_value((centres * scale - offset) / stride - 0.5, 0.0, num_cells - 1.0)
 
+  image_info: tf.Tensor
+  height: Size
+  width: Size
 
-def inside_original(image_info: tf.Tensor, height: Size, width: Size) -> tf.Tensor:
-  """[B, H, W] bool: which pixels of a canvas the original of each image covers."""
-  return _inside(image_info[:, 0], height, width)
+  @classmethod
+  def of_size(cls, image_info: tf.Tensor, size: Sequence[int] | tf.Tensor) -> 'Canvas':
+    """For a size [2] int. If it is a constant, so are all shapes of what is made on the canvas."""
+    static = tf.get_static_value(tf.convert_to_tensor(size))
+    return cls(image_info, *(tf.unstack(size) if static is None else static.tolist()))
+
+  def inside(self) -> tf.Tensor:
+    """[B, H, W] bool: which pixels each original covers."""
+    return _inside(self.image_info[:, 0], self.height, self.width)
+
+  def cells_of_pixels(self, axis: int, num_cells: int, stride: int) -> tf.Tensor:
+    """Where the centres of the originals' pixels lie among the cells, along one axis.
+
+    Args:
+      axis: 0 for rows, 1 for columns.
+      num_cells: of a map of the network input.
+      stride: of that map.
+
+    Returns:
+      [B, L] float32 in [0, num_cells - 1]; integers are centres of cells.
+    """
+    scale, offset = (self.image_info[:, row, axis, None] for row in (2, 3))
+    centres = tf.cast(tf.range(self[1 + axis]), tf.float32) + 0.5
+    return tf.clip_by_value((centres * scale - offset) / stride - 0.5, 0.0, num_cells - 1.0)
 
 
 def inside_input(image_info: tf.Tensor, height: Size, width: Size) -> tf.Tensor:

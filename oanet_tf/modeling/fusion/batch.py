@@ -3,12 +3,12 @@
 # B images, N instances, H, W canvas, h, w ranking module's canvas.
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 import tensorflow as tf
 
-from oanet_tf.data import geometry
+from oanet_tf.data.geometry import Canvas
 from oanet_tf.modeling import spatial_ranking
 from oanet_tf.modeling.fusion.instances import Instances
 from oanet_tf.modeling.fusion.stuff import drop_small_stuff, stuff_labels
@@ -49,8 +49,7 @@ class FusionBatch:
   Attributes:
     fuser: which thresholds, strides and tables apply.
     outputs: of `OANet` in inference.
-    image_info: [B, 4, 2] as in `data.geometry`.
-    height, width: H and W, Python's numbers if they were given as such.
+    canvas: of the maps.
     instances: the detections.
     ground_truth: for the fusion 'oracle'.
   """
@@ -59,15 +58,12 @@ class FusionBatch:
     self,
     fuser: 'Fuser',
     outputs: Mapping[str, tf.Tensor],
-    image_info: tf.Tensor,
-    canvas_size: Sequence[int] | tf.Tensor,
+    canvas: Canvas,
     ground_truth: GroundTruth | None,
   ):
-    static = tf.get_static_value(tf.convert_to_tensor(canvas_size))
-    self.height, self.width = tf.unstack(canvas_size) if static is None else static.tolist()
     self.fuser = fuser
     self.outputs = outputs
-    self.image_info = image_info
+    self.canvas = canvas
     self.ground_truth = ground_truth
     input_size = [side * fuser.stuff_stride for side in outputs['stuff_logits'].shape[1:3]]
     self.instances = Instances(outputs, fuser.settings, input_size, fuser.ranking_module.stride)
@@ -87,9 +83,7 @@ class FusionBatch:
     """[B, H, W] int32 labels of the stuff branch alone, 0 for void and outside of an image."""
     return self.inside * stuff_labels(
       self.outputs['stuff_logits'],
-      self.image_info,
-      self.height,
-      self.width,
+      self.canvas,
       num_things=self.fuser.num_things,
       num_stuff=self.fuser.num_stuff,
       stride=self.fuser.stuff_stride,
@@ -99,7 +93,7 @@ class FusionBatch:
   @functools.cached_property
   def inside(self) -> tf.Tensor:
     """[B, H, W] int32: 1 where an image's original is, else 0."""
-    return tf.cast(geometry.inside_original(self.image_info, self.height, self.width), tf.int32)
+    return tf.cast(self.canvas.inside(), tf.int32)
 
   def panoptic(self, instance_mask: tf.Tensor, stuff: tf.Tensor) -> Panoptic:
     """Puts instances over stuff, of which enough must stay visible.

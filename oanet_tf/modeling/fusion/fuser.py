@@ -59,7 +59,8 @@ class Fuser:
         constant, all shapes of the fusions are static but for the batch's.
       ground_truth: for the fusion 'oracle'.
     """
-    return FusionBatch(self, outputs, image_info, canvas_size, ground_truth)
+    canvas = geometry.Canvas.of_size(image_info, canvas_size)
+    return FusionBatch(self, outputs, canvas, ground_truth)
 
 
 def fuse(batch: FusionBatch, method: str) -> Panoptic:
@@ -85,12 +86,10 @@ def ordered_by(
     instances, settings = batch.instances, batch.fuser.settings
     instance_mask = merge_instances(
       instances.masks,
-      geometry.boxes_to_original(instances.boxes, batch.image_info),
+      geometry.boxes_to_original(instances.boxes, batch.canvas.image_info),
       merge_order(score(batch), instances.kept),
       instances.kept,
-      batch.image_info[:, 0],
-      batch.height,
-      batch.width,
+      batch.canvas,
       mask_threshold=settings.mask_threshold,
       overlap_threshold=settings.overlap_threshold,
     )

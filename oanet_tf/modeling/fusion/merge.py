@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from oanet_tf.data.geometry import Canvas
 from oanet_tf.modeling.mask_paste import cell_positions, weights_of_cells
 
 # An instance is pasted only in those horizontal strips of the canvas that its box meets, which is
@@ -31,9 +32,7 @@ def merge_instances(
   boxes: tf.Tensor,
   order: tf.Tensor,
   kept: tf.Tensor,
-  sizes: tf.Tensor,
-  height: int | tf.Tensor,
-  width: int | tf.Tensor,
+  canvas: Canvas,
   *,
   mask_threshold: float,
   overlap_threshold: float,
@@ -47,8 +46,7 @@ def merge_instances(
     boxes: [B, N, 4] float, [y1, x1, y2, x2] in pixels of the canvas.
     order: [B, N] int32, of `merge_order`.
     kept: [B, N] bool; the rest is never pasted.
-    sizes: [B, 2] float, [height, width] of each image within the canvas.
-    height, width: of the canvas.
+    canvas: what sticks out of an original is not pasted.
     mask_threshold: a pixel belongs to an instance from this value of its pasted mask on.
     overlap_threshold: in [0, 1].
 
@@ -59,17 +57,18 @@ def merge_instances(
   def of_image(image: Sequence[tf.Tensor]) -> tf.Tensor:
     masks, boxes, kept, size = image
     number = tf.reduce_sum(tf.cast(kept, tf.int32))
-    strips = _strips(masks, boxes, size, height, width, mask_threshold)
+    strips = _strips(masks, boxes, size, canvas, mask_threshold)
     return _paste_all(strips, number, masks.shape[0], overlap_threshold)
 
-  images = (*(tf.gather(x, order, batch_dims=1) for x in (masks, boxes, kept)), sizes)
+  in_order = [tf.gather(x, order, batch_dims=1) for x in (masks, boxes, kept)]
+  images = (*in_order, canvas.image_info[:, 0])
   if masks.shape[0] == 1:  # LiteRT has no `tf.map_fn`.
-    canvas = of_image([part[0] for part in images])[None]
+    merged = of_image([values[0] for values in images])[None]
   else:
     # One image at a time, since the boxes of each meet other strips.
-    canvas = tf.map_fn(of_image, images, fn_output_signature=tf.float32)
+    merged = tf.map_fn(of_image, images, fn_output_signature=tf.float32)
   indices = tf.pad(tf.reverse(order, axis=[1]) + 1, [[0, 0], [1, 0]])
-  return tf.gather(indices, tf.cast(canvas[:, :height], tf.int32), batch_dims=1)
+  return tf.gather(indices, tf.cast(merged[:, : canvas.height], tf.int32), batch_dims=1)
 
 
 class _Strip(NamedTuple):
@@ -107,16 +106,15 @@ def _strips(
   masks: tf.Tensor,
   boxes: tf.Tensor,
   size: tf.Tensor,
-  height: int | tf.Tensor,
-  width: int | tf.Tensor,
+  canvas: Canvas,
   threshold: float,
 ) -> list[_Strip]:
   y1, x1, y2, x2 = tf.unstack(boxes, axis=1)
-  side, strip_height = masks.shape[-1], -(-height // _NUM_STRIPS)
-  columns = cell_positions(x1, x2, side, width, limit=size[1:])
+  side, strip_height = masks.shape[-1], -(-canvas.height // _NUM_STRIPS)
+  columns = cell_positions(x1, x2, side, canvas.width, limit=size[1:])
   stretched = tf.matmul(masks, weights_of_cells(columns, masks), transpose_b=True)
   positions = cell_positions(y1, y2, side, _NUM_STRIPS * strip_height, limit=size[:1])
-  empty = tf.zeros([strip_height, width])
+  empty = tf.zeros([strip_height, canvas.width])
   return [
     _Strip(
       rows=weights_of_cells(rows, masks),

@@ -22,13 +22,8 @@ def upsnet(batch: FusionBatch) -> Panoptic:
   things, stuff = tf.split(batch.outputs['stuff_logits'], [num_things, num_stuff], axis=-1)
   masks, brought_in = _instance_logits(batch, things)
   unknown = tf.reduce_max(things, axis=-1, keepdims=True) - brought_in
-  winner = resampled_argmax(
-    tf.concat([stuff, unknown, masks], axis=-1),
-    batch.image_info,
-    batch.height,
-    batch.width,
-    batch.fuser.stuff_stride,
-  )
+  logits = tf.concat([stuff, unknown, masks], axis=-1)
+  winner = resampled_argmax(logits, batch.canvas, batch.fuser.stuff_stride)
   instance_mask = tf.maximum(winner - num_stuff, 0) * batch.inside
   is_stuff = tf.cast(winner < num_stuff, tf.int32) * batch.inside
   return batch.panoptic(instance_mask, (1 + num_things + winner) * is_stuff)
