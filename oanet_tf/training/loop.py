@@ -283,7 +283,7 @@ def validate(
       best.save(state.model, scalars, state.step)
   if training_log:
     training_log.write('validation', state.step, scalars)
-    training_log.write_images(state.step, panels.pictures)
+    training_log.write_images(state.step, panels.images)
   if cluster.is_chief:
     tqdm.tqdm.write(f'step {state.step}\n{format_table(results, categories)}')
   return results

@@ -98,7 +98,7 @@ def test_every_image_of_a_batch_is_scored_by_itself():
   )
   both = {key: tf.concat([first[key], second[key]], axis=0) for key in first}
   truth = GroundTruth(*(tf.concat(parts, axis=0) for parts in zip(*truths, strict=True)))
-  info = tf.repeat(batch(first).image_info, 2, axis=0)
+  info = tf.repeat(batch(first).canvas.image_info, 2, axis=0)
   joint = batch(both, info=info, class_prior=CLASS_PRIOR, ground_truth=truth)
   for score in (order.class_prior_scores, order.true_scores):
     alone = [
