@@ -129,7 +129,7 @@ def fusion_of(name: str, size: tuple[int, int]) -> Callable[[dict], object]:
   """A compiled fusion, or the part of it of that name: outputs -> arrays."""
   import tensorflow as tf
 
-  from oanet_tf.modeling.fusion.fuser import fuse
+  from oanet_tf.modeling.fusion.methods import fuse
 
   fuser, info = build_fuser(), tf.constant([[size, size, [1, 1], [0, 0]]], tf.float32)
 

@@ -367,7 +367,7 @@ def our_inference(
   import tensorflow as tf
 
   from oanet_tf.modeling.build import build_fuser, build_oanet
-  from oanet_tf.modeling.fusion.fuser import fuse
+  from oanet_tf.modeling.fusion.methods import fuse
 
   config, categories = our_setting(size, **changes)
   task = config.task

@@ -17,7 +17,7 @@ from oanet_tf.data.occluded_scenes import dataset as occluded_scenes
 from oanet_tf.errors import InputError
 from oanet_tf.model_folder import ModelFolder
 from oanet_tf.modeling import build
-from oanet_tf.modeling.fusion.fuser import fuse
+from oanet_tf.modeling.fusion.methods import fuse
 from oanet_tf.modeling.srm_only import SRMOnly
 from oanet_tf.training import loop, task
 from oanet_tf.training.initialization import load_initial_weights

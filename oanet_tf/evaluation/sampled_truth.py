@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from oanet_tf.data.categories import PanopticCategories
-from oanet_tf.modeling.fusion.batch import GroundTruth
+from oanet_tf.modeling.fusion.fuser import GroundTruth
 
 
 def sample_truth(

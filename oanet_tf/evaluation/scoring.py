@@ -19,8 +19,8 @@ from oanet_tf.data.panoptic_map import PanopticSegmentation, to_segmentation
 from oanet_tf.evaluation.coco_results import PanopticResultsWriter
 from oanet_tf.evaluation.panoptic_quality import PanopticQuality
 from oanet_tf.evaluation.sampled_truth import sample_truth
-from oanet_tf.modeling.fusion.batch import GroundTruth
-from oanet_tf.modeling.fusion.fuser import Fuser, fuse
+from oanet_tf.modeling.fusion.fuser import Fuser, GroundTruth
+from oanet_tf.modeling.fusion.methods import fuse
 from oanet_tf.modeling.oanet import OANet
 from oanet_tf.modeling.srm_only import SRMOnly
 

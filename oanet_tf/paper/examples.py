@@ -15,7 +15,7 @@ from oanet_tf.data.panoptic_map import PanopticSegmentation, to_segmentation
 from oanet_tf.data.pictures import read_picture
 from oanet_tf.data.preprocess import network_input
 from oanet_tf.model_folder import ModelFolder
-from oanet_tf.modeling.fusion.fuser import fuse
+from oanet_tf.modeling.fusion.methods import fuse
 from oanet_tf.modeling.mask_paste import paste_masks
 
 

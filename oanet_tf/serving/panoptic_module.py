@@ -10,8 +10,8 @@ import tensorflow as tf
 from oanet_tf.data import geometry
 from oanet_tf.data.preprocess import network_input
 from oanet_tf.model_folder import Trained
-from oanet_tf.modeling.fusion.batch import FusionBatch
-from oanet_tf.modeling.fusion.fuser import fuse
+from oanet_tf.modeling.fusion.fuser import FusionBatch
+from oanet_tf.modeling.fusion.methods import fuse
 from oanet_tf.serving.letterbox import size_on_canvas, size_within
 from oanet_tf.serving.segment_table import segment_table
 
@@ -44,7 +44,7 @@ class PanopticModule(tf.Module):
 
     Args:
       trained: the network.
-      method: of fusion, a key of `fuser.FUSIONS` but for 'oracle'.
+      method: of fusion, a key of `methods.FUSIONS` but for 'oracle'.
       maps_only: leaves all but the masks and `image_shape` out of the results.
 
     Raises:

@@ -19,7 +19,7 @@ from oanet_tf.errors import InputError
 from oanet_tf.evaluation.panoptic_quality import PanopticQuality
 from oanet_tf.evaluation.scoring import named_scores, prediction_of, truth_of, unbatch
 from oanet_tf.modeling.build import build_fuser, build_oanet
-from oanet_tf.modeling.fusion.fuser import fuse
+from oanet_tf.modeling.fusion.methods import fuse
 from oanet_tf.modeling.oanet import OANet
 from oanet_tf.training import losses
 from oanet_tf.training.initialization import load_initial_weights

@@ -6,7 +6,7 @@ from official.vision.ops import preprocess_ops
 from oanet_tf.data.categories import Category, PanopticCategories
 from oanet_tf.errors import InputError
 from oanet_tf.modeling import build, oanet
-from oanet_tf.modeling.fusion.fuser import fuse
+from oanet_tf.modeling.fusion.methods import fuse
 from oanet_tf.training import losses
 from tests import small_model
 

@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from oanet_tf.data.preprocess import network_input
-from oanet_tf.modeling.fusion.fuser import fuse
+from oanet_tf.modeling.fusion.methods import fuse
 
 
 def image_predictor(trained, method):

@@ -1,24 +1,44 @@
-"""Detections + stuff logits -> one panoptic map at the image's own size, in one of several ways.
+"""All that decides how outputs become panoptic maps, and what the fusions share of a batch."""
 
-A new fusion is a function of a batch and an entry in `FUSIONS` (and in `config.values.FUSIONS`,
-which the command lines read).
-"""
-
-# B images, N instances, T thing, S stuff categories.
+# B images, N instances, H, W canvas, h, w ranking module's canvas, T thing, S stuff categories.
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from oanet_tf.config.definitions import Fusion
-from oanet_tf.data import geometry
-from oanet_tf.modeling.fusion import order
-from oanet_tf.modeling.fusion.batch import FusionBatch, GroundTruth, Panoptic
-from oanet_tf.modeling.fusion.merge import merge_instances, merge_order
-from oanet_tf.modeling.fusion.upsnet import upsnet
-from oanet_tf.modeling.spatial_ranking import SpatialRankingModule
+from oanet_tf.data.geometry import Canvas
+from oanet_tf.modeling import spatial_ranking
+from oanet_tf.modeling.fusion.instances import Instances
+from oanet_tf.modeling.fusion.stuff import drop_small_stuff, stuff_labels
+
+
+class GroundTruth(NamedTuple):
+  """The annotated segments, sampled at the centres of the cells of the ranking module's canvas.
+
+  Attributes:
+    segments: [B, h, w] int32: 0 for void, k for an image's k-th segment.
+    labels: [B, h, w] int32: the segment's category label, 0 for void.
+  """
+
+  segments: tf.Tensor
+  labels: tf.Tensor
+
+
+class Panoptic(NamedTuple):
+  """A batch of panoptic maps.
+
+  Attributes:
+    category_mask: [B, H, W] int32 labels, 0 for void.
+    instance_mask: [B, H, W] int32: 1 + the index of the detection at each thing's pixel, else 0.
+  """
+
+  category_mask: tf.Tensor
+  instance_mask: tf.Tensor
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,7 +59,7 @@ class Fuser:
   num_things: int
   num_stuff: int
   stuff_stride: int
-  ranking_module: SpatialRankingModule
+  ranking_module: spatial_ranking.SpatialRankingModule
   scored_pixels: str = 'all'
   class_prior: np.ndarray | None = None
 
@@ -49,7 +69,7 @@ class Fuser:
     image_info: tf.Tensor,
     canvas_size: Sequence[int] | tf.Tensor,
     ground_truth: GroundTruth | None = None,
-  ) -> FusionBatch:
+  ) -> 'FusionBatch':
     """What the fusions share of a batch of images.
 
     Args:
@@ -59,49 +79,75 @@ class Fuser:
         constant, all shapes of the fusions are static but for the batch's.
       ground_truth: for the fusion 'oracle'.
     """
-    canvas = geometry.Canvas.of_size(image_info, canvas_size)
+    canvas = Canvas.of_size(image_info, canvas_size)
     return FusionBatch(self, outputs, canvas, ground_truth)
 
 
-def fuse(batch: FusionBatch, method: str) -> Panoptic:
-  """The panoptic maps of a batch; void outside of an image.
+class FusionBatch:
+  """The network's outputs on their way to panoptic maps; of `Fuser.batch`.
 
-  Args:
-    batch: of `Fuser.batch`.
-    method: a key of `FUSIONS`.
-  """
-  return FUSIONS[method](batch)
+  What several fusions need is computed once, when it is first asked for.
 
-
-def ordered_by(
-  score: Callable[[FusionBatch], tf.Tensor],
-) -> Callable[[FusionBatch], Panoptic]:
-  """The fusion that pastes instances in the order of a score, the highest on top, over stuff.
-
-  Args:
-    score: batch -> [B, N] float.
+  Attributes:
+    fuser: which thresholds, strides and tables apply.
+    outputs: of `OANet` in inference.
+    canvas: of the maps.
+    instances: the detections.
+    ground_truth: for the fusion 'oracle'.
   """
 
-  def fusion(batch: FusionBatch) -> Panoptic:
-    instances, settings = batch.instances, batch.fuser.settings
-    instance_mask = merge_instances(
-      instances.masks,
-      geometry.boxes_to_original(instances.boxes, batch.canvas.image_info),
-      merge_order(score(batch), instances.kept),
-      instances.kept,
-      batch.canvas,
-      mask_threshold=settings.mask_threshold,
-      overlap_threshold=settings.overlap_threshold,
+  def __init__(
+    self,
+    fuser: Fuser,
+    outputs: Mapping[str, tf.Tensor],
+    canvas: Canvas,
+    ground_truth: GroundTruth | None,
+  ):
+    self.fuser = fuser
+    self.outputs = outputs
+    self.canvas = canvas
+    self.ground_truth = ground_truth
+    input_size = [side * fuser.stuff_stride for side in outputs['stuff_logits'].shape[1:3]]
+    self.instances = Instances(outputs, fuser.settings, input_size, fuser.ranking_module.stride)
+
+  @functools.cached_property
+  def ranking(self) -> spatial_ranking.Ranking:
+    """What the spatial ranking module says of the kept instances."""
+    return spatial_ranking.rank(
+      self.fuser.ranking_module,
+      self.instances.canvas_masks,
+      self.instances.classes,
+      self.fuser.scored_pixels,
     )
-    return batch.panoptic(instance_mask, batch.stuff)
 
-  return fusion
+  @functools.cached_property
+  def stuff(self) -> tf.Tensor:
+    """[B, H, W] int32 labels of the stuff branch alone, 0 for void and outside of an image."""
+    return self.inside * stuff_labels(
+      self.outputs['stuff_logits'],
+      self.canvas,
+      num_things=self.fuser.num_things,
+      num_stuff=self.fuser.num_stuff,
+      stride=self.fuser.stuff_stride,
+      stuff_from=self.fuser.settings.stuff_from,
+    )
 
+  @functools.cached_property
+  def inside(self) -> tf.Tensor:
+    """[B, H, W] int32: 1 where an image's original is, else 0."""
+    return tf.cast(self.canvas.inside(), tf.int32)
 
-FUSIONS: dict[str, Callable[[FusionBatch], Panoptic]] = {
-  'srm': ordered_by(order.ranking_scores),
-  'heuristic': ordered_by(order.detection_scores),
-  'class_prior': ordered_by(order.class_prior_scores),
-  'upsnet': upsnet,
-  'oracle': ordered_by(order.true_scores),
-}
+  def panoptic(self, instance_mask: tf.Tensor, stuff: tf.Tensor) -> Panoptic:
+    """Puts instances over stuff, of which enough must stay visible.
+
+    Args:
+      instance_mask: of `Panoptic`.
+      stuff: [B, H, W] int32 labels, 0 for void.
+    """
+    classes = tf.pad(self.instances.classes, [[0, 0], [1, 0]])
+    things = tf.gather(classes, instance_mask, batch_dims=1)
+    stuff = tf.where(instance_mask > 0, tf.zeros_like(stuff), stuff)
+    settings = self.fuser.settings
+    num_labels = 1 + self.fuser.num_things + self.fuser.num_stuff
+    stuff = drop_small_stuff(stuff, num_labels, settings.stuff_area_limit, settings.stuff_area_by)
+    return Panoptic(things + stuff, instance_mask)

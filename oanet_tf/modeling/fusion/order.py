@@ -8,7 +8,7 @@ detection scores.
 
 import tensorflow as tf
 
-from oanet_tf.modeling.fusion.batch import FusionBatch
+from oanet_tf.modeling.fusion.fuser import FusionBatch
 
 
 def detection_scores(batch: FusionBatch) -> tf.Tensor:

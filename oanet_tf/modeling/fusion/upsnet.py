@@ -4,7 +4,7 @@
 
 import tensorflow as tf
 
-from oanet_tf.modeling.fusion.batch import FusionBatch, Panoptic
+from oanet_tf.modeling.fusion.fuser import FusionBatch, Panoptic
 from oanet_tf.modeling.fusion.stuff import resampled_argmax
 
 # Mask probabilities are kept so far from 0 and 1, for finite logits.

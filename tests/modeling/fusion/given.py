@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from oanet_tf.config.definitions import Fusion
-from oanet_tf.modeling.fusion import fuser
+from oanet_tf.modeling.fusion import fuser, methods
 from oanet_tf.modeling.spatial_ranking import Ranking, SpatialRankingModule
 
 NUM_THINGS, NUM_STUFF = 3, 2
@@ -64,5 +64,5 @@ def batch(
 
 def fuse(given, method='heuristic', **options):
   """-> category and instance mask of the first image."""
-  result = fuser.fuse(batch(given, **options), method)
+  result = methods.fuse(batch(given, **options), method)
   return result.category_mask.numpy()[0], result.instance_mask.numpy()[0]

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from oanet_tf.modeling import spatial_ranking
-from oanet_tf.modeling.fusion import fuser
+from oanet_tf.modeling.fusion import methods
 from tests.lite import run_in_litert
 from tests.modeling.fusion.given import NUM_STUFF, NUM_THINGS, batch, image_info, outputs
 
@@ -37,7 +37,7 @@ def fusion_of(method, **settings):
     made = batch(
       given, image_info(SIZE), SIZE, STRIDE, CLASS_PRIOR, stuff_area_limit=60, **settings
     )
-    return fuser.fuse(made, method)._asdict()
+    return methods.fuse(made, method)._asdict()
 
   return fuse
 

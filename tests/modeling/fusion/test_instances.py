@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oanet_tf.modeling import spatial_ranking
-from oanet_tf.modeling.fusion import fuser
+from oanet_tf.modeling.fusion import methods
 from oanet_tf.modeling.fusion.instances import mask_overlap, suppress
 from tests.modeling.fusion.given import batch, fuse, outputs
 
@@ -119,7 +119,7 @@ def test_it_costs_nothing_when_off():
 
   def operations(threshold):
     function = tf.function(
-      lambda: fuser.fuse(batch(TWICE, suppression_threshold=threshold), 'heuristic'),
+      lambda: methods.fuse(batch(TWICE, suppression_threshold=threshold), 'heuristic'),
       autograph=False,
     )
     graph = function.get_concrete_function().graph

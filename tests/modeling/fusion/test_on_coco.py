@@ -6,7 +6,7 @@ from PIL import Image
 
 from oanet_tf.config.definitions import Fusion
 from oanet_tf.data import coco_json, coco_panoptic
-from oanet_tf.modeling.fusion import fuser
+from oanet_tf.modeling.fusion import methods
 from tests.scripts import benchmark_fusion as benchmark
 
 # More objects than any image of the sample has; its images are at most so large.
@@ -46,7 +46,7 @@ def detections(record, categories, rng):
 def fuse(outputs, size):
   info = tf.stack([size, size, [1, 1], [0, 0]])[None]
   batch = benchmark.build_fuser().batch(outputs, tf.cast(info, tf.float32), size)
-  return batch.stuff, fuser.fuse(batch, 'heuristic')
+  return batch.stuff, methods.fuse(batch, 'heuristic')
 
 
 def test_heuristic_equals_panopticapi_pixel_for_pixel(coco_sample):

@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from oanet_tf.modeling.fusion import order
-from oanet_tf.modeling.fusion.batch import GroundTruth
+from oanet_tf.modeling.fusion.fuser import GroundTruth
 from tests.modeling.fusion.given import NUM_THINGS, TIE_ON_PERSON, batch, fuse, outputs
 
 # Of two categories that both cover a pixel, person (1), tie (2) or cup (3), who has it.
