@@ -4,9 +4,9 @@ import pathlib
 
 from setuptools import find_packages, setup
 
-# The protos of TensorFlow Serving, for warm-up requests and clients; each asks for its TensorFlow.
+# Protos of TensorFlow Serving, for warm-up requests and clients. Each needs its TensorFlow.
 SERVING = 'tensorflow-serving-api>=2.20,<2.21'
-# Makes TFLite files of 8 bits.
+# Quantizes TFLite files to 8 bits.
 QUANTIZER = 'ai-edge-quantizer>=0.10,<0.11'
 
 setup(
@@ -16,6 +16,7 @@ setup(
   long_description=pathlib.Path(__file__).with_name('README.md').read_text(),
   long_description_content_type='text/markdown',
   license='Apache-2.0',
+  license_files=['LICENSE'],
   packages=find_packages(include=['oanet_tf', 'oanet_tf.*']),
   package_data={'oanet_tf': ['config/defaults/*.yaml', 'reporting/report.*']},
   python_requires='>=3.10,<3.13',

@@ -56,7 +56,7 @@ def main() -> None:
   folder = ModelFolder(model_dir, arguments.params_override)
   values, categories = folder.values, folder.categories
   for method in methods:
-    config_values.check_fusion(method, values, has_truth=True)
+    config_values.check_fusion(method, values, has_ground_truth=True)
   folder.class_prior(methods)
   shard_files.list_shards(values['task.validation_data.input_path'])
   module_folder = arguments.ranking_module and ranking_module_for(folder, arguments.ranking_module)

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Measures the converter on COCO: its speed beside the TensorFlow Model Garden's, or its memory.
+"""Measures the converter on COCO: its speed next to the TensorFlow Model Garden's, or its memory.
 
-Speed: images/s of one core and bytes per image, of ours and of the Model Garden's
-create_coco_tf_record with masks and panoptic masks, in turns, in one process. Objects are the
+Speed is images/s of one core and bytes per image. Our converter and the Model Garden's
+create_coco_tf_record, with masks and panoptic masks, take turns in one process. Objects are the
 panoptic segments of things for both.
 
-Memory (--memory_images 118287): the peaks of the converter's processes while it converts the first
-thousands of images of as many, whose annotations repeat those given.
+Memory (--memory_images 118287) is the peak of each of the converter's processes while it converts
+the first thousands of so many images, whose annotations repeat those given.
 """
 
 import argparse
@@ -31,13 +31,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
-  parser.add_argument('--image_dir', required=True, help='folder of the pictures')
+  parser.add_argument('--image_dir', required=True, help='folder of the images')
   parser.add_argument('--panoptic_json', required=True, help='COCO panoptic annotations')
   parser.add_argument('--panoptic_dir', required=True, help='folder of the panoptic PNGs')
-  parser.add_argument('--rounds', type=int, default=5, help='how often each has its turn')
-  parser.add_argument('--memory_images', type=int, help='measure memory with as many images')
+  parser.add_argument('--rounds', type=int, default=5, help='turns of each (default: %(default)s)')
+  parser.add_argument('--memory_images', type=int, help='measure memory with this many images')
   parser.add_argument(
-    '--instances_json', help='whose polygons --memory_images repeats, seven to an image'
+    '--instances_json', help='its polygons are repeated by --memory_images, seven to an image'
   )
   parser.add_argument('--num_workers', type=int, default=2, help='for --memory_images')
   parser.add_argument('--output', type=pathlib.Path, help='JSON file to write')
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def measure_speed(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
-  """Prints a table; gives each method's medians."""
+  """Prints a table; returns the medians of each method."""
   encoders, num_images = _encoders(arguments)
   seconds = {method: [] for method in METHODS}
   sizes = {}
@@ -86,7 +86,7 @@ def _print_table(results: dict[str, dict[str, float]], num_images: int, rounds: 
 def _encoders(
   arguments: argparse.Namespace,
 ) -> tuple[dict[str, Callable[[], Iterator[bytes]]], int]:
-  """What encodes all images, by method; and how many they are."""
+  """A function by method that encodes all images, and the number of images."""
   from oanet_tf.data import coco_json, coco_panoptic, tf_example
 
   dataset = coco_json.load(arguments.panoptic_json, arguments.panoptic_dir, arguments.image_dir)
@@ -162,7 +162,7 @@ def _model_garden_encoder(
   images = {image['id']: image for image in content['images']}
   names = {category['id']: category['name'] for category in content['categories']}
   is_thing = {category['id']: category['isthing'] == 1 for category in content['categories']}
-  # It takes the RLE of a crowd as such, and those of others in a list.
+  # It takes the RLE of a crowd as it is, and any other RLE in a list.
   theirs = [
     [one if one['iscrowd'] else {**one, 'segmentation': [one['segmentation']]} for one in of_image]
     for of_image in annotations
@@ -190,7 +190,7 @@ def _model_garden_encoder(
 
 
 def measure_memory(arguments: argparse.Namespace) -> dict[str, float]:
-  """Prints and gives the peak resident memory of the converter's processes, in MB."""
+  """Prints and returns the peak resident memory of the converter's processes, in MB."""
   with tempfile.TemporaryDirectory() as folder:
     paths = _write_large_annotations(arguments, pathlib.Path(folder))
     output = pathlib.Path(folder, 'records')
@@ -211,7 +211,7 @@ def measure_memory(arguments: argparse.Namespace) -> dict[str, float]:
 def _write_large_annotations(
   arguments: argparse.Namespace, folder: pathlib.Path
 ) -> dict[str, str | pathlib.Path]:
-  """JSON files of --memory_images images; gives the converter's arguments."""
+  """Writes JSON files of --memory_images images; returns the converter's arguments."""
   if not arguments.instances_json:
     raise InputError('--memory_images needs --instances_json')
   panoptic = json.loads(pathlib.Path(arguments.panoptic_json).read_text())
@@ -266,7 +266,7 @@ def _children(pid: int) -> list[int]:
 def _peak_megabytes(pid: int) -> float:
   try:
     status = pathlib.Path(f'/proc/{pid}/status').read_text()
-  except FileNotFoundError:  # It has just ended.
+  except FileNotFoundError:  # The process has just ended.
     return 0
   lines = [line for line in status.splitlines() if line.startswith('VmHWM:')]
   return int(lines[0].split()[1]) / 1000 if lines else 0

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Measures the fusions against panopticapi's merge on the same detections.
 
-Made-up detections of a picture, COCO's 80 thing and 53 stuff categories, a network input of the
-picture's size. A fusion starts from the network's boxes, masks, scores and stuff logits and ends
-with the panoptic map; srm's time includes the ranking module. panopticapi starts from run-length
-encoded masks of the picture's size and ends with a PNG; what it takes to make its input is measured
-apart. All take turns.
+The detections are random, of COCO's 80 thing and 53 stuff categories, in a network input of the
+image's size. A fusion starts from the network's boxes, masks, scores and stuff logits and ends with
+the panoptic map; the time of srm includes the ranking module. panopticapi starts from run-length
+encoded masks of the image's size and ends with a PNG; making its input is timed separately. All
+take turns.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
     nargs=2,
     default=(0.02, 0.6),
     metavar=('LEAST', 'GREATEST'),
-    help="of boxes, as shares of the picture's; their logarithms are uniform (default: 0.02 0.6)",
+    help="of boxes, as fractions of the image's; their logarithms are uniform (default: 0.02 0.6)",
   )
   parser.add_argument('--rounds', type=int, default=20, help='(default: %(default)s)')
   parser.add_argument('--output', type=pathlib.Path, help='JSON file for the milliseconds')
@@ -60,7 +60,7 @@ def measure(
   """Milliseconds by contender: the `median` and the `least` of the rounds.
 
   Raises:
-    AssertionError: if heuristic and panopticapi do not make the same map.
+    AssertionError: if heuristic and panopticapi make different maps.
   """
   outputs = random_outputs(size, number, sides)
   functions = {name: fusion_of(name, size) for name in (*METHODS, *PARTS)}
@@ -98,7 +98,7 @@ def print_table(times: dict[str, dict[str, float]]) -> None:
 
 
 def random_outputs(size: tuple[int, int], number: int, sides: tuple[float, float]) -> dict:
-  """What a network would give: discs of ten thing categories over blocks of ten stuff categories.
+  """Random outputs of a network: discs of ten thing categories over blocks of ten stuff categories.
 
   Returns:
     `OANet`'s detections and stuff logits for one image, as tensors.
@@ -190,7 +190,7 @@ def run_reference(
 
   from oanet_tf.config.definitions import Fusion
 
-  # It varies the colours at random; near black it may give an instance 0, its id of void.
+  # panopticapi varies the colours at random; near black, an instance may get 0, the id of void.
   categories = {
     label: {'id': label, 'isthing': int(label <= NUM_THINGS), 'color': [label + 50, 100, 150]}
     for label in range(1, 1 + NUM_THINGS + NUM_STUFF)
@@ -206,7 +206,7 @@ def run_reference(
 
 
 def same_map(masks: tuple, reference: tuple[bytes, list[dict]]) -> bool:
-  """Whether category and instance mask say of every pixel what panopticapi's result says."""
+  """Whether category and instance mask agree with panopticapi's result at every pixel."""
   import numpy as np
   from panopticapi.utils import rgb2id
   from PIL import Image

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Measures the training input pipeline against the Model Garden's Mask R-CNN parser.
 
-Both read the same COCO panoptic images with the same objects, each from records of its own making:
-ours with masks cropped to their boxes and panoptic labels besides, the Model Garden's with
-full-size masks and no panoptic labels. Every measurement is a process of its own, pinned to its
-cores; the two pipelines take turns.
+Both read the same COCO panoptic images with the same objects, each from its own records. Ours have
+masks cropped to their boxes, and panoptic labels; the Model Garden's have full-size masks and no
+panoptic labels. Every measurement is a process of its own, pinned to its cores. The two pipelines
+take turns.
 """
 
 import argparse
@@ -22,11 +22,11 @@ PIPELINES = ('ours', 'model_garden')
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__)
-  parser.add_argument('--image_dir', required=True, help='pictures')
+  parser.add_argument('--image_dir', required=True, help='folder of the images')
   parser.add_argument('--panoptic_json', required=True, help='COCO panoptic annotations')
-  parser.add_argument('--panoptic_dir', required=True, help='their PNGs')
+  parser.add_argument('--panoptic_dir', required=True, help='folder of the panoptic PNGs')
   parser.add_argument('--rounds', type=int, default=3, help='(default: %(default)s)')
-  parser.add_argument('--seconds', type=float, default=10, help='of a measurement (%(default)s)')
+  parser.add_argument('--seconds', type=float, default=10, help='per measurement (%(default)s)')
   parser.add_argument('--output', help='JSON file for the measurements')
   parser.add_argument('--measure', help=argparse.SUPPRESS)
   arguments = parser.parse_args()
@@ -117,7 +117,7 @@ def compare(arguments: argparse.Namespace, folder: str, size: str, cores: int) -
 
 
 def measure(pipeline: str, folder: str, size: str, cores: int, seconds: float) -> dict:
-  """Images a second of one pipeline, after the first batches, and the process's peak memory."""
+  """Images per second of one pipeline after its first batches, and peak memory of the process."""
   os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
   import resource
 

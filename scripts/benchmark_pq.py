@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Measures the scorer on files beside panopticapi: images/s of one core and peak memory.
+"""Measures the scorer of files next to panopticapi: images/s of one core and peak memory.
 
-The two score the same files in turns, each time in a new process, from reading the JSON files to
-the result, imports apart. Without --gt_json, OccludedScenes are made; without --pred_json, the
-predictions are the truth moved by a few pixels.
+The two take turns on the same files, each time in a new process, from reading the JSON files to the
+result, without imports. Without --gt_json, OccludedScenes is generated. Without --pred_json, the
+predictions are the ground truth moved by a few pixels.
 """
 
 import argparse
@@ -25,7 +25,7 @@ METHODS = ('panopticapi', 'oanet_tf')
 
 
 class Files(NamedTuple):
-  """What both score."""
+  """The files that both score."""
 
   gt_json: str
   gt_dir: str
@@ -46,14 +46,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
-  parser.add_argument('--gt_json', help='truth: COCO panoptic JSON')
+  parser.add_argument('--gt_json', help='ground truth: COCO panoptic JSON')
   parser.add_argument('--gt_dir', help='its PNGs (default: the JSON without .json)')
   parser.add_argument('--pred_json', help='predictions: COCO panoptic JSON')
   parser.add_argument('--pred_dir', help='their PNGs (default: the JSON without .json)')
   parser.add_argument(
-    '--num_images', type=int, help='take the images again under new ids until they are as many'
+    '--num_images', type=int, help='repeat the images under new ids until there are this many'
   )
-  parser.add_argument('--rounds', type=int, default=5, help='how often each has its turn')
+  parser.add_argument('--rounds', type=int, default=5, help='turns of each (default: %(default)s)')
   parser.add_argument('--output', type=pathlib.Path, help='JSON file to write')
   arguments = parser.parse_args(arguments)
   if arguments.pred_json and not arguments.gt_json:
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def measure(files: Files, rounds: int) -> dict[str, dict[str, float]]:
-  """Prints a table; gives each method's medians."""
+  """Prints a table; returns the medians of each method."""
   num_images = len(json.loads(pathlib.Path(files.gt_json).read_bytes())['annotations'])
   turns = {method: [] for method in METHODS}
   for _ in range(rounds):
@@ -107,7 +107,7 @@ def _in_new_process(function: Callable, *arguments: Any) -> Any:
 
 
 def _measure(method: str, files: Files) -> Measurement:
-  # What takes its imports with it is not timed.
+  # Imports are not timed.
   score = {'panopticapi': _panopticapi_scorer, 'oanet_tf': _our_scorer}[method]()
   with (
     open(os.devnull, 'w') as nothing,
@@ -136,16 +136,16 @@ def _our_scorer() -> Callable[[Files], dict]:
 
 
 def _panopticapi_scorer() -> Callable[[Files], dict]:
-  """`panopticapi.evaluation.pq_compute`, but in this process alone."""
+  """`panopticapi.evaluation.pq_compute` in this process only."""
   from panopticapi.evaluation import pq_compute_single_core
 
   def score(files: Files) -> dict:
-    truth, predictions = (
+    ground_truth, predictions = (
       json.loads(pathlib.Path(path).read_bytes()) for path in (files.gt_json, files.pred_json)
     )
-    categories = {category['id']: category for category in truth['categories']}
+    categories = {category['id']: category for category in ground_truth['categories']}
     of_image = {one['image_id']: one for one in predictions['annotations']}
-    pairs = [(one, of_image[one['image_id']]) for one in truth['annotations']]
+    pairs = [(one, of_image[one['image_id']]) for one in ground_truth['annotations']]
     counts = pq_compute_single_core(0, pairs, files.gt_dir, files.pred_dir, categories)
     results = {}
     for group, is_thing in (('All', None), ('Things', True), ('Stuff', False)):
@@ -168,13 +168,13 @@ def _files(arguments: argparse.Namespace, folder: pathlib.Path) -> Files:
   if arguments.num_images:
     gt_json, pred_json = (
       _repeated(path, arguments.num_images, folder / f'{name}_repeated.json')
-      for name, path in (('truth', gt_json), ('prediction', pred_json))
+      for name, path in (('ground_truth', gt_json), ('prediction', pred_json))
     )
   return Files(gt_json, gt_dir, pred_json, pred_dir)
 
 
 def _write_scenes(folder: pathlib.Path) -> str:
-  """OccludedScenes of a size like COCO's; gives the panoptic JSON."""
+  """Generates OccludedScenes of a size like COCO's; returns the panoptic JSON."""
   from oanet_tf.data.occluded_scenes import dataset as occluded_scenes
 
   occluded_scenes.generate(folder / 'scenes', num_train=1, num_val=50, image_size=512)
@@ -182,7 +182,7 @@ def _write_scenes(folder: pathlib.Path) -> str:
 
 
 def _write_moved(gt_json: str, gt_dir: str, folder: pathlib.Path) -> str:
-  """The truth, moved, as predictions; gives their JSON."""
+  """Writes the ground truth, moved, as predictions; returns their JSON."""
   import numpy as np
 
   from oanet_tf.data.categories import PanopticCategories
@@ -190,9 +190,9 @@ def _write_moved(gt_json: str, gt_dir: str, folder: pathlib.Path) -> str:
 
   categories = PanopticCategories.from_json(gt_json)
   with PanopticResultsWriter(folder, 'moved', categories) as writer:
-    for image_id, truth in read_results(gt_json, gt_dir):
-      moved = np.roll(truth.segment_map, (7, 11), axis=(0, 1))
-      writer.write(image_id, f'{image_id}.png', truth._replace(segment_map=moved))
+    for image_id, ground_truth in read_results(gt_json, gt_dir):
+      moved = np.roll(ground_truth.segment_map, (7, 11), axis=(0, 1))
+      writer.write(image_id, f'{image_id}.png', ground_truth._replace(segment_map=moved))
   return str(folder / 'moved.json')
 
 

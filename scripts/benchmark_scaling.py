@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Measures how the network's cost grows: with pixels, images, instances and categories.
 
-ResNet-50 and FPN, pictures of 512 × 512, one in a batch, 20 instances, 133 categories, each changed
-in turn. A setting is a process of its own; those of a curve take turns. If cost is linear, seconds
-for each pixel or image fall to a level or stay there.
+The base is ResNet-50 and FPN, one image of 512 × 512, 20 instances and 133 categories; each curve
+changes one of these. A setting is a process of its own; the settings of a curve take turns. Where
+cost is linear, seconds per pixel or image fall to a level and stay there.
 """
 
 import argparse
@@ -33,7 +33,7 @@ CURVES = {
 MODE_NAMES = {'infer': 'inference', 'train': 'training step'}
 AXIS_NAMES = {'pixels': 'million pixels', 'batch': 'images in a batch'}
 BASE = {'name': 'ours', 'size': [512, 512], 'batch': 1}
-# In training the number of instances is that of the sampled ROIs, which does not change.
+# In training, the number of sampled RoIs is fixed, so instances do not matter.
 MODES = {
   'infer': ('pixels', 'batch', 'instances', 'categories'),
   'train': ('pixels', 'batch', 'categories'),
@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> None:
         measured = benchmark_model.compare(contenders, parsed.rounds)
         print_curve(mode, unit, measured)
         found[f'{mode} {curve}'] = measured
-        # What is measured is kept, should the rest be stopped.
+        # Written after each curve, in case the rest is stopped.
         if parsed.output:
           parsed.output.write_text(json.dumps(found, indent=1) + '\n')
   if parsed.plot:
@@ -74,7 +74,7 @@ def print_curve(mode: str, unit: str, measured: dict[str, dict[str, float]]) -> 
 
 
 def plot(found: dict[str, dict[str, dict[str, float]]], path: pathlib.Path) -> None:
-  """Seconds by each unit, from 0; of sides, by pixels."""
+  """Plots seconds over the unit of each curve; over pixels where the unit is a side."""
   import matplotlib
 
   matplotlib.use('Agg')

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Puts a SavedModel under load: threads that send images of many sizes, good ones and broken ones.
+"""Puts a SavedModel under load: threads send images of many sizes, some of them broken.
 
-The images are its warm-up image at random sizes, as pixels, JPEG and PNG. A good request must be
-answered, bit for bit, as the network answers it alone; a broken one with an error that says which
-image is broken, and how. Memory is that of the whole process, from a fifth of the requests on.
+The images are its warm-up image at random sizes, as pixels, JPEG and PNG. The answer to a good
+request must be, bit for bit, what the network answers to it alone. The answer to a broken one must
+be an error that says which image is broken, and how. Memory is that of the whole process, after the
+first fifth of the requests.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from oanet_tf import errors
 from oanet_tf.errors import InputError
 
 SIGNATURES = {'serving_default': 'image', 'serving_bytes': 'image_bytes'}
-# Different good requests; all that are sent are among them.
+# Number of different good requests.
 NUM_GOOD = 24
 BROKEN_SHARE = 0.05
 
@@ -33,7 +34,7 @@ Server = Callable[['Request'], Answer]
 
 
 class Request(NamedTuple):
-  """What is sent: the signature and what it is given, and how an error to it must begin, if any."""
+  """A request: its signature and input, and what the error to it must contain, if it is broken."""
 
   signature: str
   value: object
@@ -74,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
   parser.add_argument('--output', type=pathlib.Path, help='JSON file for the figures')
   parsed = parser.parse_args(arguments)
   if not (parsed.model / 'saved_model.pb').is_file():
-    raise InputError(f'{parsed.model}: is no version of a SavedModel (it has no saved_model.pb)')
+    raise InputError(f'{parsed.model}: is not a version of a SavedModel (it has no saved_model.pb)')
   loads = measure(parsed.model, parsed.threads, parsed.requests, parsed.sides)
   print_table(loads, parsed.requests)
   if parsed.output:
@@ -84,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def measure(
   model: pathlib.Path, threads: Sequence[int], number: int, sides: tuple[int, int]
 ) -> list[Load]:
-  """The load of each number of threads.
+  """Figures for each number of threads.
 
   Raises:
     AssertionError: if an answer is wrong.
@@ -108,7 +109,7 @@ def measure(
 def run(
   server: Server, requests: Sequence[Request], expected: Sequence[Answer | None], threads: int
 ) -> Load:
-  """Sends the requests from so many threads at once, and checks every answer."""
+  """Sends the requests from that many threads at once, and checks every answer."""
   milliseconds, memory = [], []
 
   def send(request: Request, wanted: Answer | None) -> bool:
@@ -165,7 +166,7 @@ def load_server(model: pathlib.Path) -> Server:
 
 
 def warmup_image(model: pathlib.Path) -> np.ndarray:
-  """[H, W, 3] uint8, the first that the export warms up with."""
+  """[H, W, 3] uint8, the image of the first warm-up request."""
   import tensorflow as tf
   from tensorflow_serving.apis import prediction_log_pb2
 
@@ -204,7 +205,7 @@ def encode(picture: object, form: str) -> bytes:
 
 
 def broken_requests(good: bytes) -> list[Request]:
-  """Of a good encoded image and what is not."""
+  """Requests in which something is broken, some with a good encoded image too."""
   huge = b'\x89PNG\r\n\x1a\n\0\0\0\rIHDR' + (20_000).to_bytes(4) * 2 + b'\x08\x02\0\0\0'
   image = 'image {} of the batch {}'.format
   return [
@@ -218,7 +219,7 @@ def broken_requests(good: bytes) -> list[Request]:
 
 
 def megabytes() -> float:
-  """Of memory that the process has now."""
+  """Resident memory of the process."""
   with open('/proc/self/statm') as file:
     return int(file.read().split()[1]) * os.sysconf('SC_PAGE_SIZE') / 1e6
 

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Measures what a trained network loses and gains as a TFLite file.
 
-Exports all variants, and lets them and the network in memory take turns on each picture of the
-validation shards: size, milliseconds from picture to panoptic map (a phone's scaling and decoding
-not counted), panoptic quality. The network in memory scales the picture itself.
+Exports all variants. They and the network in memory take turns on each image of the validation
+shards. The figures are size, milliseconds from image to panoptic map, and panoptic quality. Scaling
+and decoding, which a phone does outside of the file, do not count; the network in memory scales the
+image itself.
 """
 
 import argparse
@@ -31,7 +32,7 @@ IN_MEMORY, REFERENCE = 'in memory', 'tflite_float32'
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__)
-  parser.add_argument('--model_dir', required=True, type=pathlib.Path, help='folder of a training')
+  parser.add_argument('--model_dir', required=True, type=pathlib.Path, help='model folder')
   parser.add_argument('--output', type=pathlib.Path, help='JSON file for the figures')
   parsed = parser.parse_args()
   figures = measure(parsed.model_dir)
@@ -42,7 +43,7 @@ def main() -> None:
 
 
 def measure(model_dir: pathlib.Path) -> dict[str, dict[str, float]]:
-  """Of each contender `bytes`, milliseconds (`median`, `least`), `pq`, `pq_things`, `pq_stuff`.
+  """`bytes`, milliseconds (`median`, `least`), `pq`, `pq_things`, `pq_stuff` of each contender.
 
   Raises:
     InputError: if the model folder or a shard cannot be read, or an export fails.
@@ -88,7 +89,7 @@ def scores(result: Mapping[str, dict]) -> dict[str, float]:
 
 
 def load_source(folder: ModelFolder) -> 'Source':
-  """The network as `python -m oanet_tf.export` loads it without further arguments."""
+  """Loads the network as `python -m oanet_tf.export` does by default."""
   from oanet_tf.serving import parity
 
   values = folder.values
@@ -102,7 +103,7 @@ def load_source(folder: ModelFolder) -> 'Source':
 
 
 def examples(input_path: str) -> 'Iterator[tuple[np.ndarray, PanopticSegmentation]]':
-  """Pictures, [H, W, 3] uint8, and their true segments."""
+  """Images, [H, W, 3] uint8, and their ground truth."""
   import tensorflow as tf
 
   from oanet_tf.data import shard_files, tf_example
@@ -130,7 +131,7 @@ def in_memory(source: 'Source') -> Contender:
 
 
 def of_file(source: 'Source', folder: pathlib.Path) -> Contender:
-  """The same by a TFLite file, from the letterboxed picture to the map on its canvas."""
+  """The same with a TFLite file, from the letterboxed image to the map on its canvas."""
   from oanet_tf.data.panoptic_map import to_segmentation
   from oanet_tf.serving import tflite
   from oanet_tf.serving.letterbox import from_canvas, letterbox
@@ -153,7 +154,7 @@ def of_file(source: 'Source', folder: pathlib.Path) -> Contender:
 
 
 def print_table(figures: Mapping[str, Mapping[str, float]]) -> None:
-  """Ratios are to the float32 file, losses to the network in memory."""
+  """Prints ratios to the float32 file, and losses to the network in memory."""
   reference, memory = figures[REFERENCE], figures[IN_MEMORY]
   print(
     f'{"":<14} |   size MB  share |  median ms  least ms  quicker × |    PQ   loss  things  stuff'

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Fetches a ResNet trained on ImageNet and prints the setting that starts training from it.
-# Interrupted, it goes on where it was. BACKBONE_URL may name a mirror.
+# Interrupted and run again, it continues where it stopped. BACKBONE_URL may name a mirror.
 set -euo pipefail
 
 usage() {
@@ -8,8 +8,8 @@ usage() {
 usage: bash $0 [--keras] [50|101|152] [FOLDER]
 
 Fetches the ImageNet checkpoint of the Model Garden's ResNet of that depth (50) into FOLDER
-(runs/backbones); with --keras the weights of tf_keras.applications instead. The last line it
-prints goes to oanet_tf.train after --params_override.
+(runs/backbones), or with --keras the weights of tf_keras.applications. Give the last line that it
+prints to oanet_tf.train after --params_override.
 END
 }
 
@@ -37,12 +37,12 @@ fi
 url=${BACKBONE_URL:-https://storage.googleapis.com}
 mkdir -p "$folder"
 
-# fetch PATH FILE CHECK: from the URL, unless the file or all of its part is there already.
+# fetch PATH FILE CHECK: from the URL, unless the file or a complete .part file is there already.
 fetch() {
   [[ -f $2 ]] && return
   if ! "$3" "$2.part"; then
     curl --fail --location --continue-at - --output "$2.part" "$url/$1" ||
-      fail "$url/$1 was not fetched; start again to go on"
+      fail "$url/$1 was not fetched; start again to continue"
   fi
   "$3" "$2.part" || fail "$2.part is damaged; remove it and start again"
   mv "$2.part" "$2"
@@ -67,7 +67,7 @@ fi
 
 name=resnet-$depth-i224
 is_gzip() { gzip --test "$1" 2> /dev/null; }
-# Mac's tar adds files that start with ._
+# macOS tar adds files that start with ._
 index_in() { find "$1" -name '*.index' ! -name '._*' | sort | tail -n 1; }
 if [[ ! -d $folder/$name ]]; then
   archive=$folder/$name.tar.gz

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Fetches COCO 2017's images and its instance and panoptic annotations (20 GB) into a folder and
-# unpacks them. Interrupted, it goes on where it was. COCO_URL may name a mirror.
+# unpacks them. Interrupted and run again, it continues where it stopped. COCO_URL may name a mirror.
 set -euo pipefail
 if [[ $# -ne 1 || $1 == -* ]]; then
   echo "usage: bash $0 FOLDER" >&2
@@ -26,11 +26,11 @@ for archive in \
     echo "error: $file has $(size_of "$file") bytes, not $size; remove it and start again" >&2
     exit 1
   fi
-  unzip -q -o "$file" # Checks every file's checksum.
+  unzip -q -o "$file" # Verifies the checksum of every file.
   touch "$file.done"
   rm "$file"
 done
-# The panoptic PNGs are archives within the archive.
+# The panoptic PNGs are in archives within the archive.
 for split in train2017 val2017; do
   if [[ -f annotations/panoptic_$split.zip ]]; then
     unzip -q -o "annotations/panoptic_$split.zip" -d annotations

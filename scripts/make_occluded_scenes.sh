@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Generates OccludedScenes and converts it: make_occluded_scenes.sh FOLDER TFRECORDS [OPTION …], the
-# options being those of oanet_tf.data.occluded_scenes. Run again, it goes on where it was.
+# Generates OccludedScenes and converts it: make_occluded_scenes.sh FOLDER TFRECORDS [OPTION …], with
+# options of oanet_tf.data.occluded_scenes. Run again, it continues where it stopped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The paper's Tables 1 to 5, and options beyond them, on OccludedScenes: what is in
-# configs/paper/RESULTS.md. Backbones trained on other scenes take the place of the paper's, which
-# were trained on ImageNet. Hours on two CPU cores; stopped and run again, it goes on where it was.
+# The paper's Tables 1 to 5, and options beyond them, on OccludedScenes: the content of
+# configs/paper/RESULTS.md. Backbones trained on other scenes stand in for the paper's ImageNet
+# backbones. Takes hours on two CPU cores. Stopped and run again, it continues where it stopped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bash scripts/setup_env.sh

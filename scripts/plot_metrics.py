@@ -1,4 +1,4 @@
-"""Draws the scalars of a training over its steps, from `metrics.jsonl`."""
+"""Plots the scalars of a training run over its steps, from `metrics.jsonl`."""
 
 import argparse
 import pathlib
@@ -11,13 +11,13 @@ COLUMNS = 3
 
 def parse_arguments() -> argparse.Namespace:
   parser = argparse.ArgumentParser(description=__doc__)
-  parser.add_argument('--model_dir', required=True, help='folder of a training')
-  parser.add_argument('--output', required=True, help='picture to write, such as losses.png')
+  parser.add_argument('--model_dir', required=True, help='model folder')
+  parser.add_argument('--output', required=True, help='image file to write, such as losses.png')
   parser.add_argument(
     '--names',
     default='loss',
     metavar='PREFIX,…',
-    help='which scalars: all that begin with one of these, as pq or gradient_norm '
+    help='scalars whose names begin with one of these, such as pq or gradient_norm '
     '(default: %(default)s)',
   )
   return parser.parse_args()
@@ -31,7 +31,7 @@ def main() -> None:
 
 
 def draw(series: Series, output: pathlib.Path) -> None:
-  """A panel for each scalar: its values, pale, and their moving mean."""
+  """Draws a panel per scalar: its values, pale, and their moving mean."""
   import matplotlib
 
   matplotlib.use('Agg')

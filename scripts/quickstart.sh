@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# From nothing to a trained panoptic network: sets up, makes OccludedScenes, converts it, trains,
-# segments a few pictures and evaluates with both fusions. Everything lands in runs/quickstart and
-# tfrecords/synthetic; run again, it goes on where it was.
+# From nothing to a trained panoptic network: sets up, generates OccludedScenes, converts it, trains,
+# segments a few images and evaluates with both fusions. Everything lands in runs/quickstart and
+# tfrecords/synthetic. Run again, it continues where it stopped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bash scripts/setup_env.sh

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Serves the newest SavedModel of an export, and each newer one that comes, with TensorFlow Serving.
+# Serves the newest SavedModel of an export with TensorFlow Serving, and newer ones once they appear.
 set -euo pipefail
 
 usage() {
   cat << END
 usage: bash $0 [--batching] [--gpu] EXPORT_DIR
 
-Serves EXPORT_DIR/savedmodel, of python -m oanet_tf.export, as the model "oanet" in the foreground:
-gRPC at port 8500, REST at port 8501 (GRPC_PORT and REST_PORT choose others). --batching puts
-requests together as scripts/serving_batching.config says. IMAGE chooses another image of
-TensorFlow Serving, whose version should not be below that of the TensorFlow that exported.
+Serves EXPORT_DIR/savedmodel, made by python -m oanet_tf.export, as the model "oanet" in the
+foreground: gRPC on port 8500, REST on port 8501 (GRPC_PORT and REST_PORT choose others). --batching
+combines requests as scripts/serving_batching.config says. IMAGE chooses another Docker image of
+TensorFlow Serving; its version must be at least that of the TensorFlow that exported.
 END
 }
 

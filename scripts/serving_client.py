@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Sends pictures to TensorFlow Serving and draws what it answers."""
+"""Sends images to TensorFlow Serving and draws the answers."""
 
 import argparse
 import base64
@@ -22,12 +22,12 @@ from oanet_tf.data.pictures import find_pictures, read_picture
 from oanet_tf.errors import InputError
 
 SIGNATURE, INPUT = 'serving_bytes', 'image_bytes'
-# What is drawn; the server need not send the rest.
+# The outputs that are drawn; the server does not send the rest.
 OUTPUTS = (
   'panoptic_category_mask', 'panoptic_instance_mask', 'num_segments', 'segment_category_id',
   'segment_instance_id', 'segment_score',
 )  # fmt: skip
-# A picture's masks may be larger than the 4 MB that gRPC takes by default.
+# The masks of an image may exceed the 4 MB that gRPC accepts by default.
 GRPC_OPTIONS = [('grpc.max_receive_message_length', -1), ('grpc.max_send_message_length', -1)]
 
 Client = Callable[[bytes], dict[str, np.ndarray]]
@@ -36,14 +36,14 @@ Client = Callable[[bytes], dict[str, np.ndarray]]
 def parse_arguments() -> argparse.Namespace:
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument(
-    '--images', required=True, nargs='+', metavar='FILE_OR_DIR', help='pictures, or folders of them'
+    '--images', required=True, nargs='+', metavar='FILE_OR_DIR', help='images, or folders of them'
   )
   parser.add_argument('--output_dir', required=True, type=pathlib.Path, help='for overlays')
   parser.add_argument(
     '--categories',
     required=True,
     metavar='FILE',
-    help='names and colours: assets/categories.json of the SavedModel',
+    help='assets/categories.json of the SavedModel, for names and colours',
   )
   parser.add_argument('--protocol', choices=['grpc', 'rest'], default='grpc')
   parser.add_argument(
@@ -76,10 +76,10 @@ def main() -> None:
 
 
 def encoded(path: pathlib.Path) -> bytes:
-  """The file itself, or a PNG of the picture where the server would not see it as it is shown.
+  """The file itself, or a PNG of it if the server would decode it differently.
 
   Raises:
-    InputError: if it is no picture.
+    InputError: if it is not an image.
   """
   image = read_picture(path)
   with Image.open(path) as picture:
@@ -91,18 +91,18 @@ def encoded(path: pathlib.Path) -> bytes:
 
 
 class ServerError(Exception):
-  """What a server says of a request that it does not answer."""
+  """The message of a server that refuses a request."""
 
 
 def grpc_client(server: str, model: str, timeout: float) -> Client:
-  """Encoded image -> `OUTPUTS`, without the batch's axis.
+  """A function from an encoded image to `OUTPUTS`, without the batch axis.
 
   Args:
     server: 'host:port'.
-    model: its name.
+    model: name of the model.
     timeout: in seconds.
 
-  The client raises `ServerError`.
+  The function raises `ServerError`.
   """
   import grpc
   import tensorflow as tf
@@ -146,7 +146,7 @@ def rest_client(server: str, model: str, timeout: float) -> Client:
 
 
 def message_of(body: bytes) -> str:
-  """What TensorFlow Serving, or a proxy before it, says in an answer that is none."""
+  """The error message in the body of a failed request, of TensorFlow Serving or a proxy."""
   try:
     return json.loads(body)['error']
   except (ValueError, TypeError, KeyError):
@@ -154,12 +154,12 @@ def message_of(body: bytes) -> str:
 
 
 def first_line(message: str) -> str:
-  """TensorFlow's own words, without the names of nodes below them."""
+  """TensorFlow's message, without the names of nodes that follow it."""
   return message.strip().partition('\n')[0]
 
 
 def segmentation_of(outputs: dict[str, np.ndarray]) -> PanopticSegmentation:
-  """The segments of an answer; a segment's id is its place in the table, 1 for the first."""
+  """The segments of an answer. A segment's id is its row in the table, counted from 1."""
   number = int(outputs['num_segments'])
   category_ids = outputs['segment_category_id'][:number].astype(np.int32)
   instance_ids = outputs['segment_instance_id'][:number]
@@ -173,7 +173,7 @@ def segmentation_of(outputs: dict[str, np.ndarray]) -> PanopticSegmentation:
 
 
 def describe(outputs: dict[str, np.ndarray], categories: PanopticCategories) -> str:
-  """The segments' names, and the scores of things."""
+  """Names of the segments, and scores of the things."""
   rows = zip(*(outputs[f'segment_{name}'] for name in ('category_id', 'score')), strict=True)
   return ', '.join(
     categories.category(categories.label(int(category_id))).name

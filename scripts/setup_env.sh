@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes .venv with the package and what its tests need. Run again, it does nothing if setup.py and
-# pyproject.toml are unchanged. PYTHON chooses the interpreter (3.10 to 3.12).
+# Makes .venv with the package and the needs of its tests. Run again, it does nothing if setup.py
+# and pyproject.toml are unchanged. PYTHON chooses the interpreter (3.10 to 3.12).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -19,6 +19,6 @@ fi
 echo "Installing into .venv; TensorFlow and the Model Garden take a few minutes."
 [[ -x .venv/bin/python ]] || "$python" -m venv .venv
 .venv/bin/python -m pip install --quiet --upgrade pip
-# setuptools warns of editable installations at length.
+# setuptools prints long warnings about editable installations.
 PYTHONWARNINGS=ignore .venv/bin/python -m pip install --quiet --editable '.[test]'
 echo "$wanted" > "$stamp"

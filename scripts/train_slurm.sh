@@ -3,8 +3,8 @@
 #
 #   sbatch --nodes=2 scripts/train_slurm.sh --experiment oanet_r50fpn_coco --model_dir /shared/runs/coco …
 #
-# The model folder and the shards lie where all machines see them. Slurm sends SIGTERM two minutes
-# before the time limit, which is enough for a checkpoint; the job is then queued again and goes on.
+# All machines must see the model folder and the shards. Slurm sends SIGTERM two minutes before the
+# time limit, which is enough for a checkpoint. The job is then queued again and continues.
 #SBATCH --job-name=oanet
 #SBATCH --ntasks-per-node=1
 #SBATCH --exclusive
@@ -22,7 +22,7 @@ workers=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed "s/.*/\"&:$PORT\"/
 export WORKERS="[$workers]"
 
 code=0
-# One machine that fails takes the others with it: none can go on alone.
+# If one worker fails, all stop: none can continue alone.
 srun --kill-on-bad-exit=1 bash -c '
   export TF_CONFIG="{\"cluster\": {\"worker\": $WORKERS}, \"task\": {\"type\": \"worker\", \"index\": $SLURM_PROCID}}"
   exec "$PYTHON" -m oanet_tf.train "$@"' oanet "$@" || code=$?

@@ -9,9 +9,9 @@ from tests import devices  # noqa: F401  Before TensorFlow is used.
 # isort: split
 
 from oanet_tf.config import experiments
-from oanet_tf.data.categories import Category, PanopticCategories
 from oanet_tf.training import loop
 from tests import end_to_end
+from tests.categories import TIE_ON_PERSON
 
 # Timings on a busy machine say nothing.
 hypothesis.settings.register_profile('untimed', deadline=None)
@@ -35,14 +35,7 @@ def coco_sample():
 @pytest.fixture(scope='session')
 def categories():
   """Two things and two stuff categories, with ids that are neither contiguous nor sorted."""
-  return PanopticCategories(
-    [
-      Category(200, 'grass', False, (0, 200, 0)),
-      Category(7, 'person', True, (200, 0, 0)),
-      Category(92, 'sky', False, (0, 0, 200)),
-      Category(31, 'tie', True, (200, 200, 0)),
-    ]
-  )
+  return TIE_ON_PERSON
 
 
 @pytest.fixture(scope='session')

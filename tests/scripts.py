@@ -1,23 +1,18 @@
 """The scripts that tests take functions from."""
 
-import importlib.util
+import importlib
 import pathlib
 import sys
 
 SCRIPTS = pathlib.Path(__file__).resolve().parents[1] / 'scripts'
+sys.path.append(str(SCRIPTS))
 
-
-def _load(name):
-  spec = importlib.util.spec_from_file_location(name, SCRIPTS / f'{name}.py')
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module
-
-
-benchmark_fusion = _load('benchmark_fusion')
-# The next one imports it, as a script beside it can.
-sys.modules['benchmark_model'] = benchmark_model = _load('benchmark_model')
-benchmark_scaling = _load('benchmark_scaling')
-benchmark_serving = _load('benchmark_serving')
-benchmark_tflite = _load('benchmark_tflite')
-serving_client = _load('serving_client')
+benchmark_convert = importlib.import_module('benchmark_convert')
+benchmark_fusion = importlib.import_module('benchmark_fusion')
+benchmark_model = importlib.import_module('benchmark_model')
+benchmark_pq = importlib.import_module('benchmark_pq')
+benchmark_scaling = importlib.import_module('benchmark_scaling')
+benchmark_serving = importlib.import_module('benchmark_serving')
+benchmark_tflite = importlib.import_module('benchmark_tflite')
+draw_architecture = importlib.import_module('draw_architecture')
+serving_client = importlib.import_module('serving_client')

@@ -83,9 +83,7 @@ def test_refuses_a_file_with_another_checksum(download, tmp_path):
   (folder / name).write_text('not these')
   outcome = download('--keras', '101', 'weights')
   assert outcome.returncode == 1 and not outcome.stdout
-  assert outcome.stderr.endswith(
-    f'error: weights/{name}.part is damaged; remove it and start again\n'
-  )
+  assert f'error: weights/{name}.part' in outcome.stderr
   assert [path.name for path in (tmp_path / 'weights').iterdir()] == [f'{name}.part']
 
 

@@ -71,14 +71,15 @@ def test_names_of_networks(model_dir, tmp_path):
 @pytest.mark.parametrize(
   ('arguments', 'message'),
   [
-    (['scores', '--image', 'none.jpg', '--model_dir', 'MODEL'], 'none.jpg: there is no such file'),
-    (['scores', '--image', 'MODEL', '--model_dir', 'MODEL'], 'holds no picture'),
-    (['fusions', '--images', 'x.jpg', '--model_dir', '.'], 'is no model folder'),
-    (['gradients', '--model_dir', '.'], 'metrics.jsonl: there is no such file'),
+    (['scores', '--image', 'none.jpg', '--model_dir', 'MODEL'], 'none.jpg: '),
+    (['scores', '--image', 'MODEL', '--model_dir', 'MODEL'], 'MODEL'),
+    (['fusions', '--images', 'x.jpg', '--model_dir', '.'], 'params.yaml'),
+    (['gradients', '--model_dir', '.'], 'metrics.jsonl: '),
   ],
 )
 def test_what_is_wrong_is_told_in_one_line(arguments, message, model_dir, tmp_path):
-  arguments = [str(model_dir) if one == 'MODEL' else one for one in arguments]
+  arguments = [one.replace('MODEL', str(model_dir)) for one in arguments]
+  message = message.replace('MODEL', str(model_dir))
   output = tmp_path / 'figure.png'
   command = [sys.executable, '-m', 'oanet_tf.figures', *arguments, '--output', str(output)]
   done = subprocess.run(command, capture_output=True, text=True)
@@ -96,4 +97,4 @@ def test_no_folder_for_the_figure(model_dir, tmp_path, monkeypatch, capsys):
     '--output',
     tmp_path / 'no' / 'f.png',
   )
-  assert 'there is no folder' in end_to_end.one_line_error(outcome)
+  assert str(tmp_path / 'no') in end_to_end.one_line_error(outcome)

@@ -31,13 +31,13 @@ def test_what_a_killed_process_left_is_removed(tmp_path):
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
   (tmp_path / 'file').write_text('')
   path = tmp_path / 'file' / 'folder'
-  with pytest.raises(InputError, match=f'{path}: cannot be written'), files.making_folder(path):
+  with pytest.raises(InputError, match=f'{path}: '), files.making_folder(path):
     pass
 
 
 def test_a_folder_that_came_in_between_stays(tmp_path):
   path = tmp_path / 'folder'
-  with pytest.raises(InputError, match='cannot be written'), files.making_folder(path) as temporary:
+  with pytest.raises(InputError, match=f'{path}: '), files.making_folder(path) as temporary:
     (temporary / 'new').write_text('')
     path.mkdir()
     (path / 'other').write_text('')

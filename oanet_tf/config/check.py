@@ -1,8 +1,8 @@
-"""What a configuration may hold, checked in a fraction of a second.
+"""Reads and checks a configuration in a fraction of a second.
 
-Without TensorFlow and the Model Garden, which take seconds to load. A configuration is here a flat
-dict of dotted keys, such as `task.model.sharing`. What the dataclasses of `definitions.py` say of
-each key stands in `defaults/all_keys.yaml`; beside it are the registered experiments.
+This module does not load TensorFlow or the Model Garden, which takes seconds. A configuration here
+is a flat dict of dotted keys, such as `task.model.sharing`. `defaults/all_keys.yaml` records what
+the dataclasses of `definitions.py` say about each key. The registered experiments are beside it.
 """
 
 import copy
@@ -19,7 +19,7 @@ from oanet_tf.errors import InputError
 DEFAULTS = pathlib.Path(__file__).with_name('defaults')
 ALL_KEYS = DEFAULTS / 'all_keys.yaml'
 PARAMS_FILE = 'params.yaml'
-# `params.yaml` gives every key, so which experiment it overrides does not matter.
+# `params.yaml` sets every key, so it does not matter which experiment it overrides.
 BASE_EXPERIMENT = 'oanet_r50fpn_coco'
 OVERRIDE = '--params_override'
 
@@ -37,9 +37,9 @@ class Setting(NamedTuple):
   """One key of a configuration.
 
   Attributes:
-    kind: of its value: 'bool', 'int', 'float', 'str', 'list of …', or several with 'or' between.
+    kind: of its value: 'bool', 'int', 'float', 'str', 'list of …', or several joined by 'or'.
       'group or null' is a group of keys that may be missing as a whole.
-    value: its default, or what it was set to. A group that is not missing is {}.
+    value: its default, or what it was set to; {} for a group that is not missing.
   """
 
   kind: str
@@ -52,7 +52,7 @@ Settings = dict[str, Setting]
 def resolve_experiment(
   experiment: str, config_files: Sequence[str] = (), params_override: str = ''
 ) -> Settings:
-  """All settings of a registered experiment with changes upon it; see `resolve`.
+  """All settings of a registered experiment after changes; see `resolve`.
 
   Raises:
     InputError: also for an unknown experiment.
@@ -66,13 +66,13 @@ def resolve(
   """Applies YAML files, each over the one before, then an override; checks keys and values.
 
   Args:
-    settings: all there are.
+    settings: by key, of all keys.
     config_files: paths.
     params_override: `a.b=1,c.d=[2,3]`, or YAML or JSON text.
 
   Raises:
-    InputError: for an unreadable file, an unknown key (the nearest known one is named), a value of
-      the wrong kind, one that has no effect, or one that would not work.
+    InputError: for an unreadable file, an unknown key (the error names the nearest known one), a
+      value of the wrong kind, one that has no effect, or one that would not work.
   """
   for path in config_files:
     settings = _apply(settings, read_yaml(path), str(path))
@@ -105,7 +105,7 @@ def experiment_settings(experiment: str) -> Settings:
 
 
 def active(settings: Settings) -> Settings:
-  """Without the groups that are missing or not chosen: an Adam's where the optimizer is SGD."""
+  """The settings without groups that are missing or not chosen, such as Adam's under SGD."""
   return {
     key: setting
     for key, setting in settings.items()
@@ -130,7 +130,7 @@ def to_nested(settings: Settings) -> dict:
 
 
 def params_path(model_dir: str | pathlib.Path) -> str:
-  """The resolved configuration that training wrote.
+  """The path of the resolved configuration that training wrote.
 
   Raises:
     InputError: if the folder has none.
@@ -175,7 +175,7 @@ def _groups_of(key: str) -> list[str]:
 
 
 def _other_choice(settings: Settings, key: str) -> str | None:
-  """The `….type` that chooses another group than the one in which the key lies, if any does."""
+  """The `….type` key that chooses a group other than the one that holds this key, if any."""
   for group in _groups_of(key):
     parent, _, choice = group.rpartition('.')
     chosen = settings.get(f'{parent}.type')
@@ -195,7 +195,7 @@ def _check_kind(settings: Settings, key: str, value: object, where: str) -> None
 
 
 def fits(value: object, kind: str) -> bool:
-  """Whether a value is of a kind; an int is a float too, a bool is no number."""
+  """Whether a value is of a kind. An int is also a float; a bool is not a number."""
   if ' or ' in kind:
     return any(fits(value, alternative) for alternative in kind.split(' or '))
   if kind.startswith('list of '):
@@ -205,7 +205,7 @@ def fits(value: object, kind: str) -> bool:
 
 
 def _unknown(settings: Settings, key: str) -> str:
-  """The unknown part of a key, and the known one that is nearest to it."""
+  """The unknown part of a key, and the known key nearest to it."""
   names = {*settings, *(group for known in settings for group in _groups_of(known))}
   unknown = next((group for group in _groups_of(key) if group not in names), key)
   parent, _, name = unknown.rpartition('.')

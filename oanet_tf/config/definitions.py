@@ -1,7 +1,7 @@
-"""Configuration of an experiment: dataclasses in the Model Garden's manner.
+"""The configuration of an experiment, as dataclasses in the style of the Model Garden.
 
 Parts that come from the Model Garden keep its config classes. The registered experiments are in
-`defaults/`, and which values a key may have is in `values.py`.
+`defaults/`. `values.py` says which values a key may have.
 """
 
 import dataclasses
@@ -32,9 +32,9 @@ class StuffHead(hyperparams.Config):
   Attributes:
     num_convs: 3×3 convolutions on each FPN level.
     num_filters: their channels.
-    group_norm: normalise after each of them; the paper does not.
-    object_context: supervise all T+S categories, as in Table 2's second row, or the S stuff
-      categories alone.
+    group_norm: whether group normalisation follows each of them; the paper has none.
+    object_context: whether all T+S categories are supervised, as in Table 2's second row, or only
+      the S stuff categories.
   """
 
   num_convs: int = 2
@@ -51,8 +51,8 @@ class SpatialRanking(hyperparams.Config):
     convolution: '1x1', '3x3' or '1x7+7x1' (Table 5).
     stride: of the instance tensor, relative to the network input.
     scored_pixels: an instance's ranking score is the mean over 'all' pixels of its mask (Eq. 3), or
-      over the 'conflicting' ones alone, where instances of another category lie too; of all if it
-      has none of these.
+      over the 'conflicting' ones only, which instances of another category also claim. An instance
+      without such pixels is scored over all of them.
   """
 
   convolution: str = '1x7+7x1'
@@ -62,22 +62,23 @@ class SpatialRanking(hyperparams.Config):
 
 @dataclasses.dataclass
 class Fusion(hyperparams.Config):
-  """From detections and stuff logits to one panoptic map.
+  """How detections and stuff logits become a panoptic map.
 
   Attributes:
-    method: of prediction and export. 'srm' puts instances in the order of their ranking scores,
-      'heuristic' in that of their detection scores, 'class_prior' in that of how often their
-      categories lie on each other; 'upsnet' takes the largest logit at each pixel.
-    score_threshold: detections below it are dropped.
-    mask_threshold: a pixel belongs to an instance from this probability on.
-    suppression_threshold: before the merge a detection is dropped if its mask has more than this
-      intersection over union with that of a better one of any category; 1 drops none.
-    overlap_threshold: an instance of which more than this share is taken already is dropped.
-    stuff_from: a pixel's stuff category is that of the largest of the 'stuff' logits, or of 'all',
-      which leaves it void where a thing's is the largest.
-    stuff_area_limit: stuff that keeps fewer pixels, at the image's own size, becomes void.
+    method: of prediction and export. 'srm' orders instances by ranking score, 'heuristic' by
+      detection score, and 'class_prior' by how often their categories lie on each other. 'upsnet'
+      takes the largest logit at each pixel.
+    score_threshold: detections with a lower score are dropped.
+    mask_threshold: least probability at which a pixel belongs to an instance.
+    suppression_threshold: before the merge, a detection is dropped if the intersection over union
+      of its mask with that of a better detection of any category is above this; 1 drops none.
+    overlap_threshold: an instance is dropped if more than this fraction of it is already taken.
+    stuff_from: a pixel's stuff category has the largest of the 'stuff' logits, or of 'all' logits.
+      With 'all', the pixel is void where the largest is that of a thing.
+    stuff_area_limit: stuff with fewer pixels, at the image's own size, becomes void.
     stuff_area_by: pixels are counted by 'class', or by connected 'component' of a class.
-    class_prior: file of `python -m oanet_tf.class_prior`, which 'class_prior' needs; '' is none.
+    class_prior: path of a file of `python -m oanet_tf.class_prior`, which the method 'class_prior'
+      needs; '' is none.
   """
 
   method: str = 'srm'
@@ -99,8 +100,8 @@ class OANet(hyperparams.Config):
     sharing: what the stuff branch shares with the instance branch (Table 4): 'none', 'backbone'
       (res1–res5) or 'backbone_and_fpn'.
     batch_norm: 'frozen' keeps the statistics and scales of a pretrained backbone and leaves the
-      heads without normalisation, as in the paper; 'sync' and 'plain' train it, over all replicas
-      or in each.
+      heads without normalisation, as in the paper. 'sync' trains it over all replicas, 'plain' on
+      each replica.
   """
 
   min_level: int = 2
@@ -145,7 +146,8 @@ class Losses(hyperparams.Config):
 
   Attributes:
     stuff_weight: λ.
-    l2_weight_decay: as the Model Garden's: half of it times the sum of squares of all kernels.
+    l2_weight_decay: half of it times the sum of squares of all kernels is added to the loss, as in
+      the Model Garden.
   """
 
   stuff_weight: float = 0.25
@@ -159,26 +161,27 @@ class Data(hyperparams.Config):
   """One split.
 
   Attributes:
-    input_path: glob of TFRecord shards, or several with commas between.
+    input_path: glob of TFRecord shards, or several separated by commas.
     global_batch_size: over all replicas.
-    output_size: [height, width] for a landscape picture, transposed for a portrait one. The picture
-      is scaled, its shape kept, to the largest that fits, then padded below and on the right to
-      multiples of 32: [800, 1333] makes the short side 800 and the long one at most 1,333.
-    random_flip: mirror half of the images.
-    min_scale, max_scale: range of a random scale upon the fitting one; what sticks out is cropped
-      at a random place.
+    output_size: [height, width] for a landscape image, transposed for a portrait one. The image is
+      scaled to the largest size that fits, keeping its aspect ratio, and padded at the bottom and
+      right to multiples of 32. [800, 1333] makes the short side 800 and the long one at most 1,333.
+    random_flip: whether half of the images are mirrored.
+    min_scale, max_scale: range of a random factor on that scale; an image that becomes too large is
+      cropped at a random place.
     color_jitter: brightness, contrast and saturation change at random by factors within 1 ± this.
-    max_num_instances: of one image; further ones are left out of the instance losses.
-    mask_size: side to which an instance's mask is resampled within its box.
-    label_stride: of the panoptic labels that the stuff and SRM losses see.
+    max_num_instances: most instances of an image; the instance losses ignore further ones.
+    mask_size: side length of an instance's mask within its box.
+    label_stride: of the panoptic labels for the stuff and SRM losses.
     shuffle_buffer_size: in records.
-    objects_from: which objects the instance branch learns, the 'annotations' or the 'segments' of
-      the panoptic truth, which do not overlap (Table 3, "pano-instance GT"). The ranking module
-      then has nothing to learn from.
-    skip_damaged: read each shard up to its first damaged record, rather than stop.
-    rpn_match_threshold, rpn_unmatched_threshold: an anchor's IoU from which it is an object, and
-      under which it is background.
-    rpn_batch_size_per_im, rpn_fg_fraction: anchors sampled in an image, at most this share objects.
+    objects_from: what the instance branch learns from, the 'annotations' or the 'segments' of the
+      panoptic ground truth. Segments do not overlap (Table 3, "pano-instance GT"), so with them the
+      ranking module has nothing to learn from.
+    skip_damaged: whether a shard is read up to its first damaged record instead of being an error.
+    rpn_match_threshold, rpn_unmatched_threshold: an anchor is an object if its IoU is at least the
+      first, and background if it is below the second.
+    rpn_batch_size_per_im, rpn_fg_fraction: number of anchors sampled in an image, and the largest
+      fraction of them that are objects.
   """
 
   input_path: str = ''
@@ -205,16 +208,16 @@ class OANetTask(config_definitions.TaskConfig):
   """Network, data and losses.
 
   Attributes:
-    mode: 'panoptic' is the whole network; 'srm_only' the spatial ranking module alone, which is
-      trained and judged on true masks and sees no picture.
-    categories: the `categories.json` that the converter wrote; '' looks beside the shards.
+    mode: 'panoptic' for the whole network, 'srm_only' for the spatial ranking module alone, trained
+      and evaluated on ground-truth masks, without images.
+    categories: path of the `categories.json` that the converter wrote; '' looks beside the shards.
     init_checkpoint: what training starts from: a checkpoint of the Model Garden or of this package,
       a `.h5` file of `tf_keras.applications`, or ''.
-    init_checkpoint_modules: which parts of it: 'all' that fits by name and shape, 'backbone', or
-      'backbone,decoder'.
-    reference_batch_size: the batch for which the learning rates of `trainer.optimizer_config` are
-      meant; they are multiplied by `train_data.global_batch_size` over it. 0 takes them as they
-      are.
+    init_checkpoint_modules: which parts of it are loaded: 'all' that fit by name and shape,
+      'backbone', or 'backbone,decoder'.
+    reference_batch_size: batch size for which the learning rates of `trainer.optimizer_config` are
+      meant. They are multiplied by `train_data.global_batch_size` / `reference_batch_size`. 0 takes
+      them as they are.
     seed: of initial weights, shuffling, sampling and augmentation.
   """
 
@@ -236,8 +239,8 @@ class Trainer(config_definitions.TrainerConfig):
   """Schedule and optimizer.
 
   Attributes:
-    gradient_accumulation_steps: the batch of a step is computed in so many parts, one after the
-      other, for less memory; a part's losses are averaged over the part.
+    gradient_accumulation_steps: number of micro-batches of a step, computed one after the other to
+      save memory. Losses are averages over a micro-batch.
   """
 
   gradient_accumulation_steps: int = 1

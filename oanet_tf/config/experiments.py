@@ -1,7 +1,7 @@
 """The registered experiments, and how files and overrides change them.
 
-An experiment is a file in `defaults/`: its changes over the dataclasses of `definitions.py`, or
-over another experiment, its `base`. To add one, add a file.
+An experiment is a file in `defaults/`. It holds the changes over the dataclasses of
+`definitions.py`, or over another experiment, its `base`. To add an experiment, add a file.
 """
 
 import dataclasses
@@ -46,7 +46,7 @@ def load_experiment(
   config_files: Sequence[str] = (),
   params_override: str = '',
 ) -> config_definitions.ExperimentConfig:
-  """A registered experiment with the changes of YAML files, then of an override string.
+  """A registered experiment, changed by YAML files and then by an override string.
 
   Args:
     experiment: one of `defaults/`, or one registered with the Model Garden's
@@ -56,7 +56,7 @@ def load_experiment(
     params_override: `a.b=1,c.d=[2,3]`, or YAML or JSON text.
 
   Raises:
-    InputError: for an unknown experiment, and whatever `config_check.resolve` refuses.
+    InputError: for an unknown experiment, and as `config_check.resolve`.
   """
   config = _registered(experiment)
   settings = config_check.resolve(describe(config), config_files, params_override)
@@ -71,12 +71,12 @@ def _registered(experiment: str) -> config_definitions.ExperimentConfig:
     known = ', '.join(config_check.experiment_names())
     raise InputError(f'there is no experiment {experiment!r}; known are {known}') from None
   if not isinstance(config.task, OANetTask) or not isinstance(config.trainer, Trainer):
-    raise InputError(f'{experiment}: is an experiment of another network than OANet')
+    raise InputError(f'{experiment}: is not an experiment of OANet')
   return config
 
 
 def describe(config: hyperparams.Config) -> Settings:
-  """Every key of a configuration with its kind and value, those of groups not chosen too."""
+  """Every key of a configuration with its kind and value, including groups not chosen."""
   settings = {}
   annotations = typing.get_type_hints(type(config))
   for field in dataclasses.fields(config):
@@ -105,7 +105,7 @@ def _kind(annotation: object) -> str:
 
 
 def _missing_group(annotation: object) -> hyperparams.Config | None:
-  """What an optional group would be by default."""
+  """The default of an optional group."""
   for argument in typing.get_args(annotation):
     if isinstance(argument, type) and issubclass(argument, hyperparams.Config):
       return argument()

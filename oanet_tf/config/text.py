@@ -1,6 +1,6 @@
 """Configuration as text: YAML, and the `a.b=1,c.d=[2,3]` of the command line.
 
-Without TensorFlow and the Model Garden, which take seconds to load.
+This module does not load TensorFlow or the Model Garden, which takes seconds.
 """
 
 import collections
@@ -13,7 +13,7 @@ from oanet_tf.errors import InputError
 
 
 class _Loader(yaml.FullLoader):
-  """YAML 1.1, where 1e-4, 1.5e4 and -.5 are numbers too, and no key may be given twice."""
+  """YAML 1.1 in which 1e-4, 1.5e4 and -.5 are numbers too and duplicate keys are errors."""
 
   def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
     counts = collections.Counter(key.value for key, _ in node.value if key.id == 'scalar')
@@ -43,7 +43,7 @@ _KEY_AND_VALUE = re.compile(
 
 
 def read_yaml(path: str | pathlib.Path) -> dict:
-  """The mapping in a YAML file; an empty file is an empty one.
+  """The mapping in a YAML file; {} for an empty file.
 
   Raises:
     InputError: if the file cannot be read, is not YAML or holds something else.
@@ -62,7 +62,7 @@ def parse_yaml(text: str, where: str) -> dict:
 
   Args:
     text: may be empty.
-    where: what the text is called in an error.
+    where: name of the text in errors.
 
   Raises:
     InputError: if it is not YAML or holds something else.
@@ -78,8 +78,8 @@ def parse_yaml(text: str, where: str) -> dict:
 def parse_override(text: str, where: str) -> dict:
   """`a.b=1,c.d=[2,3]`, or YAML or JSON text, as nested dicts.
 
-  The values are YAML; what begins with no quote or bracket is one number, word or path. The later
-  of two values of one key wins.
+  Values are YAML. One that does not begin with a quote or bracket is a single number, word or path.
+  If a key is given twice, the later value wins.
 
   Raises:
     InputError: if it is neither.
@@ -113,7 +113,7 @@ def _parse_value(text: str, where: str) -> object:
     return ''
   if text[0] in '[{"\'':
     return _load(text, where)
-  # Else a path such as *.tfrecord would be an alias, and one with ': ' in it a mapping.
+  # Otherwise a path such as *.tfrecord would be an alias, and one that contains ': ' a mapping.
   return _load(text, where, as_scalar=True)
 
 

@@ -1,7 +1,7 @@
-"""Which values of a configuration work together with the network and the training loop.
+"""Which values of a configuration the network and the training loop can work with.
 
-Without TensorFlow and the Model Garden, which take seconds to load. Each refusal names the key, its
-value and what it may be.
+This module does not load TensorFlow or the Model Garden, which takes seconds. Each error names the
+key, its value and what the value may be.
 """
 
 import difflib
@@ -14,13 +14,10 @@ from typing import NoReturn
 
 from oanet_tf.errors import InputError
 
-SHARING_MODES = ('none', 'backbone', 'backbone_and_fpn')
-BATCH_NORM_MODES = ('frozen', 'sync', 'plain')
-TASK_MODES = ('panoptic', 'srm_only')
 FUSIONS = ('srm', 'heuristic', 'class_prior', 'upsnet', 'oracle')
-# Those that evaluations during training score.
+# The fusions that evaluation during training scores.
 MONITORED_FUSIONS = ('srm', 'heuristic')
-# Of such an evaluation, by name.
+# The names of the scores of such an evaluation.
 SCORES = tuple(
   f'{quality}{group}/{method}'
   for method in MONITORED_FUSIONS
@@ -28,7 +25,7 @@ SCORES = tuple(
   for quality in ('pq', 'sq', 'rq')
 )
 
-# The network input's sides are multiples of it.
+# The sides of the network input are multiples of this.
 CANVAS_STRIDE = 32
 
 Values = dict[str, object]
@@ -42,9 +39,9 @@ _CHOICES = {
   'runtime.distribution_strategy': ('mirrored', 'one_device'),
   'runtime.mixed_precision_dtype': (None, 'float32', 'bfloat16', 'float16'),
   'task.init_checkpoint_modules': ('all', 'backbone', 'backbone,decoder'),
-  'task.mode': TASK_MODES,
+  'task.mode': ('panoptic', 'srm_only'),
   'task.model.backbone.keras_resnet.model_id': (50, 101, 152),
-  # The others take one image size alone, or have no level at each stride.
+  # The other MobileNets take a single image size, or lack a level at some stride.
   'task.model.backbone.mobilenet.model_id': (
     'MobileNetV1',
     'MobileNetV2',
@@ -61,26 +58,26 @@ _CHOICES = {
   ),
   'task.model.backbone.resnet.model_id': (10, 18, 26, 34, 50, 101, 152, 200, 270, 350, 420),
   'task.model.backbone.resnet.stem_type': ('v0', 'v1'),
-  'task.model.batch_norm': BATCH_NORM_MODES,
+  'task.model.batch_norm': ('frozen', 'sync', 'plain'),
   'task.model.decoder.fpn.fusion_type': ('sum', 'concat'),
-  # The others give no pyramid.
+  # The other decoders give no pyramid.
   'task.model.decoder.type': ('fpn', 'nasfpn'),
   'task.model.detection_generator.nms_version': ('v1', 'v2', 'batched'),
   'task.model.fusion.method': FUSIONS,
   'task.model.fusion.stuff_area_by': ('class', 'component'),
   'task.model.fusion.stuff_from': ('stuff', 'all'),
-  'task.model.sharing': SHARING_MODES,
+  'task.model.sharing': ('none', 'backbone', 'backbone_and_fpn'),
   'task.model.spatial_ranking.convolution': ('1x1', '3x3', '1x7+7x1'),
   'task.model.spatial_ranking.scored_pixels': ('all', 'conflicting'),
   'task.train_data.objects_from': ('annotations', 'segments'),
   'task.validation_data.objects_from': ('annotations',),
   'trainer.best_checkpoint_metric_comp': ('higher', 'lower'),
 }
-# `….type` of these is one of the groups beside it, but for two optimizers that the Model Garden's
-# wheel does not hold.
+# `….type` of these names one of the groups beside it. The Model Garden's wheel lacks two of the
+# optimizers.
 _CHOOSES_GROUP = ('task.model.backbone', _OPTIMIZER, _LEARNING_RATE, _WARMUP)
 _UNAVAILABLE = ('adafactor', 'slide')
-# What the Model Garden's configurations offer and this package does not do.
+# Keys of the Model Garden that this package does not support.
 _ONLY_DEFAULT = re.compile(
   r"""
   runtime\.(?!(distribution_strategy|num_gpus|mixed_precision_dtype|loss_scale|enable_xla
@@ -93,7 +90,7 @@ _ONLY_DEFAULT = re.compile(
   """,
   re.VERBOSE,
 )
-# By the last part of the key, the first that fits; of a list, each item.
+# By the last part of the key; the first match counts. In a list, each item is checked.
 _LIMITS: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
   (
     'num_filters num_scales num_proposals num_sampled_rois num_sampled_masks num_repeats num_packs'
@@ -123,7 +120,7 @@ _LIMITS: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
     lambda value: 0 <= value <= 1,
   ),
 )
-# Of schedules; the Model Garden has no default for them.
+# Keys of schedules for which the Model Garden has no default.
 _NEEDED = (
   'boundaries', 'decay_rate', 'decay_steps', 'initial_learning_rate', 'total_decay_steps', 'values',
   'warmup_steps',
@@ -131,11 +128,11 @@ _NEEDED = (
 
 
 def check(values: Values, defaults: Values) -> None:
-  """Refuses values that fit their keys but would not work.
+  """Refuses values of the right kind that would not work.
 
   Args:
-    values: of all active keys.
-    defaults: of all keys.
+    values: by key, of all active keys.
+    defaults: by key, of all keys.
 
   Raises:
     InputError: with the key, its value and what it may be.
@@ -207,7 +204,7 @@ def _check_network(values: Values) -> None:
   if not values[low] <= values[high] <= 7:
     _refuse(high, values[high], f'from {low}, {values[low]}, to 7')
   if values[f'{model}.decoder.type'] == 'nasfpn' and (values[low], values[high]) != (3, 7):
-    _refuse(f'{model}.decoder.type', 'nasfpn', f'for {low} 3 and {high} 7 alone')
+    _refuse(f'{model}.decoder.type', 'nasfpn', f'only possible with {low} 3 and {high} 7')
   _at_most(
     values, f'{model}.mask_sampler.num_sampled_masks', f'{model}.roi_sampler.num_sampled_rois'
   )
@@ -234,27 +231,27 @@ def _check_srm_only(values: Values) -> None:
       _refuse(key, values[key], f"{only!r} where task.mode is 'srm_only': {reason}")
 
 
-def check_fusion(method: str, values: Values, has_truth: bool = False) -> None:
-  """Refuses a fusion that does not exist, or lacks what it needs.
+def check_fusion(method: str, values: Values, has_ground_truth: bool = False) -> None:
+  """Refuses a fusion that does not exist, or that lacks something it needs.
 
   Args:
-    method: its name.
-    values: of all active keys.
-    has_truth: whether the images' true segments are known.
+    method: name of the fusion.
+    values: by key, of all active keys.
+    has_ground_truth: whether the ground truth of the images is known.
 
   Raises:
-    InputError: with the remedy.
+    InputError: says what to do about it.
   """
   if method not in FUSIONS:
     raise InputError(f'there is no fusion {method!r}; known are {", ".join(FUSIONS)}')
-  if method == 'oracle' and not has_truth:
+  if method == 'oracle' and not has_ground_truth:
     raise InputError(
-      'the fusion oracle needs the truth, which python -m oanet_tf.evaluate alone has'
+      'the fusion oracle needs the ground truth, which only python -m oanet_tf.evaluate has'
     )
   if method == 'class_prior' and not values['task.model.fusion.class_prior']:
     raise InputError(
-      'the fusion class_prior needs a file that python -m oanet_tf.class_prior counts; name it '
-      'in task.model.fusion.class_prior'
+      'the fusion class_prior needs a file of python -m oanet_tf.class_prior; set '
+      'task.model.fusion.class_prior to its path'
     )
   if method == 'upsnet' and values['task.mode'] == 'srm_only':
     raise InputError(
@@ -262,8 +259,8 @@ def check_fusion(method: str, values: Values, has_truth: bool = False) -> None:
     )
   if method == 'upsnet' and not values['task.model.stuff_head.object_context']:
     raise InputError(
-      'the fusion upsnet needs logits of things, which the network gives with '
-      'task.model.stuff_head.object_context=true alone'
+      'the fusion upsnet needs logits of things, which the network only has with '
+      'task.model.stuff_head.object_context=true'
     )
 
 
@@ -282,6 +279,11 @@ def _check_training(values: Values) -> None:
   for name, more_values in (('stepwise', 1), ('step_cosine_with_offset', 0)):
     if f'{_LEARNING_RATE}.{name}.values' in values:
       _check_steps(values, f'{_LEARNING_RATE}.{name}', more_values)
+  subfolder = values['trainer.best_checkpoint_export_subdir']
+  metric = values['trainer.best_checkpoint_eval_metric']
+  if subfolder and metric not in SCORES:
+    nearest = difflib.get_close_matches(metric, SCORES, n=1, cutoff=0)[0]
+    _refuse('trainer.best_checkpoint_eval_metric', metric, f'a score such as {nearest}')
 
 
 def _check_steps(values: Values, schedule: str, more_values: int) -> None:
@@ -292,14 +294,8 @@ def _check_steps(values: Values, schedule: str, more_values: int) -> None:
     _refuse(
       f'{schedule}.values',
       values[f'{schedule}.values'],
-      f'{len(boundaries) + more_values} rates for the boundaries {boundaries}',
+      f'{len(boundaries) + more_values} learning rates for the boundaries {boundaries}',
     )
-
-  subfolder = values['trainer.best_checkpoint_export_subdir']
-  metric = values['trainer.best_checkpoint_eval_metric']
-  if subfolder and metric not in SCORES:
-    nearest = difflib.get_close_matches(metric, SCORES, n=1, cutoff=0)[0]
-    _refuse('trainer.best_checkpoint_eval_metric', metric, f'a score such as {nearest}')
 
 
 def _check_runtime(values: Values) -> None:
@@ -310,6 +306,6 @@ def _check_runtime(values: Values) -> None:
   if scale is not None and scale != 'dynamic' and (isinstance(scale, str) or not scale > 0):
     _refuse('runtime.loss_scale', scale, 'null, dynamic or a number above 0')
   if scale is not None and dtype != 'float16':
-    _refuse('runtime.loss_scale', scale, 'for runtime.mixed_precision_dtype float16 alone')
+    _refuse('runtime.loss_scale', scale, 'null unless runtime.mixed_precision_dtype is float16')
   if values['runtime.distribution_strategy'] == 'one_device' and values['runtime.num_gpus'] > 1:
     _refuse('runtime.num_gpus', values['runtime.num_gpus'], 'at most 1 on one_device')

@@ -95,21 +95,21 @@ def test_kinds(value, kind, expected):
 @pytest.mark.parametrize(
   ('override', 'message'),
   [
-    ('task.model.sharin=none', 'no key task.model.sharin; did you mean task.model.sharing?'),
-    ('task.modl.sharing=none', 'no key task.modl; did you mean task.model?'),
-    ('train_steps=3', 'no key train_steps; did you mean trainer.train_steps?'),
-    ('fusion.method=srm', 'no key fusion; did you mean task.model.fusion?'),
-    ('trainer.train_steps.x=3', 'no key trainer.train_steps.x; did you mean trainer.train_steps?'),
-    ('zzz=3', 'no key zzz; did you mean '),
-    ('{1: 2}', 'no key 1; did you mean '),
-    ('task.model=3', 'task.model is a group of keys, not 3'),
-    ('trainer=null', 'trainer is a group of keys'),
-    ('trainer.optimizer_config.ema=3', 'ema is 3, but takes a group or null'),
-    ('task.model.backbone.vit.num_layers=3', 'no key task.model.backbone.vit.num_layers'),
+    ('task.model.sharin=none', 'task.model.sharing?'),
+    ('task.modl.sharing=none', 'task.model?'),
+    ('train_steps=3', 'trainer.train_steps?'),
+    ('fusion.method=srm', 'task.model.fusion?'),
+    ('trainer.train_steps.x=3', 'trainer.train_steps?'),
+    ('zzz=3', 'zzz; '),
+    ('{1: 2}', '1; '),
+    ('task.model=3', 'task.model is a group'),
+    ('trainer=null', 'trainer is a group'),
+    ('trainer.optimizer_config.ema=3', 'group or null'),
+    ('task.model.backbone.vit.num_layers=3', 'task.model.backbone.vit.num_layers'),
     ('trainer.optimizer_config.optimizer.adam.beta_1=0.5', "optimizer.type is 'sgd'"),
     (
       'task.model.backbone.type=keras_resnet,task.model.backbone.resnet.model_id=50',
-      "resnet.model_id has no effect, as task.model.backbone.type is 'keras_resnet'",
+      "task.model.backbone.type is 'keras_resnet'",
     ),
   ],
 )
@@ -182,20 +182,18 @@ def test_an_experiment_is_a_file(tmp_path, monkeypatch):
   assert found['task.model.backbone.resnet.model_id'].value == 101
   assert found['trainer.train_steps'].value == 100_000
   path.write_text('base: oanet_r101fpn_coco\ntask: {sed: 9}\n')
-  with pytest.raises(
-    InputError, match=r'mine\.yaml: there is no key task\.sed; did you mean task\.seed'
-  ):
+  with pytest.raises(InputError, match=r'mine\.yaml: .*task\.sed\b.*task\.seed'):
     resolve(experiment='mine')
 
 
 @pytest.mark.parametrize('name', ['oanet', '', 'all_keys', '../setup', 'maskrcnn_resnetfpn_coco'])
 def test_an_unknown_experiment(name):
-  with pytest.raises(InputError, match=r'no experiment .*known are .*oanet_synthetic'):
+  with pytest.raises(InputError, match=rf"'{name}'.*oanet_synthetic"):
     resolve(experiment=name)
 
 
 def test_a_folder_without_params(tmp_path):
-  with pytest.raises(InputError, match='is no model folder'):
+  with pytest.raises(InputError, match=r'params\.yaml'):
     config_check.params_path(tmp_path)
   (tmp_path / 'params.yaml').touch()
   assert config_check.params_path(tmp_path) == str(tmp_path / 'params.yaml')
@@ -231,7 +229,7 @@ def test_any_value_of_any_key_is_taken_or_refused_in_one_line(key, value):
 def test_the_wheel_holds_every_default(tmp_path):
   source = tmp_path / 'source'
   shutil.copytree(ROOT / 'oanet_tf', source / 'oanet_tf')
-  for name in ('setup.py', 'pyproject.toml', 'README.md'):
+  for name in ('setup.py', 'pyproject.toml', 'README.md', 'LICENSE'):
     shutil.copy(ROOT / name, source)
   build = [sys.executable, 'setup.py', '--quiet', 'build_py', '--build-lib', tmp_path / 'built']
   subprocess.run(build, check=True, cwd=source, capture_output=True)

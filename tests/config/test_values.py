@@ -1,4 +1,5 @@
 import fnmatch
+import re
 
 import pytest
 import tf_keras
@@ -21,38 +22,43 @@ def check(override):
 
 
 STEPWISE = f'{OPTIMIZER}.learning_rate.stepwise'
+COSINE = (
+  f'{OPTIMIZER}.learning_rate.type=cosine,'
+  f'{OPTIMIZER}.learning_rate.cosine.initial_learning_rate=0.1,'
+  f'{OPTIMIZER}.learning_rate.cosine.decay_steps=100'
+)
 
 
 @pytest.mark.parametrize(
-  ('override', 'message'),
+  ('override', 'fact'),
   [
-    ('task.model.sharing=all', "sharing is 'all'; it is one of none, backbone, backbone_and_fpn"),
-    ('task.model.batch_norm=group', 'one of frozen, sync, plain'),
-    ('task.model.fusion.method=random', 'one of srm, heuristic'),
-    ('task.model.fusion.method=oracle', 'python -m oanet_tf.evaluate alone has'),
-    ('task.model.fusion.method=class_prior', 'python -m oanet_tf.class_prior counts'),
+    ('task.model.sharing=all', 'none, backbone, backbone_and_fpn'),
+    ('task.model.batch_norm=group', 'frozen, sync, plain'),
+    ('task.model.fusion.method=random', 'srm, heuristic'),
+    ('task.model.fusion.method=oracle', 'python -m oanet_tf.evaluate'),
+    ('task.model.fusion.method=class_prior', 'python -m oanet_tf.class_prior'),
     (
       'task.model.fusion.method=upsnet,task.model.stuff_head.object_context=false',
       'task.model.stuff_head.object_context=true',
     ),
     (
       'task.model.fusion.stuff_from=all,task.model.stuff_head.object_context=false',
-      "stuff_from is 'all'; it is 'stuff' where task.model.stuff_head.object_context is false",
+      'task.model.stuff_head.object_context',
     ),
-    ('task.model.fusion.stuff_from=things', 'one of stuff, all'),
-    ('task.model.fusion.stuff_area_by=pixel', 'one of class, component'),
-    ('task.model.spatial_ranking.scored_pixels=some', 'one of all, conflicting'),
-    ('task.model.spatial_ranking.convolution=5x5', 'one of 1x1, 3x3, 1x7+7x1'),
+    ('task.model.fusion.stuff_from=things', 'stuff, all'),
+    ('task.model.fusion.stuff_area_by=pixel', 'class, component'),
+    ('task.model.spatial_ranking.scored_pixels=some', 'all, conflicting'),
+    ('task.model.spatial_ranking.convolution=5x5', '1x1, 3x3, 1x7+7x1'),
     ('task.model.backbone.type=vgg', 'keras_resnet, '),
     ('task.model.backbone.type=null', 'keras_resnet, '),
-    ('task.model.backbone.resnet.model_id=51', 'one of 10, 18, 26, 34, 50, 101,'),
+    ('task.model.backbone.resnet.model_id=51', '10, 18, 26, 34, 50, 101,'),
     (
       'task.model.backbone.type=keras_resnet,task.model.backbone.keras_resnet.model_id=18',
-      'one of 50, 101, 152',
+      '50, 101, 152',
     ),
     (
       'task.model.backbone.type=mobilenet,task.model.backbone.mobilenet.model_id=MobileNetV5',
-      'one of MobileNetV1, MobileNetV2,',
+      'MobileNetV1, MobileNetV2,',
     ),
     (
       'task.model.backbone.type=mobilenet,task.model.backbone.mobilenet.filter_size_scale=0',
@@ -60,49 +66,52 @@ STEPWISE = f'{OPTIMIZER}.learning_rate.stepwise'
     ),
     (
       'task.model.backbone.type=mobilenet,task.model.backbone.mobilenet.output_stride=16',
-      'which this package does not support',
+      'task.model.backbone.mobilenet.output_stride',
     ),
-    ('task.model.decoder.type=aspp', 'one of fpn, nasfpn'),
-    ('task.model.decoder.type=nasfpn', 'for task.model.min_level 3 and task.model.max_level 7'),
-    ('task.model.detection_generator.nms_version=v3', 'one of v1, v2, batched'),
-    ('task.model.detection_generator.apply_nms=false', 'does not support'),
-    ('task.model.roi_sampler.cascade_iou_thresholds=[0.6]', 'does not support'),
+    ('task.model.decoder.type=aspp', 'fpn, nasfpn'),
+    ('task.model.decoder.type=nasfpn', 'task.model.min_level 3 and task.model.max_level 7'),
+    ('task.model.detection_generator.nms_version=v3', 'v1, v2, batched'),
+    ('task.model.detection_generator.apply_nms=false', 'apply_nms'),
+    ('task.model.roi_sampler.cascade_iou_thresholds=[0.6]', 'cascade_iou_thresholds'),
     ('task.model.min_level=1', 'from 2 to 5'),
     ('task.model.min_level=6,task.model.max_level=6', 'from 2 to 5'),
     ('task.model.max_level=1', 'task.model.max_level is 1'),
     ('task.model.max_level=8', 'task.model.max_level is 8'),
-    ('task.model.rpn_head.num_filters=0', 'num_filters is 0; it is at least 1'),
-    ('task.model.stuff_head.num_convs=-1', 'num_convs is -1; it is at least 0'),
+    ('task.model.rpn_head.num_filters=0', 'at least 1'),
+    ('task.model.stuff_head.num_convs=-1', 'at least 0'),
     ('task.model.anchor.aspect_ratios=[]', 'aspect_ratios is []'),
     ('task.model.anchor.aspect_ratios=[1,0]', 'above 0'),
     ('task.model.fusion.score_threshold=1.5', 'from 0 to 1'),
     ('task.model.fusion.score_threshold=.nan', 'from 0 to 1'),
     ('task.model.fusion.suppression_threshold=1.1', 'from 0 to 1'),
     ('task.model.roi_generator.nms_iou_threshold=-0.1', 'from 0 to 1'),
-    ('task.model.roi_sampler.background_iou_low_threshold=0.9', 'is 0.9; it is at most'),
-    ('task.model.mask_sampler.num_sampled_masks=49', 'at most task.model.roi_sampler.num_sampled'),
-    ('task.model.spatial_ranking.stride=12', 'a divisor of 32'),
-    ('task.train_data.label_stride=3', 'a divisor of task.model.spatial_ranking.stride, 2'),
+    (
+      'task.model.roi_sampler.background_iou_low_threshold=0.9',
+      'background_iou_high_threshold, 0.5',
+    ),
+    ('task.model.mask_sampler.num_sampled_masks=49', 'task.model.roi_sampler.num_sampled_rois'),
+    ('task.model.spatial_ranking.stride=12', '32'),
+    ('task.train_data.label_stride=3', 'task.model.spatial_ranking.stride, 2'),
     ('task.train_data.label_stride=0', 'at least 1'),
-    ('task.train_data.output_size=[128,100]', 'height ≤ width'),
-    ('task.validation_data.output_size=[128]', 'height ≤ width'),
+    ('task.train_data.output_size=[128,100]', 'train_data.output_size is [128, 100]'),
+    ('task.validation_data.output_size=[128]', 'validation_data.output_size is [128]'),
     ('task.validation_data.output_size=[]', 'output_size is []'),
     ('task.train_data.output_size=[0,9]', 'at least 1'),
     ('task.train_data.global_batch_size=0', 'at least 1'),
-    ('task.train_data.min_scale=2', 'at most task.train_data.max_scale, 1.0'),
-    ('task.train_data.rpn_match_threshold=0.1', 'rpn_unmatched_threshold is 0.3; it is at most'),
+    ('task.train_data.min_scale=2', 'task.train_data.max_scale, 1.0'),
+    ('task.train_data.rpn_match_threshold=0.1', 'rpn_match_threshold, 0.1'),
     ('task.losses.stuff_weight=.inf', 'at least 0'),
     ('task.seed=-1', 'below 2^31'),
     ('task.seed=2147483648', 'below 2^31'),
     ('task.reference_batch_size=-1', 'at least 0'),
-    ('task.init_checkpoint_modules=decoder', 'one of all, backbone, backbone,decoder'),
-    ('task.differential_privacy_config.noise_multiplier=1', 'does not support'),
+    ('task.init_checkpoint_modules=decoder', 'all, backbone, backbone,decoder'),
+    ('task.differential_privacy_config.noise_multiplier=1', 'differential_privacy_config'),
     ('trainer.train_steps=-1', 'at least 0'),
     ('trainer.summary_interval=-1', 'at least 0'),
     ('trainer.max_to_keep=0', 'at least 1'),
-    ('trainer.best_checkpoint_metric_comp=more', 'one of higher, lower'),
+    ('trainer.best_checkpoint_metric_comp=more', 'higher, lower'),
     ('trainer.gradient_accumulation_steps=0', 'at least 1'),
-    ('trainer.gradient_accumulation_steps=3', 'divisor of task.train_data.global_batch_size, 8'),
+    ('trainer.gradient_accumulation_steps=3', 'task.train_data.global_batch_size, 8'),
     (f'{OPTIMIZER}.optimizer.type=slide', 'rmsprop, sgd, sgd_experimental'),
     (f'{OPTIMIZER}.optimizer.type=null', 'rmsprop, sgd, sgd_experimental'),
     (f'{OPTIMIZER}.optimizer.sgd.momentum=1.1', 'from 0 to 1'),
@@ -111,31 +120,44 @@ STEPWISE = f'{OPTIMIZER}.learning_rate.stepwise'
     (f'{OPTIMIZER}.learning_rate.type=null', 'constant, cosine, '),
     (f'{OPTIMIZER}.learning_rate.type=cosine', 'cosine.initial_learning_rate is null'),
     (f'{STEPWISE}.boundaries=null', 'boundaries is null'),
-    (f'{STEPWISE}.boundaries=[]', 'one step or more'),
-    (f'{STEPWISE}.boundaries=[9,9],{STEPWISE}.values=[1,1,1]', 'each above the one before'),
-    (f'{STEPWISE}.boundaries=[3,9]', '3 rates for the boundaries [3, 9]'),
+    (f'{STEPWISE}.boundaries=[]', 'boundaries is []'),
+    (f'{STEPWISE}.boundaries=[9,9],{STEPWISE}.values=[1,1,1]', 'boundaries is [9, 9]'),
+    (f'{STEPWISE}.boundaries=[3,9]', '[3, 9]'),
     (f'{STEPWISE}.values=[0.1,-0.1]', 'at least 0'),
-    (f'{OPTIMIZER}.warmup.type=cosine', 'one of null, linear, polynomial'),
+    ('trainer.best_checkpoint_eval_metric=pq/nonsense', 'pq/nonsense'),
+    # Whatever the schedule.
+    (f'{COSINE},trainer.best_checkpoint_eval_metric=pq/nonsense', 'pq/nonsense'),
+    (f'{OPTIMIZER}.warmup.type=cosine', 'null, linear, polynomial'),
     (f'{OPTIMIZER}.warmup.linear.warmup_steps=null', 'warmup_steps is null'),
-    ('runtime.distribution_strategy=tpu', 'one of mirrored, one_device'),
-    ('runtime.distribution_strategy=one_device,runtime.num_gpus=2', 'at most 1 on one_device'),
+    ('runtime.distribution_strategy=tpu', 'mirrored, one_device'),
+    ('runtime.distribution_strategy=one_device,runtime.num_gpus=2', 'at most 1'),
     ('runtime.num_gpus=-1', 'at least 0'),
     ('runtime.num_packs=0', 'at least 1'),
-    ('runtime.all_reduce_alg=sum', 'one of null, nccl'),
-    ('runtime.mixed_precision_dtype=float64', 'one of null, float32, bfloat16, float16'),
-    ('runtime.mixed_precision_dtype=float16,runtime.loss_scale=no scale', 'null, dynamic or'),
-    ('runtime.mixed_precision_dtype=float16,runtime.loss_scale=0', 'null, dynamic or'),
-    ('runtime.mixed_precision_dtype=bfloat16,runtime.loss_scale=2', 'float16 alone'),
-    ('runtime.loss_scale=dynamic', 'float16 alone'),
-    ('runtime.tpu=local', "runtime.tpu is 'local', which this package does not support"),
-    ('runtime.per_gpu_thread_count=1', 'does not support'),
-    ('runtime.default_shard_dim=0', 'does not support'),
+    ('runtime.all_reduce_alg=sum', 'null, nccl'),
+    ('runtime.mixed_precision_dtype=float64', 'null, float32, bfloat16, float16'),
+    ('runtime.mixed_precision_dtype=float16,runtime.loss_scale=no scale', 'runtime.loss_scale'),
+    ('runtime.mixed_precision_dtype=float16,runtime.loss_scale=0', 'runtime.loss_scale'),
+    ('runtime.mixed_precision_dtype=bfloat16,runtime.loss_scale=2', 'runtime.loss_scale is 2'),
+    ('runtime.loss_scale=dynamic', "runtime.loss_scale is 'dynamic'"),
+    ('runtime.tpu=local', "runtime.tpu is 'local'"),
+    ('runtime.per_gpu_thread_count=1', 'runtime.per_gpu_thread_count is 1'),
+    ('runtime.default_shard_dim=0', 'runtime.default_shard_dim is 0'),
   ],
 )
-def test_a_value_that_would_not_work(override, message):
+def test_a_value_that_would_not_work(override, fact):
   with pytest.raises(InputError) as error:
     check(override)
-  assert message in str(error.value) and '\n' not in str(error.value)
+  message = str(error.value)
+  assert fact in message and '\n' not in message
+  assert names_what_was_set(message, override)
+
+
+def names_what_was_set(message, override):
+  """By the key or its group or, of a fusion, by the value."""
+  pairs = re.findall(r'([\w.]+)=(\[[^]]*\]|[^,]*)', override)
+  return any(
+    name in message for key, value in pairs for name in (key, key.rpartition('.')[0], value)
+  )
 
 
 @pytest.mark.parametrize(
@@ -153,6 +175,9 @@ def test_a_value_that_would_not_work(override, message):
     f'{OPTIMIZER}.learning_rate.type=step_cosine_with_offset,'
     f'{OPTIMIZER}.learning_rate.step_cosine_with_offset.boundaries=[0,9],'
     f'{OPTIMIZER}.learning_rate.step_cosine_with_offset.values=[0.1,0.01]',
+    COSINE,
+    f'{COSINE},trainer.best_checkpoint_eval_metric=pq_things/heuristic',
+    'trainer.best_checkpoint_eval_metric=pq/nonsense,trainer.best_checkpoint_export_subdir=""',
     'runtime.mixed_precision_dtype=float16,runtime.loss_scale=dynamic',
     'runtime.mixed_precision_dtype=float16,runtime.loss_scale=128',
     'runtime.distribution_strategy=one_device,runtime.num_gpus=1,runtime.all_reduce_alg=nccl',

@@ -96,12 +96,12 @@ def test_differing_categories_are_unequal():
 
 
 def test_no_category():
-  with pytest.raises(InputError, match='no category'):
+  with pytest.raises(InputError, match='categor'):
     PanopticCategories([])
 
 
 def test_equal_ids():
-  with pytest.raises(InputError, match='id 7 is given twice'):
+  with pytest.raises(InputError, match='id 7 '):
     PanopticCategories([Category(7, 'a', True, (0, 0, 0)), Category(7, 'b', False, (0, 0, 0))])
 
 
@@ -157,9 +157,9 @@ def test_malformed_files(tmp_path, content, fact):
 
 
 def test_missing_file(tmp_path):
-  with pytest.raises(InputError, match=r'nothing.json: there is no such file'):
+  with pytest.raises(InputError, match=r'nothing\.json: '):
     PanopticCategories.from_json(tmp_path / 'nothing.json')
-  with pytest.raises(InputError, match='cannot be read'):
+  with pytest.raises(InputError, match=str(tmp_path)):
     PanopticCategories.from_json(tmp_path)
 
 

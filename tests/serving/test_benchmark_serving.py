@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -58,10 +56,4 @@ def test_a_wrong_answer_does_not_pass(request_, answer):
 
 def test_a_folder_that_is_no_model(tmp_path, monkeypatch, capsys):
   outcome = end_to_end.run_command(monkeypatch, capsys, benchmark_serving.main, '--model', tmp_path)
-  assert 'is no version of a SavedModel' in end_to_end.one_line_error(outcome)
-
-
-def test_help_is_fast():
-  command = [sys.executable, '-X', 'importtime', benchmark_serving.__file__, '--help']
-  done = subprocess.run(command, capture_output=True, text=True)
-  assert done.returncode == 0 and 'tensorflow' not in done.stderr
+  assert 'saved_model.pb' in end_to_end.one_line_error(outcome)

@@ -1,30 +1,16 @@
-import os
-import subprocess
-import sys
-
 import pytest
 
 from oanet_tf.serving import tflite
+from tests import end_to_end
 from tests.scripts import benchmark_tflite
 
 
-def run(*arguments, timeout=None):
-  command = [sys.executable, benchmark_tflite.__file__, *map(str, arguments)]
-  # Scripts are run beside the package.
-  environment = {**os.environ, 'PYTHONPATH': os.getcwd()}
-  return subprocess.run(
-    command, capture_output=True, text=True, timeout=timeout, env=environment, check=False
+def test_a_folder_without_a_model_is_named(tmp_path, monkeypatch, capsys):
+  outcome = end_to_end.run_command(
+    monkeypatch, capsys, benchmark_tflite.main, '--model_dir', tmp_path
   )
-
-
-def test_help_is_fast():
-  assert '--model_dir' in run('--help', timeout=5).stdout
-
-
-def test_a_folder_without_a_model_is_named(tmp_path):
-  outcome = run('--model_dir', tmp_path)
-  assert outcome.returncode == 2
-  assert outcome.stderr == f'error: {tmp_path}: is no model folder (it has no params.yaml)\n'
+  message = end_to_end.one_line_error(outcome)
+  assert str(tmp_path) in message and 'params.yaml' in message
 
 
 def test_ratios_are_to_the_float32_file_and_losses_to_the_network_in_memory(capsys):

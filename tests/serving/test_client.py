@@ -89,17 +89,17 @@ def test_what_the_server_refuses_is_told(served, servers, tmp_path, monkeypatch,
   Image.new('1', (8192, 4097)).save(path)
   arguments = (protocol, servers[protocol], path, tmp_path / 'overlays')
   message = end_to_end.one_line_error(run(monkeypatch, capsys, served, *arguments))
-  assert f'{path}: {servers[protocol]} refuses: assertion failed: [image 0 of the batch' in message
-  assert message.endswith('in all are taken]')
+  for fact in (f'{path}: ', servers[protocol], 'image 0 of the batch', '33554432'):
+    assert fact in message
   outcome = run(monkeypatch, capsys, served, *arguments, '--model', 'other')
-  assert 'refuses: Servable not found' in end_to_end.one_line_error(outcome)
+  assert 'Servable not found' in end_to_end.one_line_error(outcome)
 
 
 @pytest.mark.parametrize('protocol', ['grpc', 'rest'])
 def test_a_server_that_is_not_there(served, folder, tmp_path, monkeypatch, capsys, protocol):
   arguments = (protocol, 'localhost:1', folder, tmp_path / 'overlays', '--timeout', '5')
   message = end_to_end.one_line_error(run(monkeypatch, capsys, served, *arguments))
-  assert 'localhost:1 refuses' in message and 'onnect' in message
+  assert 'localhost:1' in message and 'onnect' in message
 
 
 def test_what_a_proxy_says_is_told():

@@ -67,7 +67,7 @@ def test_settings_of_an_export_cannot_be_changed(served, tmp_path, monkeypatch, 
     monkeypatch, capsys, predict.main, '--model', served.folder, '--images', tmp_path / 'a.png',
     '--output_dir', tmp_path / 'output', '--fusion', 'heuristic',
   )  # fmt: skip
-  assert 'was exported with its settings' in end_to_end.one_line_error(outcome)
+  assert str(served.folder) in end_to_end.one_line_error(outcome)
 
 
 @pytest.mark.parametrize('content', [b'', b'no graph'])
@@ -80,5 +80,5 @@ def test_a_damaged_saved_model(tmp_path, content):
 def test_a_foreign_tflite_file(tmp_path):
   path = tmp_path / 'model.tflite'
   path.write_bytes(b'\0\0\0\0TFL3')
-  with pytest.raises(InputError, match='is no TFLite file that'):
+  with pytest.raises(InputError, match=r'model\.tflite: '):
     loading.of_tflite(path)

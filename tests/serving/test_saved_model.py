@@ -199,7 +199,7 @@ def test_what_tensorflow_cannot_write_is_told(served, tmp_path, monkeypatch):
     raise tf.errors.ResourceExhaustedError(None, None, '/e/1; No space left on device [[save]]')
 
   monkeypatch.setattr(tf.saved_model, 'save', save)
-  with pytest.raises(InputError, match=r'cannot be written \(/e/1; No space left on device\)'):
+  with pytest.raises(InputError, match=r'/e/1; No space left on device\)'):
     saved_model.write(served.source, tmp_path)
 
 
@@ -211,5 +211,5 @@ def test_a_missing_package_is_named(served, tmp_path, monkeypatch):
 
 def test_an_image_that_is_too_large(served, tmp_path):
   image = np.zeros((8192, 4097, 3), np.uint8)
-  with pytest.raises(InputError, match='has 8192 x 4097 pixels; a SavedModel takes 33554432'):
+  with pytest.raises(InputError, match=r'8192 x 4097 .*33554432'):
     saved_model.write(served.source._replace(images=[image]), tmp_path)

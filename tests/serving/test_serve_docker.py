@@ -61,7 +61,7 @@ def test_batching_and_gpu(docker, export_dir):
     ([], 'usage: '),
     (['--batch', 'exports'], 'usage: '),
     (['exports', 'more'], 'usage: '),
-    (['exports'], 'error: exports: has no savedmodel/VERSION; python -m oanet_tf.export'),
+    (['exports'], 'error: exports: '),
   ],
 )
 def test_bad_arguments(docker, tmp_path, arguments, message):
@@ -72,7 +72,7 @@ def test_bad_arguments(docker, tmp_path, arguments, message):
 
 def test_no_docker(export_dir):
   done = serve({'PATH': str(export_dir)}, export_dir)
-  assert done.returncode == 2 and done.stderr.startswith('error: docker is not installed')
+  assert done.returncode == 2 and 'docker' in done.stderr
 
 
 def test_help():

@@ -166,11 +166,11 @@ def cut_off(folder):
 def empty_folder(folder):
   path = folder / 'empty'
   path.mkdir()
-  return path, 'holds no picture'
+  return path, 'empty'
 
 
 def nowhere(folder):
-  return folder / 'nowhere.jpg', 'there is no such file or folder'
+  return folder / 'nowhere.jpg', 'nowhere.jpg'
 
 
 @pytest.mark.parametrize('make', [not_a_picture, cut_off, empty_folder, nowhere])

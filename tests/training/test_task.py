@@ -74,5 +74,5 @@ def test_images_of_two_orientations_are_refused(trained):
   )
   oanet = task_factory.get_task(config.task)
   assert isinstance(oanet, task.OANetPanopticTask)
-  with pytest.raises(InputError, match='needs a square one'):
+  with pytest.raises(InputError, match='square'):
     oanet.build_inputs(config.task.train_data)
