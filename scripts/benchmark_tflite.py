@@ -22,7 +22,7 @@ from oanet_tf.model_folder import ModelFolder
 if TYPE_CHECKING:
   import numpy as np
 
-  from oanet_tf.data.panoptic_map import PanopticSegmentation
+  from oanet_tf.data.panoptic_map import Segments
   from oanet_tf.serving.parity import Source
 
 FORMATS = [name for name in export.FORMATS if name.startswith('tflite_')]
@@ -101,7 +101,7 @@ def load_source(model_dir: pathlib.Path, values: Mapping[str, object]) -> 'Sourc
   )
 
 
-def examples(input_path: str) -> 'Iterator[tuple[np.ndarray, PanopticSegmentation]]':
+def examples(input_path: str) -> 'Iterator[tuple[np.ndarray, Segments]]':
   """Pictures, [H, W, 3] uint8, and their true segments."""
   import tensorflow as tf
 
@@ -109,41 +109,41 @@ def examples(input_path: str) -> 'Iterator[tuple[np.ndarray, PanopticSegmentatio
 
   for record in tf.data.TFRecordDataset(shard_files.list_shards(input_path)):
     decoded = {key: value.numpy() for key, value in tf_example.decode(record).items()}
-    yield decoded['image'], tf_example.segmentation_from_decoded(decoded)
+    yield decoded['image'], tf_example.decoded_segments(decoded)
 
 
-Contender = Callable[['np.ndarray'], tuple['PanopticSegmentation', float]]
+Contender = Callable[['np.ndarray'], tuple['Segments', float]]
 
 
 def in_memory(source: 'Source') -> Contender:
   """Picture -> its segments, and the seconds that they took, by `oanet_tf.predict`."""
   from oanet_tf import inference
-  from oanet_tf.data.panoptic_map import to_segmentation
+  from oanet_tf.data.panoptic_map import segments_of_masks
 
   predict = inference.image_predictor(
     source.model, source.config.task, source.method, source.class_prior
   )
 
-  def run(picture: 'np.ndarray') -> tuple['PanopticSegmentation', float]:
+  def run(picture: 'np.ndarray') -> tuple['Segments', float]:
     start = time.perf_counter()
     _, maps = predict(picture)
     masks = [mask[0].numpy() for mask in maps]
     time_taken = time.perf_counter() - start
-    return to_segmentation(*masks, source.categories), time_taken
+    return segments_of_masks(*masks, source.categories), time_taken
 
   return run
 
 
 def of_file(source: 'Source', folder: pathlib.Path) -> Contender:
   """The same by a TFLite file, from the letterboxed picture to the map on its canvas."""
-  from oanet_tf.data.panoptic_map import to_segmentation
+  from oanet_tf.data.panoptic_map import segments_of_masks
   from oanet_tf.serving import tflite
   from oanet_tf.serving.letterbox import from_canvas, letterbox
 
   segment = tflite.runner(folder / tflite.MODEL_FILE, os.cpu_count())
   labels = source.categories.label_of_id_table()
 
-  def run(picture: 'np.ndarray') -> tuple['PanopticSegmentation', float]:
+  def run(picture: 'np.ndarray') -> tuple['Segments', float]:
     canvas = letterbox(picture, source.image_size)[None]
     start = time.perf_counter()
     outputs = segment(image=canvas)
@@ -152,7 +152,7 @@ def of_file(source: 'Source', folder: pathlib.Path) -> Contender:
       from_canvas(outputs[f'panoptic_{name}_mask'][0], picture.shape)
       for name in ('category', 'instance')
     )
-    return to_segmentation(labels[category], instance, source.categories), time_taken
+    return segments_of_masks(labels[category], instance, source.categories), time_taken
 
   return run
 

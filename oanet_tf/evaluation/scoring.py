@@ -16,10 +16,10 @@ from oanet_tf.config import definitions
 from oanet_tf.data import input_pipeline, shard_files
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.class_prior import load_table
-from oanet_tf.data.panoptic_map import PanopticSegmentation, to_segmentation
+from oanet_tf.data.panoptic_map import Segments, segments_of_masks
 from oanet_tf.evaluation.coco_results import PanopticResultsWriter
 from oanet_tf.evaluation.panoptic_quality import PanopticQuality
-from oanet_tf.evaluation.sampled_truth import sample_truth
+from oanet_tf.evaluation.sampled_ground_truth import sample_ground_truth
 from oanet_tf.modeling.oanet import OANet
 from oanet_tf.modeling.scene import Truth
 from oanet_tf.modeling.srm_only import SRMOnly
@@ -52,8 +52,8 @@ class EvaluatedImage(NamedTuple):
   """
 
   source_id: str
-  truth: PanopticSegmentation
-  predictions: dict[str, PanopticSegmentation]
+  truth: Segments
+  predictions: dict[str, Segments]
   image: np.ndarray
   image_info: np.ndarray
   ranking_map: np.ndarray
@@ -178,7 +178,7 @@ def _sampled_truth(
 ) -> Truth:
   keys = ('image_info', 'segment_index', 'segment_category_ids')
   size = [side // stride for side in batch['image'].shape[1:3]]
-  return sample_truth({key: batch[key].numpy() for key in keys}, size, stride, categories)
+  return sample_ground_truth({key: batch[key].numpy() for key in keys}, size, stride, categories)
 
 
 def _batches_of_replicas(
@@ -237,12 +237,12 @@ def named_scores(results: Mapping[str, dict]) -> dict[str, float]:
 
 def _evaluated(image: dict, categories: PanopticCategories) -> EvaluatedImage:
   truth = truth_of(image)
-  height, width = truth.segment_map.shape
+  height, width = truth.index.shape
   return EvaluatedImage(
     source_id=image['source_id'].decode(),
     truth=truth,
     predictions={
-      method: prediction_of(masks, truth.segment_map.shape, categories)
+      method: prediction_of(masks, truth.index.shape, categories)
       for method, masks in image['maps'].items()
     },
     image=image['image'],
@@ -256,20 +256,19 @@ def _evaluated(image: dict, categories: PanopticCategories) -> EvaluatedImage:
 
 def prediction_of(
   masks: Sequence[np.ndarray], size: tuple[int, int], categories: PanopticCategories
-) -> PanopticSegmentation:
+) -> Segments:
   """A fusion's category and instance mask of one image, without the batch's padding."""
   height, width = size
-  return to_segmentation(*(mask[:height, :width] for mask in masks), categories)
+  return segments_of_masks(*(mask[:height, :width] for mask in masks), categories)
 
 
-def truth_of(image: dict) -> PanopticSegmentation:
+def truth_of(image: dict) -> Segments:
   """The truth of one image, without the batch's padding."""
   height, width = (int(side) for side in image['image_info'][0])
   real = image['segment_ids'] > 0
-  ids = np.concatenate([[0], image['segment_ids'][real]]).astype(np.int32)
-  return PanopticSegmentation(
-    segment_map=ids[image['segment_index'][:height, :width]],
-    segment_ids=ids[1:],
+  return Segments(
+    index=image['segment_index'][:height, :width],
+    ids=image['segment_ids'][real],
     category_ids=image['segment_category_ids'][real],
     is_crowd=image['segment_is_crowd'][real],
   )

@@ -29,7 +29,7 @@ class Panels:
 
 def draw_panel(image: EvaluatedImage, categories: PanopticCategories) -> np.ndarray:
   """[H, W, 3] uint8: input, truth, the prediction of each fusion, and the ranking map in a row."""
-  size = image.truth.segment_map.shape
+  size = image.truth.index.shape
   picture = _crop_and_resize(image.image, image.image_info, size, Image.Resampling.BILINEAR)
   ranking = visualize.draw_ranking_map(image.ranking_map, categories)
   panels = {'input': picture, 'truth': visualize.draw_panoptic(picture, image.truth, categories)}

@@ -147,7 +147,7 @@ class OANetPanopticTask(base_task.Task):
     truth = truth_of(image)
     for method, quality in state.items():
       masks = [image[f'{method}/{n}'] for n in range(2)]
-      quality.update(truth, prediction_of(masks, truth.segment_map.shape, self._categories))
+      quality.update(truth, prediction_of(masks, truth.index.shape, self._categories))
 
   def reduce_aggregated_logs(
     self, aggregated_logs: dict[str, PanopticQuality], global_step: tf.Tensor | None = None

@@ -6,8 +6,8 @@ import sys
 import numpy as np
 
 from oanet_tf.data.categories import Category, PanopticCategories
-from oanet_tf.data.panoptic_map import PanopticSegmentation
 from oanet_tf.evaluation.coco_results import PanopticResultsWriter
+from tests.segments import segments_of_ids
 
 SCRIPT = pathlib.Path(__file__).resolve().parents[2] / 'scripts' / 'benchmark_pq.py'
 CATEGORIES = PanopticCategories(
@@ -22,11 +22,9 @@ def run(*arguments):
 
 
 def test_both_score_the_same(tmp_path):
-  segment_map = np.ones([40, 50], np.int32)
-  segment_map[5:30, 10:40] = 2
-  image = PanopticSegmentation(
-    segment_map, np.array([1, 2], np.int32), np.array([90, 7], np.int32), np.zeros(2, bool)
-  )
+  ids = np.ones([40, 50], np.int32)
+  ids[5:30, 10:40] = 2
+  image = segments_of_ids(ids, {1: 90, 2: 7})
   with PanopticResultsWriter(tmp_path, 'truth', CATEGORIES) as writer:
     for image_id in (1, 2):
       writer.write(image_id, f'{image_id}.jpg', image)

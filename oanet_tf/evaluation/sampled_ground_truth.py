@@ -1,6 +1,6 @@
-"""The truth where the ranking module's canvas samples it, for the fusion 'oracle'."""
+"""The ground truth where the ranking module's canvas samples it, for the fusion 'oracle'."""
 
-# B images, H, W truth with padding, h, w canvas, K segments.
+# B images, H, W ground truth with padding, h, w canvas, K segments.
 
 from collections.abc import Mapping, Sequence
 
@@ -10,13 +10,13 @@ from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.modeling.scene import Truth
 
 
-def sample_truth(
+def sample_ground_truth(
   batch: Mapping[str, np.ndarray],
   size: Sequence[int],
   stride: int,
   categories: PanopticCategories,
 ) -> Truth:
-  """Samples the segments at the middle of each cell of a canvas.
+  """Samples the segments at the center of each cell of a canvas.
 
   Args:
     batch: of `input_pipeline.evaluation_dataset`: `image_info` [B, 4, 2], `segment_index`
@@ -28,17 +28,11 @@ def sample_truth(
   Returns:
     Arrays of int32; void in the padding.
   """
-  segments = np.stack(
-    [
-      _sample(index, info, size, stride)
-      for index, info in zip(batch['segment_index'], batch['image_info'], strict=True)
-    ]
-  )
-  # What pads the list of segments, 0, is no category and has label 0.
-  labels = categories.label_of_id_table()[batch['segment_category_ids']]
-  labels = np.pad(labels, [[0, 0], [1, 0]])
-  labels = np.take_along_axis(labels, segments.reshape(len(labels), -1), axis=1)
-  return Truth(segments, labels.reshape(segments.shape).astype(np.int32))
+  pairs = zip(batch['segment_index'], batch['image_info'], strict=True)
+  segments = np.stack([_sample(index, info, size, stride) for index, info in pairs])
+  # The lists of segments are padded with 0, which is no category and has label 0.
+  labels = categories.label_of_id_table()[np.pad(batch['segment_category_ids'], [[0, 0], [1, 0]])]
+  return Truth(segments, labels[np.arange(len(labels))[:, None, None], segments])
 
 
 def _sample(index: np.ndarray, info: np.ndarray, canvas: Sequence[int], stride: int) -> np.ndarray:
