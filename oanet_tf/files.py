@@ -43,11 +43,13 @@ def writing(path: pathlib.Path) -> Iterator[None]:
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
-  """Writes a whole file or nothing.
+  """Writes a whole file or nothing; the folders above it are made.
 
   Raises:
     InputError: if the system refuses; it names `path`.
   """
+  with writing(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
   with replacing(path) as temporary, writing(path):
     temporary.write_text(text, encoding='utf-8')
 

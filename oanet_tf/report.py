@@ -13,7 +13,7 @@ from oanet_tf.errors import InputError
 if TYPE_CHECKING:
   # Loaded in the functions that use them, so that `--help` does without.
   from oanet_tf.data.categories import PanopticCategories
-  from oanet_tf.evaluation.coco_results import Annotation
+  from oanet_tf.data.panoptic_json import Annotation
   from oanet_tf.reporting.comparison import ImageComparison
   from oanet_tf.reporting.reading import Evaluation
 
@@ -114,7 +114,7 @@ def compare_images(evaluation: 'Evaluation') -> list['ImageComparison']:
 
   images = [
     (truth, *pair)
-    for truth, pair in zip(evaluation.details.truth, evaluation.predictions, strict=True)
+    for truth, pair in zip(evaluation.details.ground_truth, evaluation.predictions, strict=True)
   ]
   chunks = [images[i : i + _IMAGES_AT_A_TIME] for i in range(0, len(images), _IMAGES_AT_A_TIME)]
   compare = functools.partial(_compare_chunk, evaluation.categories)
@@ -129,11 +129,11 @@ def compare_images(evaluation: 'Evaluation') -> list['ImageComparison']:
 def _compare_chunk(
   categories: 'PanopticCategories', images: list[tuple['Annotation', 'Annotation', 'Annotation']]
 ) -> list['ImageComparison']:
-  from oanet_tf.evaluation.coco_results import read_segmentation
+  from oanet_tf.evaluation.coco_results import read_segments
   from oanet_tf.reporting.comparison import compare_image
 
   return [
-    compare_image(*map(read_segmentation, image), categories, tuple(one.name for one in image))
+    compare_image(*map(read_segments, image), categories, tuple(one.name for one in image))
     for image in images
   ]
 

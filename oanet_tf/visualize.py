@@ -11,7 +11,7 @@ import scipy.ndimage
 from PIL import Image, ImageDraw, ImageFont
 
 from oanet_tf.data.categories import Category, PanopticCategories
-from oanet_tf.data.panoptic_map import PanopticSegmentation, segment_positions
+from oanet_tf.data.panoptic_map import Segments
 from oanet_tf.errors import InputError
 
 _OPACITY = 0.5
@@ -28,7 +28,7 @@ _TITLE_BACKGROUND = (32, 32, 32)
 
 
 def draw_panoptic(
-  image: np.ndarray, segmentation: PanopticSegmentation, categories: PanopticCategories
+  image: np.ndarray, segmentation: Segments, categories: PanopticCategories
 ) -> np.ndarray:
   """Lays a segmentation's colours, outlines and category names over its image.
 
@@ -49,11 +49,11 @@ def draw_panoptic(
     InputError: if the sizes differ, the map and its list of segments disagree, or a category id is
       unknown.
   """
-  if image.shape != (*segmentation.segment_map.shape, 3):
+  if image.shape != (*segmentation.index.shape, 3):
     raise InputError(
-      f'the image is {list(image.shape)} but the map is {list(segmentation.segment_map.shape)}'
+      f'the image is {list(image.shape)} but the map is {list(segmentation.index.shape)}'
     )
-  positions = segment_positions(segmentation, 'segmentation')
+  positions = segmentation.index
   segment_categories = [_category(categories, i) for i in segmentation.category_ids.tolist()]
   factor = _enlargement(positions.shape)
   size = (factor * positions.shape[1], factor * positions.shape[0])

@@ -23,7 +23,7 @@ from oanet_tf.model_folder import ModelFolder
 if TYPE_CHECKING:
   import numpy as np
 
-  from oanet_tf.data.panoptic_map import PanopticSegmentation
+  from oanet_tf.data.panoptic_map import Segments
   from oanet_tf.serving.parity import Source
 
 FORMATS = [name for name in export.FORMATS if name.startswith('tflite_')]
@@ -102,7 +102,7 @@ def load_source(folder: ModelFolder) -> 'Source':
   )
 
 
-def examples(input_path: str) -> 'Iterator[tuple[np.ndarray, PanopticSegmentation]]':
+def examples(input_path: str) -> 'Iterator[tuple[np.ndarray, Segments]]':
   """Images, [H, W, 3] uint8, and their ground truth."""
   import tensorflow as tf
 
@@ -110,10 +110,10 @@ def examples(input_path: str) -> 'Iterator[tuple[np.ndarray, PanopticSegmentatio
 
   for record in tf.data.TFRecordDataset(shard_files.list_shards(input_path)):
     decoded = {key: value.numpy() for key, value in tf_example.decode(record).items()}
-    yield decoded['image'], tf_example.segmentation_from_decoded(decoded)
+    yield decoded['image'], tf_example.decoded_segments(decoded)
 
 
-Contender = Callable[['np.ndarray'], tuple['PanopticSegmentation', float]]
+Contender = Callable[['np.ndarray'], tuple['Segments', float]]
 
 
 def in_memory(source: 'Source') -> Contender:
@@ -122,7 +122,7 @@ def in_memory(source: 'Source') -> Contender:
 
   segment = loading.of_trained(source.trained, source.method).segment
 
-  def run(picture: 'np.ndarray') -> tuple['PanopticSegmentation', float]:
+  def run(picture: 'np.ndarray') -> tuple['Segments', float]:
     start = time.perf_counter()
     (segmentation,) = segment([picture])
     return segmentation, time.perf_counter() - start
@@ -132,14 +132,14 @@ def in_memory(source: 'Source') -> Contender:
 
 def of_file(source: 'Source', folder: pathlib.Path) -> Contender:
   """The same with a TFLite file, from the letterboxed image to the map on its canvas."""
-  from oanet_tf.data.panoptic_map import to_segmentation
+  from oanet_tf.data.panoptic_map import segments_of_masks
   from oanet_tf.serving import tflite
   from oanet_tf.serving.letterbox import from_canvas, letterbox
 
   segment = tflite.runner(folder / tflite.MODEL_FILE, os.cpu_count())
   labels = source.trained.categories.label_of_id_table()
 
-  def run(picture: 'np.ndarray') -> tuple['PanopticSegmentation', float]:
+  def run(picture: 'np.ndarray') -> tuple['Segments', float]:
     canvas = letterbox(picture, source.image_size)[None]
     start = time.perf_counter()
     outputs = segment(image=canvas)
@@ -148,7 +148,7 @@ def of_file(source: 'Source', folder: pathlib.Path) -> Contender:
       from_canvas(outputs[f'panoptic_{name}_mask'][0], picture.shape)
       for name in ('category', 'instance')
     )
-    return to_segmentation(labels[category], instance, source.trained.categories), time_taken
+    return segments_of_masks(labels[category], instance, source.trained.categories), time_taken
 
   return run
 

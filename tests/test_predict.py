@@ -5,13 +5,13 @@ import zipfile
 
 import numpy as np
 import pytest
+from panopticapi.utils import rgb2id
 from PIL import Image
 
 from oanet_tf import predict
 from oanet_tf.data import pictures
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.class_prior import ClassPrior
-from oanet_tf.data.panoptic_map import rgb_to_ids
 from tests import end_to_end
 
 
@@ -68,7 +68,7 @@ def test_any_picture_gets_overlay_png_and_entry(
   assert {image['file_name'] for image in results['images']} == {f'{s}.png' for s in sizes}
   for annotation in results['annotations']:
     name = annotation['file_name']
-    ids = rgb_to_ids(np.asarray(Image.open(output / 'predictions' / name)))
+    ids = rgb2id(np.asarray(Image.open(output / 'predictions' / name)))
     assert ids.shape == sizes[name.removesuffix('.png')]
     assert set(np.unique(ids)) - {0} == {segment['id'] for segment in annotation['segments_info']}
     height, width = ids.shape

@@ -270,7 +270,7 @@ def _summary(entry: ImageEntry, record: PanopticRecord) -> Summary:
   num_objects = len(objects.masks)
   return Summary(
     images=1,
-    segments=len(record.segments.segment_ids),
+    segments=len(record.segments.ids),
     crowd_segments=int(record.segments.is_crowd.sum()),
     objects=num_objects,
     crowd_objects=int(objects.is_crowd.sum()),

@@ -34,7 +34,7 @@ Record = Mapping[str, np.ndarray]
 def draw_record(record: Record, categories: PanopticCategories, shard: str) -> Image.Image:
   """A record's panoptic truth, and beside it its objects, titled."""
   panel = _scaled(record)
-  segmentation = tf_example.segmentation_from_decoded(panel)
+  segmentation = tf_example.decoded_segments(panel)
   names = [categories.category(categories.label(i)).name for i in panel['object_category_ids']]
   crowds = int(panel['object_is_crowd'].sum())
   truth = visualize.draw_panoptic(panel['image'], segmentation, categories)

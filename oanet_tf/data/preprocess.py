@@ -17,7 +17,7 @@ from oanet_tf.data import geometry
 from oanet_tf.data.anchor_targets import AnchorLabeler
 from oanet_tf.data.annotation_scores import score_instances
 from oanet_tf.data.categories import VOID_LABEL, PanopticCategories
-from oanet_tf.data.object_masks import objects_of_segments, sample_mask
+from oanet_tf.data.object_masks import replace_objects_by_segments, sample_mask
 
 Example = dict[str, tf.Tensor]
 Step = Callable[[Example], Example]
@@ -172,7 +172,7 @@ def _choose_objects(objects_from: str, categories: PanopticCategories) -> Step:
 
   def step(example: Example) -> Example:
     labels = tf.gather(table, example['segment_category_ids'])
-    return objects_of_segments(example, labels, categories.num_things)
+    return replace_objects_by_segments(example, labels, categories.num_things)
 
   return step
 

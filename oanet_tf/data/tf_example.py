@@ -11,7 +11,7 @@ import numpy as np
 from oanet_tf.data import model_garden_records
 from oanet_tf.data.coco_panoptic import PanopticRecord
 from oanet_tf.data.model_garden_records import CATEGORY_MASK, FULL_MASK, INSTANCE_MASK
-from oanet_tf.data.panoptic_map import IndexedSegments, PanopticSegmentation, segmentation_of
+from oanet_tf.data.panoptic_map import Segments
 from oanet_tf.data.png import gray_png
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def features(record: PanopticRecord, mask_encoding: MaskEncoding = 'cropped') ->
     FORMAT: [record.image_format.encode()],
     IMAGE: [record.encoded_image],
     SEGMENT_INDEX: [gray_png(segments.index)],
-    SEGMENT_ID: segments.segment_ids.tolist(),
+    SEGMENT_ID: segments.ids.tolist(),
     SEGMENT_CATEGORY_ID: segments.category_ids.tolist(),
     SEGMENT_IS_CROWD: segments.is_crowd.astype(int).tolist(),
     **{key: side.tolist() for key, side in zip(OBJECT_BOX_SIDES, sides.T, strict=True)},
@@ -183,10 +183,9 @@ def _decode_segments(parsed: Mapping[str, 'tf.Tensor']) -> tuple['tf.Tensor', ..
   )
 
 
-def segmentation_from_decoded(decoded: Mapping[str, np.ndarray]) -> PanopticSegmentation:
-  """The segmentation of a record; `decoded` is `decode`'s dict as numpy arrays."""
-  keys = ('segment_index', 'segment_ids', 'segment_category_ids', 'segment_is_crowd')
-  return segmentation_of(IndexedSegments(*(decoded[key] for key in keys)))
+def decoded_segments(decoded: Mapping[str, np.ndarray]) -> Segments:
+  """The segments of a record; `decoded` is `decode`'s dict as numpy arrays."""
+  return Segments(*(decoded[f'segment_{name}'] for name in Segments._fields))
 
 
 def _parse(serialized: 'tf.Tensor') -> dict[str, 'tf.Tensor']:

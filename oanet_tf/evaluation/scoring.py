@@ -15,10 +15,10 @@ from oanet_tf.cluster import Cluster
 from oanet_tf.config import definitions
 from oanet_tf.data import geometry, input_pipeline, shard_files
 from oanet_tf.data.categories import PanopticCategories
-from oanet_tf.data.panoptic_map import PanopticSegmentation, to_segmentation
+from oanet_tf.data.panoptic_map import Segments, segments_of_masks
 from oanet_tf.evaluation.coco_results import PanopticResultsWriter
 from oanet_tf.evaluation.panoptic_quality import PanopticQuality
-from oanet_tf.evaluation.sampled_truth import sample_truth
+from oanet_tf.evaluation.sampled_ground_truth import sample_ground_truth
 from oanet_tf.modeling.fusion.fuser import Fuser, GroundTruth
 from oanet_tf.modeling.fusion.methods import fuse
 from oanet_tf.modeling.oanet import OANet
@@ -39,7 +39,7 @@ class EvaluatedImage(NamedTuple):
 
   Attributes:
     source_id: of the image.
-    truth: its segments.
+    ground_truth: its segments.
     predictions: by fusion.
     image: [A, B, 3] uint8 network input, with padding.
     image_info: [4, 2] float32.
@@ -51,8 +51,8 @@ class EvaluatedImage(NamedTuple):
   """
 
   source_id: str
-  truth: PanopticSegmentation
-  predictions: dict[str, PanopticSegmentation]
+  ground_truth: Segments
+  predictions: dict[str, Segments]
   image: np.ndarray
   image_info: np.ndarray
   ranking_map: np.ndarray
@@ -91,7 +91,7 @@ def evaluate(
     For each method what `PanopticQuality.result` gives, over the images of all workers.
 
   Raises:
-    InputError: if the split has no shard, or its truth does not fit the categories.
+    InputError: if the split has no shard, or its ground truth does not fit the categories.
   """
   scores = {method: PanopticQuality(categories) for method in methods}
   with ExitStack() as stack:
@@ -103,7 +103,7 @@ def evaluate(
       }
     for image in evaluated_images(model, fuser, task, categories, methods, cluster):
       for method, prediction in image.predictions.items():
-        scores[method].update(image.truth, prediction)
+        scores[method].update(image.ground_truth, prediction)
         if method in writers:
           writers[method].write(image.source_id, f'{image.source_id}.png', prediction)
       for observe in observers:
@@ -130,11 +130,11 @@ def evaluated_images(
   def replica_step(
     images: tf.Tensor,
     image_info: tf.Tensor,
-    truth: GroundTruth | None,
+    ground_truth: GroundTruth | None,
     labels: dict[str, tf.Tensor],
   ) -> dict:
     outputs = model(images, image_info, labels=labels)
-    batch = fuser.batch(outputs, image_info, geometry.largest_original(image_info), truth)
+    batch = fuser.batch(outputs, image_info, geometry.largest_original(image_info), ground_truth)
     return {
       'maps': {method: fuse(batch, method) for method in methods},
       'stuff_labels': batch.stuff,
@@ -149,40 +149,35 @@ def evaluated_images(
   def step(
     images: tf.Tensor,
     image_info: tf.Tensor,
-    truth: GroundTruth | None,
+    ground_truth: GroundTruth | None,
     labels: dict[str, tf.Tensor],
   ) -> dict:
-    return cluster.strategy.run(replica_step, args=(images, image_info, truth, labels))
+    return cluster.strategy.run(replica_step, args=(images, image_info, ground_truth, labels))
 
   with tqdm.tqdm(desc='evaluating', unit='image', leave=False) as progress:
     for batches in _batches_of_replicas(task, categories, cluster):
       images, info = (
         _distribute(cluster, [batch[key] for batch in batches]) for key in ('image', 'image_info')
       )
-      truth = None
+      ground_truth = None
       if 'oracle' in methods:
         stride = fuser.ranking_module.stride
-        truths = [_sampled_truth(batch, stride, categories) for batch in batches]
-        truth = GroundTruth(*(_distribute(cluster, parts) for parts in zip(*truths, strict=True)))
+        size = [side // stride for side in batches[0]['image'].shape[1:3]]
+        sampled = [sample_ground_truth(batch, size, stride, categories) for batch in batches]
+        ground_truth = GroundTruth(
+          *(_distribute(cluster, parts) for parts in zip(*sampled, strict=True))
+        )
       labels = {
         key: _distribute(cluster, [batch[key] for batch in batches])
         for key in ANNOTATIONS
         if key in batches[0]
       }
-      results = step(images, info, truth, labels)
+      results = step(images, info, ground_truth, labels)
       for batch, result in zip(batches, _local(cluster.strategy, results), strict=True):
         for image in unbatch({**batch, **result}):
           if not image['is_repeated']:
             progress.update()
             yield _evaluated(image, categories)
-
-
-def _sampled_truth(
-  batch: Mapping[str, tf.Tensor], stride: int, categories: PanopticCategories
-) -> GroundTruth:
-  keys = ('image_info', 'segment_index', 'segment_category_ids')
-  size = [side // stride for side in batch['image'].shape[1:3]]
-  return sample_truth({key: batch[key].numpy() for key in keys}, size, stride, categories)
 
 
 def _batches_of_replicas(
@@ -240,13 +235,13 @@ def named_scores(results: Mapping[str, dict]) -> dict[str, float]:
 
 
 def _evaluated(image: dict, categories: PanopticCategories) -> EvaluatedImage:
-  truth = truth_of(image)
-  height, width = truth.segment_map.shape
+  ground_truth = ground_truth_of(image)
+  height, width = ground_truth.index.shape
   return EvaluatedImage(
     source_id=image['source_id'].decode(),
-    truth=truth,
+    ground_truth=ground_truth,
     predictions={
-      method: prediction_of(masks, truth.segment_map.shape, categories)
+      method: prediction_of(masks, ground_truth.index.shape, categories)
       for method, masks in image['maps'].items()
     },
     image=image['image'],
@@ -260,20 +255,19 @@ def _evaluated(image: dict, categories: PanopticCategories) -> EvaluatedImage:
 
 def prediction_of(
   masks: Sequence[np.ndarray], size: tuple[int, int], categories: PanopticCategories
-) -> PanopticSegmentation:
+) -> Segments:
   """A fusion's category and instance mask of one image, without the batch's padding."""
   height, width = size
-  return to_segmentation(*(mask[:height, :width] for mask in masks), categories)
+  return segments_of_masks(*(mask[:height, :width] for mask in masks), categories)
 
 
-def truth_of(image: dict) -> PanopticSegmentation:
-  """The truth of one image, without the batch's padding."""
+def ground_truth_of(image: dict) -> Segments:
+  """The ground truth of one image, without the batch's padding."""
   height, width = (int(side) for side in image['image_info'][0])
   real = image['segment_ids'] > 0
-  ids = np.concatenate([[0], image['segment_ids'][real]]).astype(np.int32)
-  return PanopticSegmentation(
-    segment_map=ids[image['segment_index'][:height, :width]],
-    segment_ids=ids[1:],
+  return Segments(
+    index=image['segment_index'][:height, :width],
+    ids=image['segment_ids'][real],
     category_ids=image['segment_category_ids'][real],
     is_crowd=image['segment_is_crowd'][real],
   )

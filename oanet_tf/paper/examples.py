@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from oanet_tf.data import geometry
 from oanet_tf.data.categories import PanopticCategories
-from oanet_tf.data.panoptic_map import PanopticSegmentation, to_segmentation
+from oanet_tf.data.panoptic_map import Segments, segments_of_masks
 from oanet_tf.data.pictures import read_picture
 from oanet_tf.data.preprocess import network_input
 from oanet_tf.model_folder import ModelFolder
@@ -33,7 +33,7 @@ class Prediction(NamedTuple):
   """
 
   image: np.ndarray
-  segmentations: dict[str, PanopticSegmentation]
+  segmentations: dict[str, Segments]
   ranking_map: np.ndarray
   masks: np.ndarray
   labels: np.ndarray
@@ -79,7 +79,7 @@ def predictions(
     masks, labels, detection_scores, ranking_scores = (values[kept] for values in per_instance)
     yield Prediction(
       image=image,
-      segmentations={method: to_segmentation(*map_, categories) for method, map_ in maps.items()},
+      segmentations={method: segments_of_masks(*map_, categories) for method, map_ in maps.items()},
       ranking_map=geometry.without_padding(
         ranking_map, example['image_info'].numpy(), example['image'].shape[:2]
       ),

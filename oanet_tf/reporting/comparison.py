@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from oanet_tf.data.categories import VOID_LABEL, PanopticCategories
-from oanet_tf.data.panoptic_map import PanopticSegmentation, segment_positions
+from oanet_tf.data.panoptic_map import Segments
 from oanet_tf.evaluation.panoptic_quality import PanopticQuality
 
 
@@ -57,9 +57,9 @@ class Order(NamedTuple):
 
 
 def compare_image(
-  truth: PanopticSegmentation,
-  first: PanopticSegmentation,
-  second: PanopticSegmentation,
+  truth: Segments,
+  first: Segments,
+  second: Segments,
   categories: PanopticCategories,
   names: tuple[str, str, str] = ('truth', 'first', 'second'),
 ) -> ImageComparison:
@@ -80,8 +80,8 @@ def compare_image(
 
 
 def _image_pq(
-  truth: PanopticSegmentation,
-  prediction: PanopticSegmentation,
+  truth: Segments,
+  prediction: Segments,
   categories: PanopticCategories,
   names: tuple[str, str],
 ) -> float:
@@ -91,9 +91,9 @@ def _image_pq(
 
 
 def order_cases(
-  truth: PanopticSegmentation,
-  first: PanopticSegmentation,
-  second: PanopticSegmentation,
+  truth: Segments,
+  first: Segments,
+  second: Segments,
   categories: PanopticCategories,
 ) -> np.ndarray:
   """The pairs of instances that two fusions order differently, and who agrees with the truth.
@@ -122,7 +122,7 @@ def order_cases(
   for of_fusion in labels:
     counted &= (of_fusion != VOID_LABEL) & (of_fusion <= categories.num_things)
   true_labels, *labels = (values[counted] for values in (true_labels, *labels))
-  codes = first.segment_map[counted].astype(np.int64) << 32 | second.segment_map[counted]
+  codes = first.index[counted].astype(np.int64) << 32 | second.index[counted]
   _, places, case_of_pixel = np.unique(codes, return_index=True, return_inverse=True)
   right, wrong = true_labels == labels[1], true_labels == labels[0]
   columns = [of_fusion[places] for of_fusion in labels]
@@ -134,14 +134,13 @@ def order_cases(
 
 
 def _labels(
-  segmentation: PanopticSegmentation, categories: PanopticCategories, without_crowds: bool = False
+  segmentation: Segments, categories: PanopticCategories, without_crowds: bool = False
 ) -> np.ndarray:
   """[H, W] int32 labels; 0 for void and, if so wished, for crowds."""
-  labels = categories.label_of_id_table()[segmentation.category_ids]
+  labels = segmentation.labels(categories)
   if without_crowds:
-    labels = np.where(segmentation.is_crowd, VOID_LABEL, labels)
-  positions = segment_positions(segmentation, 'segmentation')
-  return np.concatenate([[VOID_LABEL], labels]).astype(np.int32)[positions]
+    labels[1:][segmentation.is_crowd] = VOID_LABEL
+  return labels[segmentation.index]
 
 
 def sum_orders(cases: Iterable[np.ndarray], categories: PanopticCategories) -> list[Order]:

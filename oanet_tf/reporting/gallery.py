@@ -7,9 +7,10 @@ from typing import NamedTuple
 import numpy as np
 
 from oanet_tf.data.categories import PanopticCategories
-from oanet_tf.data.panoptic_map import PanopticSegmentation
+from oanet_tf.data.panoptic_json import Annotation
+from oanet_tf.data.panoptic_map import Segments
 from oanet_tf.errors import InputError
-from oanet_tf.evaluation.coco_results import Annotation, read_segmentation
+from oanet_tf.evaluation.coco_results import read_segments
 from oanet_tf.evaluation.details import Details, Detection
 from oanet_tf.reporting import pictures
 from oanet_tf.reporting.comparison import ImageComparison
@@ -51,10 +52,10 @@ def article(evaluation: Evaluation, index: int, comparison: ImageComparison) -> 
     InputError: if a file of the image is missing or damaged.
   """
   details, categories = evaluation.details, evaluation.categories
-  annotation = details.truth[index]
-  truth = read_segmentation(annotation)
+  annotation = details.ground_truth[index]
+  truth = read_segments(annotation)
   fusions = {
-    name: read_segmentation(one)
+    name: read_segments(one)
     for name, one in zip(evaluation.compared, evaluation.predictions[index], strict=True)
   }
   instances = instances_of(details.detections[annotation.image_id], fusions, categories)
@@ -68,7 +69,7 @@ def article(evaluation: Evaluation, index: int, comparison: ImageComparison) -> 
     panels.append(_segments_panel(f'{name}: PQ {100 * pq:.1f}', prediction, categories, names))
   panels.append(_ranking_panel(details, annotation, list(fusions.values()), categories))
   gain = percent_difference(comparison.gain)
-  height, width = truth.segment_map.shape
+  height, width = truth.index.shape
   return (
     f'<article style="--ratio:{width / height:.4f};--picture:url({_picture(details, annotation)})">'
     f'<h3>Image {html.escape(str(annotation.image_id))}: PQ '
@@ -81,7 +82,7 @@ def article(evaluation: Evaluation, index: int, comparison: ImageComparison) -> 
 
 def instances_of(
   detections: Sequence[Detection],
-  fusions: dict[str, PanopticSegmentation],
+  fusions: dict[str, Segments],
   categories: PanopticCategories,
 ) -> list[Instance]:
   """The detections of an image with their names and visible pixels, in the same order."""
@@ -99,9 +100,9 @@ def instances_of(
   ]
 
 
-def _areas(segmentation: PanopticSegmentation) -> dict[int, int]:
-  ids, areas = np.unique(segmentation.segment_map, return_counts=True)
-  return dict(zip(ids.tolist(), areas.tolist(), strict=True))
+def _areas(segmentation: Segments) -> dict[int, int]:
+  areas = np.bincount(segmentation.index.ravel(), minlength=1 + len(segmentation.ids))[1:]
+  return dict(zip(segmentation.ids.tolist(), areas.tolist(), strict=True))
 
 
 def _name(categories: PanopticCategories, category_id: int) -> str:
@@ -131,13 +132,13 @@ def _image(png: bytes, description: str) -> str:
 
 def _segments_panel(
   caption: str,
-  segmentation: PanopticSegmentation,
+  segmentation: Segments,
   categories: PanopticCategories,
   names: dict[int, str] | None = None,
 ) -> str:
   """Segments with their categories' names; `names` has other ones by id, the most telling first."""
   names = names or {}
-  segments = zip(segmentation.segment_ids.tolist(), segmentation.category_ids.tolist(), strict=True)
+  segments = zip(segmentation.ids.tolist(), segmentation.category_ids.tolist(), strict=True)
   texts = [names.get(segment_id) or _name(categories, i) for segment_id, i in segments]
   labels = pictures.place_labels(segmentation, texts, first=list(names))
   layer = _image(
@@ -153,14 +154,12 @@ def _segments_panel(
 def _ranking_panel(
   details: Details,
   annotation: Annotation,
-  fusions: Sequence[PanopticSegmentation],
+  fusions: Sequence[Segments],
   categories: PanopticCategories,
 ) -> str:
-  thing_ids = [category.id for category in categories if category.is_thing]
-  has_instance = np.zeros(fusions[0].segment_map.shape, bool)
+  has_instance = np.zeros(fusions[0].index.shape, bool)
   for one in fusions:
-    things = one.segment_ids[np.isin(one.category_ids, thing_ids)]
-    has_instance |= np.isin(one.segment_map, things)
+    has_instance |= np.concatenate([[False], one.is_thing(categories)])[one.index]
   ranking_map = details.ranking_map(annotation, categories.num_things)
   layer = pictures.ranking_layer(ranking_map, has_instance, categories)
   return _panel('ranking map', _image(layer, 'ranking map'), ' faded')

@@ -12,7 +12,7 @@ import scipy.ndimage
 from PIL import Image
 
 from oanet_tf.data.categories import PanopticCategories
-from oanet_tf.data.panoptic_map import PanopticSegmentation, segment_positions
+from oanet_tf.data.panoptic_map import Segments
 from oanet_tf.evaluation.details import LARGEST_SIDE
 from oanet_tf.visualize import draw_ranking_map
 
@@ -37,12 +37,12 @@ class Label(NamedTuple):
   y: float
 
 
-def segment_layer(segmentation: PanopticSegmentation, categories: PanopticCategories) -> bytes:
+def segment_layer(segmentation: Segments, categories: PanopticCategories) -> bytes:
   """A half transparent PNG of a segmentation: its categories' colours with white outlines.
 
   Void is clear; the longer side is 640 pixels.
   """
-  positions = resample(segment_positions(segmentation, 'segmentation'))
+  positions = resample(segmentation.index)
   labels = categories.label_of_id_table()[segmentation.category_ids].tolist()
   colors = [(*categories.category(label).color, _SEGMENT_OPACITY) for label in labels]
   layer = np.array([_CLEAR, *colors], np.uint8)[positions]
@@ -87,7 +87,7 @@ def ranking_layer(
 
 
 def place_labels(
-  segmentation: PanopticSegmentation, texts: Sequence[str], first: Sequence[int] = ()
+  segmentation: Segments, texts: Sequence[str], first: Sequence[int] = ()
 ) -> list[Label]:
   """Writes what segments are where they are widest; a label that would cover another is left out.
 
@@ -96,9 +96,9 @@ def place_labels(
     texts: of the S segments.
     first: ids of the segments that are labelled first; the others follow, large ones before small.
   """
-  positions = resample(segment_positions(segmentation, 'segmentation'))
+  positions = resample(segmentation.index)
   areas = np.bincount(positions.ravel(), minlength=len(texts) + 1)[1:]
-  turns = [first.index(i) if i in first else len(first) for i in segmentation.segment_ids.tolist()]
+  turns = [first.index(i) if i in first else len(first) for i in segmentation.ids.tolist()]
   panel = _panel_size(positions.shape)
   windows = scipy.ndimage.find_objects(positions, max_label=len(texts))
   labels, boxes = [], []

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.json_file import read_json_object
+from oanet_tf.data.panoptic_json import Annotation, parse_annotations, read_panoptic_json
 from oanet_tf.errors import InputError
-from oanet_tf.evaluation.coco_results import Annotation, parse_annotations, read_panoptic_json
 from oanet_tf.evaluation.details import Details, read_details
 
 GROUPS = ('All', 'Things', 'Stuff')
@@ -22,7 +22,7 @@ class Evaluation(NamedTuple):
     results: by fusion what `PanopticQuality.result` gives, but with JSON's strings as category ids.
     compared: names of the first and the second fusion.
     categories: of the dataset.
-    predictions: of both fusions for each image; in the order of `details.truth` if there is one.
+    predictions: of both fusions for each image; in the order of `details.ground_truth`, if any.
     details: None if the evaluation wrote none.
   """
 
@@ -59,7 +59,7 @@ def read_evaluation(folder: pathlib.Path, compared: Sequence[str]) -> Evaluation
     for content, fusion in zip(contents, compared, strict=True)
   )
   details = read_details(folder)
-  lead = first if details is None else details.truth
+  lead = first if details is None else details.ground_truth
   predictions = zip(
     _in_order_of(lead, first, source),
     _in_order_of(lead, second, folder / f'{compared[1]}.json'),

@@ -5,7 +5,7 @@ import html
 from collections.abc import Iterable, Sequence
 
 from oanet_tf.data.categories import Category, PanopticCategories
-from oanet_tf.evaluation.coco_results import Annotation
+from oanet_tf.data.panoptic_json import Annotation
 from oanet_tf.reporting.comparison import Order
 from oanet_tf.reporting.html_table import (
   Cell,
@@ -42,7 +42,7 @@ def fusions_table(evaluation: Evaluation) -> str:
 def categories_table(evaluation: Evaluation) -> str:
   """PQ of the compared fusions for each category that occurs; the others' names, folded away."""
   first, second = evaluation.compared
-  truth = evaluation.details.truth if evaluation.details else []
+  truth = evaluation.details.ground_truth if evaluation.details else []
   num_true = _count_segments(truth)
   num_predicted = _count_segments(one for pair in evaluation.predictions for one in pair)
   rows, absent = [], []

@@ -14,7 +14,7 @@ import tensorflow as tf
 from PIL import Image
 
 from oanet_tf.data.categories import CATEGORIES_FILE, PanopticCategories
-from oanet_tf.data.panoptic_map import PanopticSegmentation, to_segmentation
+from oanet_tf.data.panoptic_map import Segments, segments_of_masks
 from oanet_tf.errors import InputError
 from oanet_tf.model_folder import Trained
 from oanet_tf.serving.image_limits import MAX_IMAGE_PIXELS
@@ -31,7 +31,7 @@ class Predictor(NamedTuple):
     max_pixels: of a picture; None takes any.
   """
 
-  segment: Callable[[Sequence[np.ndarray]], list[PanopticSegmentation]]
+  segment: Callable[[Sequence[np.ndarray]], list[Segments]]
   categories: PanopticCategories
   max_pixels: int | None = None
 
@@ -49,7 +49,7 @@ def of_trained(trained: Trained, method: str) -> Predictor:
   module = PanopticModule(trained, method, maps_only=True)
   function = tf.function(module.segment, SEGMENT_INPUTS, autograph=False)
 
-  def segment(pictures: Sequence[np.ndarray]) -> list[PanopticSegmentation]:
+  def segment(pictures: Sequence[np.ndarray]) -> list[Segments]:
     shapes = np.array([picture.shape[:2] for picture in pictures], np.int32)
     images = np.zeros([len(pictures), *shapes.max(axis=0), 3], np.uint8)
     for image, picture, (height, width) in zip(images, pictures, shapes, strict=True):
@@ -77,7 +77,7 @@ def of_saved_model(folder: str | pathlib.Path) -> Predictor:
     raise InputError(f'{folder}: is no SavedModel that python -m oanet_tf.export has written')
   categories = PanopticCategories.from_json(folder / 'assets' / CATEGORIES_FILE)
 
-  def segment(pictures: Sequence[np.ndarray]) -> list[PanopticSegmentation]:
+  def segment(pictures: Sequence[np.ndarray]) -> list[Segments]:
     encoded = tf.constant([_encoded(picture) for picture in pictures])
     return _segmentations(signatures['serving_bytes'](image_bytes=encoded), categories)
 
@@ -103,10 +103,10 @@ def of_tflite(path: str | pathlib.Path) -> Predictor:
   categories = PanopticCategories.from_coco(description['categories'], str(path))
   canvas_size = description['input']['shape'][1:3]
 
-  def segment(pictures: Sequence[np.ndarray]) -> list[PanopticSegmentation]:
+  def segment(pictures: Sequence[np.ndarray]) -> list[Segments]:
     return [segment_one(picture) for picture in pictures]
 
-  def segment_one(picture: np.ndarray) -> PanopticSegmentation:
+  def segment_one(picture: np.ndarray) -> Segments:
     outputs = run(image=letterbox(picture, canvas_size)[np.newaxis])
     masks = (outputs[f'panoptic_{kind}_mask'][0] for kind in ('category', 'instance'))
     return _segmentation(*(from_canvas(mask, picture.shape) for mask in masks), categories)
@@ -125,9 +125,7 @@ def _encoded(picture: np.ndarray) -> bytes:
   return file.getvalue()
 
 
-def _segmentations(
-  outputs: dict[str, tf.Tensor], categories: PanopticCategories
-) -> list[PanopticSegmentation]:
+def _segmentations(outputs: dict[str, tf.Tensor], categories: PanopticCategories) -> list[Segments]:
   names = ('panoptic_category_mask', 'panoptic_instance_mask', 'image_shape')
   arrays = (outputs[name].numpy() for name in names)
   return [
@@ -138,7 +136,7 @@ def _segmentations(
 
 def _segmentation(
   category_mask: np.ndarray, instance_mask: np.ndarray, categories: PanopticCategories
-) -> PanopticSegmentation:
+) -> Segments:
   """Of [h, w] the dataset's category ids, and instances."""
   labels = categories.label_of_id_table()[category_mask]
-  return to_segmentation(labels, instance_mask, categories)
+  return segments_of_masks(labels, instance_mask, categories)

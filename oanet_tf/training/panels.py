@@ -30,14 +30,17 @@ class Panels:
 
 def draw_panel(image: EvaluatedImage, categories: PanopticCategories) -> np.ndarray:
   """[H, W, 3] uint8: input, ground truth, each fusion's prediction and the ranking map in a row."""
-  height, width = image.truth.segment_map.shape
+  height, width = image.ground_truth.index.shape
 
   def at_own_size(canvas: np.ndarray, resampling: Image.Resampling) -> np.ndarray:
     inside = geometry.without_padding(canvas, image.image_info, image.image.shape[:2])
     return np.asarray(Image.fromarray(inside).resize((width, height), resampling))
 
   original = at_own_size(image.image, Image.Resampling.BILINEAR)
-  panels = {'input': original, 'truth': visualize.draw_panoptic(original, image.truth, categories)}
+  panels = {
+    'input': original,
+    'truth': visualize.draw_panoptic(original, image.ground_truth, categories),
+  }
   for method, prediction in image.predictions.items():
     panels[method] = visualize.draw_panoptic(original, prediction, categories)
   ranking_map = visualize.draw_ranking_map(image.ranking_map, categories)

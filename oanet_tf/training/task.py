@@ -17,7 +17,7 @@ from oanet_tf.data import geometry, input_pipeline
 from oanet_tf.data.categories import CATEGORIES_FILE
 from oanet_tf.errors import InputError
 from oanet_tf.evaluation.panoptic_quality import PanopticQuality
-from oanet_tf.evaluation.scoring import named_scores, prediction_of, truth_of, unbatch
+from oanet_tf.evaluation.scoring import ground_truth_of, named_scores, prediction_of, unbatch
 from oanet_tf.modeling.build import build_fuser, build_oanet
 from oanet_tf.modeling.fusion.methods import fuse
 from oanet_tf.modeling.oanet import OANet
@@ -146,10 +146,10 @@ class OANetPanopticTask(base_task.Task):
     return state
 
   def _add(self, state: dict[str, PanopticQuality], image: dict) -> None:
-    truth = truth_of(image)
+    ground_truth = ground_truth_of(image)
     for method, quality in state.items():
       masks = [image[f'{method}/{n}'] for n in range(2)]
-      quality.update(truth, prediction_of(masks, truth.segment_map.shape, self._categories))
+      quality.update(ground_truth, prediction_of(masks, ground_truth.index.shape, self._categories))
 
   def reduce_aggregated_logs(
     self, aggregated_logs: dict[str, PanopticQuality], global_step: tf.Tensor | None = None

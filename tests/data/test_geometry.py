@@ -30,7 +30,8 @@ def test_canvas_is_padded_to_multiples_of_the_coarsest_stride_and_turned():
   ],
 )
 def test_fit_image(size, zoom, crop, expected):
-  info = geometry.fit_image(tf.constant(size, tf.float32), [64, 64], zoom, tf.constant(crop, tf.float32))
+  size, crop = tf.constant(size, tf.float32), tf.constant(crop, tf.float32)
+  info = geometry.fit_image(size, [64, 64], zoom, crop)
   np.testing.assert_allclose(info, expected, rtol=1e-6)
 
 

@@ -4,9 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oanet_tf.data.categories import Category, PanopticCategories
-from oanet_tf.data.panoptic_map import PanopticSegmentation
 from oanet_tf.errors import InputError
 from oanet_tf.reporting.comparison import Order, compare_image, order_cases, sum_orders
+from tests.segments import segments_of_ids
 
 PERSON, TIE, CUP, SKY = 7, 31, 40, 92
 CATEGORIES = PanopticCategories(
@@ -27,7 +27,8 @@ def segmentation(segment_map, crowd=()):
   ids = np.unique(segment_map)
   ids = ids[ids > 0].astype(np.int32)
   category_ids = np.array([0, PERSON, TIE, CUP, SKY], np.int32)[ids % 10]
-  return PanopticSegmentation(segment_map, ids, category_ids, np.isin(ids, list(crowd)))
+  rows = zip(ids.tolist(), category_ids.tolist(), strict=True)
+  return segments_of_ids(segment_map, {i: (category, i in crowd) for i, category in rows})
 
 
 def test_a_tie_put_on_top():

@@ -69,7 +69,7 @@ def expected_segmentation(served, maps, outputs):
   categories, instances = ids[maps.category_mask[0]], maps.instance_mask[0].numpy()
   codes = np.where(instances > 0, instances, 1000 * (categories > 0) + categories)
   found = np.unique(codes[codes > 0])
-  return serving_client.PanopticSegmentation(
+  return serving_client.Segments(
     np.searchsorted(found, codes).astype(np.int32) + (codes > 0),
     np.arange(1, len(found) + 1, dtype=np.int32),
     np.array([categories[codes == code][0] for code in found], np.int32),

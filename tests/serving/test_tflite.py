@@ -258,6 +258,5 @@ def test_predict_takes_the_file(int8, source, tmp_path, monkeypatch, capsys):
   segmentations = dict(results)
   plain = segmentations['plain']
   categories = np.concatenate([[0], plain.category_ids])
-  positions = np.searchsorted(plain.segment_ids, plain.segment_map, side='right')
-  np.testing.assert_array_equal(categories[positions], expected['panoptic_category_mask'][0])
-  assert segmentations['enlarged'].segment_map.shape == enlarged.shape[:2]
+  np.testing.assert_array_equal(categories[plain.index], expected['panoptic_category_mask'][0])
+  assert segmentations['enlarged'].index.shape == enlarged.shape[:2]
