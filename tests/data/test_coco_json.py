@@ -59,7 +59,7 @@ def test_file_names_that_leave_their_folder(coco, where, name):
   entries = coco.panoptic[where]
   entry = next(e for e in entries if 42 in (e.get('id'), e.get('image_id')))
   entry['file_name'] = name
-  fails(coco, 'panoptic.json: image 42: file name', repr(name))
+  fails(coco, 'panoptic.json: ', 'image 42', repr(name))
 
 
 def test_an_image_annotated_twice(coco):

@@ -50,4 +50,4 @@ def test_an_image_that_is_void(categories):
     'segment_category_ids': np.zeros((1, 0), np.int32),
   }
   truth = sample_ground_truth(batch, (2, 2), 2, categories)
-  assert not truth.segments.any() and not truth.labels.any()
+  assert not truth.segments.numpy().any() and not truth.labels.numpy().any()

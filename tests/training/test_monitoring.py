@@ -73,8 +73,8 @@ def test_panels_show_the_first_images(categories):
   shown = panels.Panels(categories, number=2)
   for source_id in ('a', 'b', 'c'):
     shown.add(evaluated(source_id, categories))
-  assert list(shown.pictures) == ['image_a', 'image_b']
-  picture = shown.pictures['image_a']
+  assert list(shown.images) == ['image_a', 'image_b']
+  picture = shown.images['image_a']
   assert picture.dtype == np.uint8 and picture.shape[1] > 4 * picture.shape[0] * 4 / 6
 
 
