@@ -17,7 +17,6 @@ from oanet_tf.cluster import Cluster
 from oanet_tf.config import definitions
 from oanet_tf.config import values as config_values
 from oanet_tf.data import input_pipeline, preprocess, shard_files
-from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.class_prior import load_table
 from oanet_tf.errors import InputError
 from oanet_tf.evaluation.panoptic_quality import format_table
@@ -82,31 +81,26 @@ def run(
     state = state_lib.create_state(config, categories, model_dir, cluster)
     try:
       if mode == 'eval':
-        return validate(config, categories, cluster, state)
+        return validate(state)
       if cluster.is_chief:
-        state_lib.save_config(config, categories, model_dir)
-      return train(config, categories, cluster, state, mode == 'train_and_eval')
+        state_lib.save_config(state)
+      return train(state, mode == 'train_and_eval')
     finally:
       if not cluster.is_chief:
         shutil.rmtree(state.folder)
 
 
-def train(
-  config: config_definitions.ExperimentConfig,
-  categories: PanopticCategories,
-  cluster: Cluster,
-  state: State,
-  with_evaluation: bool,
-) -> dict[str, dict] | None:
+def train(state: State, with_evaluation: bool) -> dict[str, dict] | None:
   """Trains up to `train_steps`, saving, logging and evaluating as the trainer's intervals say."""
+  config, cluster = state.config, state.cluster
   trainer, data = config.trainer, config.task.train_data
   num_micro_batches = trainer.gradient_accumulation_steps
-  batches = training_batches(config, categories, cluster, state)
+  batches = training_batches(state)
   train_step = TrainStep(
     config.task, cluster.strategy, state.model, state.optimizer, num_micro_batches
   )
   training_log = TrainingLog(state.folder if cluster.is_chief else None, state.step)
-  best = best_checkpoint(trainer, state)
+  best = best_checkpoint(state)
   log.info(describe_learning_rate(config))
   results, watch = None, Stopwatch()
   with (
@@ -127,8 +121,8 @@ def train(
       with_gradient_norms = log_is_due and config.task.mode == 'panoptic'
       losses = train_step(micro_batches, with_gradient_norms)
       losses = {name: float(value) for name, value in losses.items()}
-      check_finite(losses, micro_batches, cluster, state)
-      advance(state, micro_batches, cluster)
+      check_finite(losses, micro_batches, state)
+      advance(state, micro_batches)
       training_log.add(losses, input_seconds, compute_seconds=watch.lap())
       progress.update()
 
@@ -142,18 +136,18 @@ def train(
       last = step == trainer.train_steps
       evaluate_now = with_evaluation and (due(step, trainer.validation_interval) or last)
       if due(step, trainer.checkpoint_interval) or evaluate_now or last or stop:
-        state_lib.save(state, cluster)
+        state_lib.save(state)
       if stop:
         leave(interruption, step)
       if evaluate_now:
         try:
           with interruption.at_once():
-            results = validate(config, categories, cluster, state, training_log, best)
+            results = validate(state, training_log, best)
         except Interrupted:
           leave(interruption, step)
       watch.lap()
   if results is None and with_evaluation:
-    results = validate(config, categories, cluster, state, training_log, best)
+    results = validate(state, training_log, best)
   return results
 
 
@@ -184,8 +178,9 @@ def check_batch_sizes(
       )
 
 
-def best_checkpoint(trainer: definitions.Trainer, state: State) -> BestCheckpoint | None:
+def best_checkpoint(state: State) -> BestCheckpoint | None:
   """Where the config says that the best weights are kept."""
+  trainer = state.config.trainer
   if not trainer.best_checkpoint_export_subdir:
     return None
   return BestCheckpoint(
@@ -195,13 +190,9 @@ def best_checkpoint(trainer: definitions.Trainer, state: State) -> BestCheckpoin
   )
 
 
-def training_batches(
-  config: config_definitions.ExperimentConfig,
-  categories: PanopticCategories,
-  cluster: Cluster,
-  state: State,
-) -> Iterator[Batch]:
+def training_batches(state: State) -> Iterator[Batch]:
   """Endless micro-batches on the replicas, from the state's position on."""
+  config, cluster = state.config, state.cluster
   data = config.task.train_data
   micro_batch = data.replace(
     global_batch_size=data.global_batch_size // config.trainer.gradient_accumulation_steps
@@ -209,14 +200,12 @@ def training_batches(
   task = config.task.replace(train_data=micro_batch)
   start = tuple(state.positions.numpy()[cluster.index].tolist())
   dataset = cluster.strategy.distribute_datasets_from_function(
-    lambda context: input_pipeline.training_input(task, categories, context, start)
+    lambda context: input_pipeline.training_input(task, state.categories, context, start)
   )
   return iter(dataset)
 
 
-def check_finite(
-  losses: dict[str, float], micro_batches: list[Batch], cluster: Cluster, state: State
-) -> None:
+def check_finite(losses: dict[str, float], micro_batches: list[Batch], state: State) -> None:
   """Stops a training that has gone wrong.
 
   Raises:
@@ -228,7 +217,7 @@ def check_finite(
   images = [
     source_id
     for batch in micro_batches
-    for encoded in cluster.strategy.experimental_local_results(batch['source_id'])
+    for encoded in state.cluster.strategy.experimental_local_results(batch['source_id'])
     for source_id in preprocess.source_ids(encoded.numpy())
   ]
   raise InputError(
@@ -237,8 +226,9 @@ def check_finite(
   )
 
 
-def advance(state: State, micro_batches: list[Batch], cluster: Cluster) -> None:
+def advance(state: State, micro_batches: list[Batch]) -> None:
   """Remembers where this worker's data continues."""
+  cluster = state.cluster
   positions = cluster.strategy.experimental_local_results(micro_batches[-1]['position'])
   epoch, place = positions[0][0].numpy()
   state.positions[cluster.index].assign([epoch, place + 1])
@@ -254,29 +244,21 @@ def leave(interruption: Interruption, step: int) -> None:
 
 
 def validate(
-  config: config_definitions.ExperimentConfig,
-  categories: PanopticCategories,
-  cluster: Cluster,
-  state: State,
-  training_log: TrainingLog | None = None,
-  best: BestCheckpoint | None = None,
+  state: State, training_log: TrainingLog | None = None, best: BestCheckpoint | None = None
 ) -> dict[str, dict]:
   """Evaluates with every fusion and prints the scores; in training, logs and keeps the best."""
-  methods = scored_fusions(config.task)
-  class_prior = load_table(config.task.model.fusion.class_prior, categories, methods)
-  panels = Panels(categories, NUM_PANELS if config.task.allow_image_summary else 0)
-  state_lib.share_statistics(state.model, cluster)
+  task, categories, cluster = state.config.task, state.categories, state.cluster
+  methods = scored_fusions(task)
+  fuser = build_fuser(
+    task, state.model, load_table(task.model.fusion.class_prior, categories, methods)
+  )
+  panels = Panels(categories, NUM_PANELS if task.allow_image_summary else 0)
+  state_lib.share_statistics(state)
   with averaged_weights(state.optimizer):
     results = evaluate(
-      state.model,
-      build_fuser(config.task, state.model, class_prior),
-      config.task,
-      categories,
-      methods,
-      cluster,
-      state.folder / 'evaluation',
+      state.model, fuser, task, categories, methods, cluster, state.folder / 'evaluation',
       [panels.add],
-    )
+    )  # fmt: skip
     scalars = named_scores(results)
     # The chief decides: only its folder has the best so far.
     if best and cluster.any_worker(cluster.is_chief and best.is_better(scalars)):
