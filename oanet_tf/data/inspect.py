@@ -19,7 +19,7 @@ from PIL import Image
 from oanet_tf import files
 from oanet_tf.data import inspect_pictures, shard_files, tf_example
 from oanet_tf.data.categories import CATEGORIES_FILE, PanopticCategories
-from oanet_tf.errors import InputError, run
+from oanet_tf.errors import InputError, first_line, run
 
 STATISTICS_FILE = 'statistics.json'
 CATEGORIES_PICTURE = 'categories.png'
@@ -160,11 +160,11 @@ def checked_records(
     except StopIteration:
       return
     except tf.errors.DataLossError as error:
-      raise InputError(f'{shard}: {_fact(error.message)}; convert or copy it again') from None
+      raise InputError(f'{shard}: {first_line(error)}; convert or copy it again') from None
     except tf.errors.InvalidArgumentError as error:
       raise InputError(
         f'{shard}: record {index} is no panoptic record of schema {tf_example.SCHEMA} '
-        f'({_fact(error.message)})'
+        f'({_unasserted(first_line(error))})'
       ) from None
     record = {**record, 'object_masks': [mask[..., 0] > 0 for mask in masks]}
     fault = _misfit(record, categories) or _contradiction(record)
@@ -173,10 +173,9 @@ def checked_records(
     yield record
 
 
-def _fact(message: str) -> str:
-  """TensorFlow's message without the names of its operations."""
-  line = re.sub(r'^\{\{.*?\}\} |.*Iterator::Root(::\w+)*: ', '', message.split('\n')[0])
-  return re.sub(r' \[Op:.*|assertion failed: | \[Condition.*|[\[\]]', '', line)
+def _unasserted(fact: str) -> str:
+  """What a failed `tf.debugging.assert_…` says, without its wording."""
+  return re.sub(r'assertion failed: | \[Condition.*|[\[\]]', '', fact)
 
 
 def _misfit(record: inspect_pictures.Record, categories: PanopticCategories) -> str | None:

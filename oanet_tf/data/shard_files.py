@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from oanet_tf.data import tf_example
-from oanet_tf.errors import InputError
+from oanet_tf.errors import InputError, first_line
 
 if TYPE_CHECKING:
   # Loaded where it is used: arguments are checked before, and TensorFlow takes seconds.
@@ -142,9 +142,3 @@ def _read(shard: str, dataset: 'tf.data.Dataset') -> 'tuple[int, tf.errors.OpErr
   except tf.errors.OpError as error:
     return count, error
   return count, None
-
-
-def first_line(error: 'tf.errors.OpError') -> str:
-  """TensorFlow's own words, without the names of nodes about them."""
-  text = ' '.join(error.message.split())
-  return text.removeprefix('{{function_node ').split('[[')[0].split('}} ')[-1].strip()
