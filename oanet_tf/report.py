@@ -7,8 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from oanet_tf import errors
-from oanet_tf.errors import InputError
+from oanet_tf import errors, files
 
 if TYPE_CHECKING:
   # Loaded in the functions that use them, so that `--help` does without.
@@ -93,7 +92,7 @@ def write_report(
   with tqdm.tqdm(gains + losses, desc='drawing', unit='image', file=sys.stderr) as chosen:
     articles = [gallery.article(evaluation, i, comparisons[i]) for i in chosen]
   content = page.render(evaluation, comparisons, articles[: len(gains)], articles[len(gains) :])
-  _write(output, content)
+  files.write_text(output, content)
 
 
 def _largest(gains: Sequence[float], number: int) -> list[int]:
@@ -136,17 +135,6 @@ def _compare_chunk(
     compare_image(*map(read_segmentation, image), categories, tuple(one.name for one in image))
     for image in images
   ]
-
-
-def _write(path: pathlib.Path, content: str) -> None:
-  from oanet_tf.evaluation.coco_results import replacing
-
-  try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-      temporary.write_text(content, encoding='utf-8')
-  except OSError as error:
-    raise InputError(f'{path}: cannot be written ({error.strerror})') from None
 
 
 if __name__ == '__main__':

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from oanet_tf import files
 from oanet_tf.data.json_file import read_json_object
 from oanet_tf.errors import InputError
 
@@ -91,8 +92,13 @@ class PanopticCategories:
     ]
 
   def to_json(self, path: str | pathlib.Path) -> None:
-    """Writes `{"categories": [...]}`."""
-    pathlib.Path(path).write_text(json.dumps({'categories': self.to_coco()}, indent=1) + '\n')
+    """Writes `{"categories": [...]}`.
+
+    Raises:
+      InputError: if the file cannot be written.
+    """
+    text = json.dumps({'categories': self.to_coco()}, indent=1) + '\n'
+    files.write_text(pathlib.Path(path), text, durable=True)
 
   @property
   def num_things(self) -> int:

@@ -13,11 +13,11 @@ import numpy as np
 import tqdm
 from PIL import Image
 
+from oanet_tf import files
 from oanet_tf.data import shard_files, tf_example
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.json_file import read_json_object
 from oanet_tf.errors import InputError
-from oanet_tf.files import replacing
 
 # So many pixels count for either of two categories before any is seen: the share of a pair that is
 # rare stays near 1/2.
@@ -65,12 +65,7 @@ class ClassPrior:
     ]
     rows = ',\n'.join(json.dumps(pair, ensure_ascii=False) for pair in pairs)
     thing_ids = [thing.id for thing in things]
-    try:
-      path.parent.mkdir(parents=True, exist_ok=True)
-      with replacing(path) as temporary:
-        temporary.write_text(f'{{"thing_ids": {thing_ids},\n"pairs": [\n{rows}\n]}}\n')
-    except OSError as error:
-      raise InputError(f'{path}: cannot be written ({error.strerror})') from None
+    files.write_text(path, f'{{"thing_ids": {thing_ids},\n"pairs": [\n{rows}\n]}}\n')
 
   @classmethod
   def from_json(cls, path: str | pathlib.Path, categories: PanopticCategories) -> 'ClassPrior':

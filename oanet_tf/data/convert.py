@@ -115,9 +115,7 @@ def convert(
   with resume.only_run(output_dir, split):
     progress = resume.resume(output_dir, split, list(parts), start, on_error == 'skip')
     _write_shards(output_dir, split, parts, progress, encode, num_workers)
-    path = output_dir / CATEGORIES_FILE
-    with files.replacing(path, durable=True) as temporary, files.writing(path):
-      dataset.categories.to_json(temporary)
+    dataset.categories.to_json(output_dir / CATEGORIES_FILE)
     resume.write_progress(resume.summary_path(output_dir, split), progress, is_complete=True)
   return progress.total()
 

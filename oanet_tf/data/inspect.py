@@ -275,8 +275,6 @@ def inspect(
   histogram = inspect_pictures.draw_categories(
     counts['categories'], [category.color for category in categories]
   )
-  with files.writing(output_dir):
-    output_dir.mkdir(parents=True, exist_ok=True)
   files.write_text(output_dir / STATISTICS_FILE, json.dumps(counts, indent=1) + '\n')
   _save(histogram, output_dir / CATEGORIES_PICTURE)
   _save(inspect_pictures.contact_sheet(pictures), output_dir / CONTACT_SHEET)

@@ -16,9 +16,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from oanet_tf import files
 from oanet_tf.data.json_file import read_json_object
 from oanet_tf.errors import InputError
-from oanet_tf.files import replacing, writing
 
 if TYPE_CHECKING:
   import tensorflow as tf
@@ -145,8 +145,7 @@ def write_progress(path: pathlib.Path, progress: Progress, is_complete: bool) ->
     'skipped': [s._asdict() for s in sorted(progress.skipped, key=lambda s: s.shard)],
     'shards': {name: progress.shards[name]._asdict() for name in sorted(progress.shards)},
   }
-  with replacing(path, durable=True) as temporary, writing(path):
-    temporary.write_text(json.dumps(content, indent=1) + '\n')
+  files.write_text(path, json.dumps(content, indent=1) + '\n', durable=True)
 
 
 def read_progress(path: pathlib.Path) -> Progress:
@@ -237,7 +236,7 @@ def only_run(folder: pathlib.Path, split: str) -> Iterator[None]:
 @contextlib.contextmanager
 def _lock(path: pathlib.Path, refusal: str) -> Iterator[None]:
   with contextlib.ExitStack() as stack:
-    with writing(path):
+    with files.writing(path):
       file = stack.enter_context(open(path, 'w'))
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
