@@ -199,9 +199,5 @@ def _save(figure: figure_lib.Figure, path: pathlib.Path, note: str = '') -> None
 
 def _save_rows(rows: Sequence[Mapping[str, np.ndarray]], path: pathlib.Path) -> None:
   """Rows of titled pictures, one below the other."""
-  drawn = [visualize.side_by_side(row) for row in rows]
-  width = max(row.shape[1] for row in drawn)
-  padded = [
-    np.pad(row, [[0, 0], [0, width - row.shape[1]], [0, 0]], constant_values=255) for row in drawn
-  ]
-  Image.fromarray(np.concatenate(padded)).save(path, 'PNG')
+  drawn = visualize.stack([visualize.side_by_side(row) for row in rows], axis=0)
+  Image.fromarray(drawn).save(path, 'PNG')
