@@ -4,6 +4,7 @@ import contextlib
 import os
 import pathlib
 import shutil
+import sys
 from collections.abc import Iterator
 
 from oanet_tf.errors import InputError
@@ -75,3 +76,34 @@ def making_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
       temporary.rename(path)
   finally:
     shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def locked(path: pathlib.Path) -> Iterator[int | None]:
+  """Holds a lock file, which the system unlocks when the process ends, however it ends.
+
+  Args:
+    path: in a folder that exists; the file stays.
+
+  Yields:
+    The file's descriptor, or None if another process holds the lock.
+
+  Raises:
+    InputError: if the file cannot be made; it names `path`.
+  """
+  import fcntl  # Windows has no such module.
+
+  with writing(path):
+    lock = os.open(path, os.O_CREAT | os.O_RDWR)
+  is_free = True
+  try:
+    try:
+      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      is_free = False
+    except OSError as error:
+      # Some network file systems have no locks; their users must see to it themselves.
+      print(f'{path}: cannot be locked ({error.strerror})', file=sys.stderr)
+    yield lock if is_free else None
+  finally:
+    os.close(lock)

@@ -4,15 +4,12 @@ Several processes may work on one folder: each training is done under a lock, wh
 when the process that trains ends, however it does.
 """
 
-import contextlib
-import fcntl
-import os
 import pathlib
 import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import tqdm
 
@@ -90,7 +87,10 @@ def _do_one(jobs: Sequence[Job], options: Options, run: Runner) -> Job | None:
   for job in jobs:
     networks = [scoring.network for scoring in job.scorings if scoring.srm]
     if all(is_trained(network, job.seed, options) for network in networks):
-      with _locked(options.folder(job.training, job.seed)) as lock:
+      folder = options.folder(job.training, job.seed)
+      with files.writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+      with files.locked(folder / '.lock') as lock:
         if lock is not None:
           _do(job, options, run, lock)
           return job
@@ -160,20 +160,3 @@ def state(job: Job, options: Options) -> str:
   if is_trained(job.training, job.seed, options):
     return 'trained'
   return 'started' if any(folder.glob('ckpt-*.index')) else 'to do'
-
-
-@contextlib.contextmanager
-def _locked(folder: pathlib.Path) -> Iterator[int | None]:
-  """The file descriptor of a model folder's lock; None if another process has it."""
-  with files.writing(folder):
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = os.open(folder / '.lock', os.O_CREAT | os.O_RDWR)
-  try:
-    try:
-      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      yield None
-      return
-    yield lock
-  finally:
-    os.close(lock)
