@@ -55,7 +55,7 @@ class PanopticQualityMetric(tf_keras.metrics.Metric):
     """Adds a batch.
 
     Args:
-      truth: a batch of `input_pipeline.evaluation_dataset`: `segment_index` [B, H, W] int32,
+      truth: a batch of `input_pipeline.evaluation_input`: `segment_index` [B, H, W] int32,
         `segment_ids`, `segment_category_ids` [B, K] int32, `segment_is_crowd` [B, K] bool, all
         padded with 0; other keys are not read.
       prediction: of `fusion.fuse`, on the same canvas.

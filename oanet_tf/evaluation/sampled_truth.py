@@ -19,7 +19,7 @@ def sample_truth(
   """Samples the segments at the middle of each cell of a canvas.
 
   Args:
-    batch: of `input_pipeline.evaluation_dataset`: `image_info` [B, 4, 2], `segment_index`
+    batch: of `input_pipeline.evaluation_input`: `image_info` [B, 4, 2], `segment_index`
       [B, H, W], `segment_category_ids` [B, K].
     size: [h, w].
     stride: of the canvas, relative to the network input.

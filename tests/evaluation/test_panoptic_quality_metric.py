@@ -184,11 +184,11 @@ def test_truth_as_prediction_through_the_evaluation_pipeline(tmp_path):
   end_to_end.make_shards(tmp_path, num_train=1)
   categories = PanopticCategories.from_json(tmp_path / 'shards' / 'categories.json')
   # Two batches of two images, of which the last is repeated.
-  data = small_model.small_experiment().task.validation_data
-  data.input_path = f'{tmp_path}/shards/val-*'
+  task = small_model.small_experiment().task
+  task.validation_data.input_path = f'{tmp_path}/shards/val-*'
   metric = PanopticQualityMetric(categories, max_instances=50)
   num_segments = 0
-  for batch in input_pipeline.evaluation_dataset(data):
+  for batch in input_pipeline.evaluation_input(task, categories):
     table = categories.label_of_id_table()[batch['segment_category_ids'].numpy()]
     index = batch['segment_index'].numpy()
     labels = np.pad(table, [[0, 0], [1, 0]])[np.arange(2)[:, None, None], index]
