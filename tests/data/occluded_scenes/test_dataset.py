@@ -88,7 +88,7 @@ def test_folder_that_holds_something_is_refused_and_untouched(tmp_path):
 def test_file_in_the_way_is_refused(tmp_path):
   (tmp_path / 'out').write_text('mine')
   for folder in (tmp_path / 'out', tmp_path / 'out' / 'below'):
-    with pytest.raises(InputError, match='cannot be made'):
+    with pytest.raises(InputError, match='cannot be'):
       generate_small(folder)
   assert (tmp_path / 'out').read_text() == 'mine'
 
