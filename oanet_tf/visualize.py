@@ -109,6 +109,15 @@ def stack(images: Sequence[np.ndarray], axis: int, gap: int = 0) -> np.ndarray:
   return np.concatenate(padded, axis)
 
 
+def nearest(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+  """Resizes [H, W, …] values to another height and width; takes the nearest value."""
+  rows, columns = (
+    ((np.arange(new) + 0.5) * old / new).astype(int)
+    for new, old in zip(shape, values.shape[:2], strict=True)
+  )
+  return values[np.ix_(rows, columns)]
+
+
 def outlines(positions: np.ndarray, on_void: bool = False) -> np.ndarray:
   """Lines of one pixel between segments.
 

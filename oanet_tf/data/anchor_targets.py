@@ -80,7 +80,7 @@ class AnchorLabeler:
 
   def _best_overlap(self, grid: np.ndarray, gt_boxes: tf.Tensor) -> tf.Tensor:
     """[H W A]: each anchor's largest overlap, or 0 if that is below the unmatched threshold."""
-    area = (grid[..., 2] - grid[..., 0]) * (grid[..., 3] - grid[..., 1])
+    area = _area(grid)
     gt_area = _area(gt_boxes)
     # An overlap is at most the ratio of the areas.
     ratio = tf.minimum(gt_area, area.max()) / tf.maximum(gt_area, area.min())
@@ -176,7 +176,7 @@ def _choose(
   return indices[:count]
 
 
-def _area(boxes: tf.Tensor) -> tf.Tensor:
+def _area(boxes: tf.Tensor | np.ndarray) -> tf.Tensor | np.ndarray:
   return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 
 

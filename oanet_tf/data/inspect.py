@@ -24,7 +24,7 @@ from oanet_tf.errors import InputError, first_line, run
 STATISTICS_FILE = 'statistics.json'
 CATEGORIES_PICTURE = 'categories.png'
 CONTACT_SHEET = 'contact_sheet.png'
-# Image viewers open contact sheets of so many images.
+# Viewers cannot open larger contact sheets.
 MAX_IMAGES = 100
 
 
@@ -268,9 +268,9 @@ def inspect(
   return counts
 
 
-def _save(picture: Image.Image, path: pathlib.Path) -> None:
+def _save(image: Image.Image, path: pathlib.Path) -> None:
   with files.replacing(path) as temporary, files.writing(path):
-    picture.save(temporary, 'PNG')
+    image.save(temporary, 'PNG')
 
 
 def _check_writable(folder: pathlib.Path) -> None:

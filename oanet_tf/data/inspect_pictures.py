@@ -86,19 +86,19 @@ def draw_objects(record: Record, names: Sequence[str]) -> np.ndarray:
   Returns:
     [H, W, 3] uint8.
   """
-  picture = np.rint(_DIMMED * record['image']).astype(np.uint8)
+  image = np.rint(_DIMMED * record['image']).astype(np.uint8)
   fields = (record[f'object_{name}'] for name in ('boxes', 'masks', 'is_crowd'))
   objects = sorted(zip(*fields, names, strict=True), key=lambda item: -item[1].sum())
   colors = [_object_color(k) for k in range(len(objects))]
   for (box, mask, is_crowd, _), color in zip(objects, colors, strict=True):
-    region = picture[slices(box)]
+    region = image[slices(box)]
     fill = mask & _hatching(box) if is_crowd else mask
     region[fill] = (1 - _OPACITY) * region[fill] + _OPACITY * np.array(color)
   for (box, mask, _, _), color in zip(objects, colors, strict=True):
-    picture[slices(box)][mask & ~ndimage.binary_erosion(mask)] = color
+    image[slices(box)][mask & ~ndimage.binary_erosion(mask)] = color
   boxes = [box.tolist() for box, *_ in objects]
   labels = [f'{name}, crowd' if is_crowd else name for *_, is_crowd, name in objects]
-  return _draw_boxes(picture, boxes, colors, labels)
+  return _draw_boxes(image, boxes, colors, labels)
 
 
 def _object_color(index: int) -> tuple[int, ...]:
@@ -114,14 +114,14 @@ def _hatching(box: np.ndarray) -> np.ndarray:
 
 
 def _draw_boxes(
-  picture: np.ndarray,
+  image: np.ndarray,
   boxes: Sequence[Sequence[int]],
   colors: Sequence[tuple[int, ...]],
   names: Sequence[str],
 ) -> np.ndarray:
   """Draws boxes, and in their corners the names that fit and do not cover an earlier one."""
-  image = Image.fromarray(picture)
-  draw = ImageDraw.Draw(image)
+  canvas = Image.fromarray(image)
+  draw = ImageDraw.Draw(canvas)
   for (y1, x1, y2, x2), color in zip(boxes, colors, strict=True):
     draw.rectangle((x1, y1, x2 - 1, y2 - 1), outline=color)
   font = ImageFont.load_default(size=12)
@@ -129,12 +129,12 @@ def _draw_boxes(
   taken = []
   for (y1, x1, y2, _), color, name in zip(boxes, colors, names, strict=True):
     corner, size = np.array([x1, y1]), np.array([int(font.getlength(name)) + 7, height])
-    fits = y1 + height <= y2 and x1 + size[0] <= image.width
-    if fits and visualize.place_label(corner, size, np.array(image.size), taken) is not None:
+    fits = y1 + height <= y2 and x1 + size[0] <= canvas.width
+    if fits and visualize.place_label(corner, size, np.array(canvas.size), taken) is not None:
       draw.rectangle((x1, y1, *(corner + size - 1)), fill=color)
       ink = _PAPER if np.dot(color, _LUMINANCE) < 120 else _INK
       draw.text((x1 + 4, y1 + height / 2), name, ink, font, anchor='lm')
-  return np.asarray(image)
+  return np.asarray(canvas)
 
 
 def contact_sheet(images: Sequence[np.ndarray]) -> Image.Image:
@@ -170,8 +170,8 @@ def _draw_group(title: str, group: Sequence[tuple[Mapping, tuple[int, ...]]]) ->
   bars_left = 2 * _MARGIN + int(max(font.getlength(name) for name in [title, *names]))
   column_width = _BAR_WIDTH + _NUMBER_WIDTH
   size = bars_left + 2 * column_width, 2 * _MARGIN + _ROW_HEIGHT * (len(group) + 1)
-  picture = Image.new('RGB', size, _PAPER)
-  draw = ImageDraw.Draw(picture)
+  image = Image.new('RGB', size, _PAPER)
+  draw = ImageDraw.Draw(image)
   middles = [_MARGIN + _ROW_HEIGHT * row + _ROW_HEIGHT // 2 for row in range(len(group) + 1)]
   draw.text((bars_left - 8, middles[0]), title, _INK, font, anchor='rm')
   for name, middle in zip(names, middles[1:], strict=True):
@@ -187,7 +187,7 @@ def _draw_group(title: str, group: Sequence[tuple[Mapping, tuple[int, ...]]]) ->
       if counts[key]:
         draw.rectangle((left, middle - 7, right, middle + 7), fill=color, outline=_BAR_OUTLINE)
       draw.text((right + 6, middle), as_text(counts[key]), _INK, font, anchor='lm')
-  return np.asarray(picture)
+  return np.asarray(image)
 
 
 def slices(box: np.ndarray) -> tuple[slice, slice]:

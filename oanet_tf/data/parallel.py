@@ -47,7 +47,7 @@ def map_in_order(
       yield pending.popleft().result()
   except BrokenProcessPool:
     raise InputError(
-      f'one of {num_workers} processes was killed, perhaps for want of memory; '
+      f'one of {num_workers} processes was killed, perhaps for lack of memory; '
       'try a smaller num_workers'
     ) from None
   finally:

@@ -34,7 +34,7 @@ def ranking_map(prediction: Prediction, path: pathlib.Path) -> None:
   shown = prediction.masks.any(axis=0)
   labels = sorted(set(prediction.labels.tolist()), key=lambda label: -_pixels(prediction, label))
   likeliest = visualize.draw_ranking_map(prediction.ranking_map, prediction.categories)
-  likeliest = _enlarge(likeliest, shown.shape)
+  likeliest = visualize.nearest(likeliest, shown.shape)
   panels = {
     'image': prediction.image,
     'result': draw_segmentation(prediction, 'srm'),
@@ -48,7 +48,7 @@ def ranking_map(prediction: Prediction, path: pathlib.Path) -> None:
     axis.set_title(title, fontsize=10)
   colors = pyplot.get_cmap('viridis').with_extremes(bad=(_GRAY,) * 3)
   for axis, label in zip(axes[len(panels) :], labels, strict=False):
-    scores = _enlarge(prediction.ranking_map[..., label - 1], shown.shape)
+    scores = visualize.nearest(prediction.ranking_map[..., label - 1], shown.shape)
     drawn = axis.imshow(np.where(shown, scores, np.nan), cmap=colors, vmin=0.0, vmax=1.0)
     for mask in prediction.masks[prediction.labels == label]:
       _outline(axis, mask)
@@ -147,15 +147,6 @@ def _enlarged(prediction: Prediction) -> np.ndarray:
 
 def _pixels(prediction: Prediction, label: int) -> int:
   return int(prediction.masks[prediction.labels == label].any(axis=0).sum())
-
-
-def _enlarge(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-  """A map of the network's canvas at an image's size, the nearest values."""
-  rows, columns = (
-    np.minimum((np.arange(new) + 0.5) * old / new, old - 1).astype(int)
-    for new, old in zip(shape, values.shape[:2], strict=True)
-  )
-  return values[np.ix_(rows, columns)]
 
 
 def _only(image: np.ndarray, mask: np.ndarray, keep: float = 0.0) -> np.ndarray:

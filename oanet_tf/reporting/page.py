@@ -107,13 +107,13 @@ def _orders(evaluation: Evaluation, comparisons: Sequence[ImageComparison]) -> s
     f'more of its pixels truly are of the category that {second} put on top, and wrong if more are '
     f'of that which {first} put there.'
   )
-  share = (
+  coverage = (
     f'The fusions disagree about the category of {differing:,} pixels. {ordered:,} of them are '
     'counted here; at the others one fusion has stuff or nothing, mostly since it dropped an '
     'instance. Instances of one and the same category are not compared.'
   )
   pairs = orders_table(orders, evaluation.categories, evaluation.compared)
-  return f'<p class="how">{how}</p>\n<p class="how">{share}</p>\n{pairs if orders else ""}'
+  return f'<p class="how">{how}</p>\n<p class="how">{coverage}</p>\n{pairs if orders else ""}'
 
 
 def _pictures(evaluation: Evaluation, articles: Sequence[str], comparative: str) -> str:

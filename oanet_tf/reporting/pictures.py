@@ -14,7 +14,7 @@ from PIL import Image
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.panoptic_map import PanopticSegmentation, segment_positions
 from oanet_tf.evaluation.details import LARGEST_SIDE
-from oanet_tf.visualize import draw_ranking_map, outlines, place_label
+from oanet_tf.visualize import draw_ranking_map, nearest, outlines, place_label
 
 _SEGMENT_OPACITY = 140
 _OUTLINE = (255, 255, 255, 230)
@@ -53,12 +53,7 @@ def segment_layer(segmentation: PanopticSegmentation, categories: PanopticCatego
 def resample(values: np.ndarray) -> np.ndarray:
   """[H, W] -> [h, w], the nearest values; the longer side has 640 pixels."""
   factor = LARGEST_SIDE / max(values.shape)
-  sides = [max(1, round(side * factor)) for side in values.shape]
-  rows, columns = (
-    ((np.arange(new) + 0.5) * old / new).astype(int)
-    for new, old in zip(sides, values.shape, strict=True)
-  )
-  return values[np.ix_(rows, columns)]
+  return nearest(values, tuple(max(1, round(side * factor)) for side in values.shape))
 
 
 def ranking_layer(

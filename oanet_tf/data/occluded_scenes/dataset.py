@@ -3,6 +3,7 @@
 Image i of a split depends only on the seed, the split and i.
 """
 
+import itertools
 import json
 import pathlib
 
@@ -86,22 +87,16 @@ def segment_id(image_id: int, index: int) -> int:
   return (32 * image_id + index) * 0x9E3779 % 2**24
 
 
-def _region(mask: np.ndarray) -> dict:
-  """COCO's `segmentation`, `area` and `bbox` [x, y, w, h] of a mask."""
+def _annotation(image_id: int, index: int, name: str, is_crowd: bool, mask: np.ndarray) -> dict:
+  """COCO's annotation of an image's `index`-th segment; `bbox` is [x, y, w, h]."""
   rle = coco_mask.encode(np.asfortranarray(mask, np.uint8))
-  return {
-    'segmentation': {'size': rle['size'], 'counts': rle['counts'].decode('ascii')},
-    'area': int(coco_mask.area(rle)),
-    'bbox': [int(value) for value in coco_mask.toBbox(rle)],
-  }
-
-
-def _shared_fields(image_id: int, index: int, name: str, is_crowd: bool) -> dict:
-  """The fields that an image's `index`-th segment has in both kinds of annotation."""
   return {
     'id': segment_id(image_id, index),
     'category_id': CATEGORY_IDS[name],
     'iscrowd': int(is_crowd),
+    'segmentation': {'size': rle['size'], 'counts': rle['counts'].decode('ascii')},
+    'area': int(coco_mask.area(rle)),
+    'bbox': [int(value) for value in coco_mask.toBbox(rle)],
   }
 
 
@@ -112,25 +107,27 @@ def panoptic_annotation(scene: Scene, image_id: int) -> tuple[np.ndarray, list[d
     (name, False, (scene.stuff_map == index) & ~covered)
     for index, name in enumerate(scene.stuff_names)
   ]
-  for thing, visible in zip(scene.things, scene.visible, strict=True):
-    shown.append((thing.name, thing.is_crowd, visible))
+  things = zip(scene.things, scene.visible, strict=True)
+  shown += [(thing.name, thing.is_crowd, visible) for thing, visible in things]
   segment_map = np.zeros(scene.stuff_map.shape, np.int32)
   segments = []
   for index, (name, is_crowd, mask) in enumerate(shown):
     if mask.any():
-      fields, region = _shared_fields(image_id, index, name, is_crowd), _region(mask)
-      segment_map[mask] = fields['id']
-      segments.append({**fields, 'area': region['area'], 'bbox': region['bbox']})
+      segment = _annotation(image_id, index, name, is_crowd, mask)
+      del segment['segmentation']
+      segment_map[mask] = segment['id']
+      segments.append(segment)
   return segment_map, segments
 
 
 def instance_annotations(scene: Scene, rng: np.random.Generator, image_id: int) -> list[dict]:
   """Annotates the things; each annotation has the id of its panoptic segment."""
   annotations = []
-  for index, thing in enumerate(scene.things):
-    mask = instance_mask(thing, scene.things[index + 1 :], rng, scene.image_size)
-    fields = _shared_fields(image_id, len(scene.stuff_names) + index, thing.name, thing.is_crowd)
-    annotations.append({**fields, **_region(mask), 'image_id': image_id})
+  for number, thing in enumerate(scene.things, start=1):
+    mask = instance_mask(thing, scene.things[number:], rng, scene.image_size)
+    index = len(scene.stuff_names) + number - 1
+    annotation = _annotation(image_id, index, thing.name, thing.is_crowd, mask)
+    annotations.append({**annotation, 'image_id': image_id})
   return annotations
 
 
@@ -164,18 +161,17 @@ def _write_image(
 def _write_split(folder: pathlib.Path, split: str, count: int, image_size: int, seed: int) -> None:
   (folder / split).mkdir()
   (folder / 'annotations' / f'panoptic_{split}').mkdir(parents=True)
-  images, panoptic, instances = [], [], []
-  for index in tqdm.trange(count, desc=split, unit='image'):
-    record, panoptic_entry, instance_entries = _write_image(folder, split, index, image_size, seed)
-    images.append(record)
-    panoptic.append(panoptic_entry)
-    instances += instance_entries
+  written = [
+    _write_image(folder, split, index, image_size, seed)
+    for index in tqdm.trange(count, desc=split, unit='image')
+  ]
+  images, panoptic, instances = zip(*written, strict=True) if written else ((), (), ())
   things = [
     {key: c[key] for key in ('supercategory', 'id', 'name')} for c in CATEGORIES if c['isthing']
   ]
   for kind, annotations, categories in (
     ('panoptic', panoptic, CATEGORIES),
-    ('instances', instances, things),
+    ('instances', list(itertools.chain.from_iterable(instances)), things),
   ):
     content = {
       'info': {
