@@ -30,19 +30,19 @@ def add_config_file(parser: argparse._ActionsContainer, note: str) -> None:
     action='append',
     default=[],
     metavar='YAML',
-    help=f'changes over the experiment{note}',
+    help=f'changes to the experiment{note}',
   )
 
 
 def add_params_override(
-  parser: argparse._ActionsContainer, changed: str = "over the folder's params.yaml"
+  parser: argparse._ActionsContainer, changed: str = "to the folder's params.yaml"
 ) -> None:
   """Adds `--params_override`; `changed` says what."""
   parser.add_argument(
     '--params_override',
     default='',
     metavar='KEY=VALUE,…',
-    help=f'changes {changed}, as a.b=1,c.d=[2,3], or as YAML text',
+    help=f'changes {changed}, as a.b=1,c.d=[2,3] or as YAML text',
   )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from oanet_tf.config import check as config_check
 from oanet_tf.config import values as config_values
 from oanet_tf.data.categories import CATEGORIES_FILE, PanopticCategories
-from oanet_tf.errors import InputError
+from oanet_tf.errors import InputError, first_line
 
 if TYPE_CHECKING:
   # They bring TensorFlow, which takes seconds to load.
@@ -148,7 +148,7 @@ class ModelFolder:
         load_averages(model, config, path)
     except (AssertionError, ValueError) as error:
       raise InputError(
-        f'{path}: does not fit the configuration ({str(error).splitlines()[0]}); leave out changes '
+        f'{path}: does not fit the configuration ({first_line(error)}); leave out changes '
         'that make another network'
       ) from None
     return Trained(model, config, self.categories)

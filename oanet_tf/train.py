@@ -22,7 +22,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     "may be left out with --mode eval, which then takes the model folder's params.yaml",
   )
   add_config_file(parser, '; given again, the later file wins')
-  add_params_override(parser, 'over the files')
+  add_params_override(parser, 'to the files')
   parser.add_argument(
     '--model_dir',
     required=True,

@@ -42,3 +42,17 @@ def test_a_folder_that_came_in_between_stays(tmp_path):
     path.mkdir()
     (path / 'other').write_text('')
   assert [p.name for p in path.iterdir()] == ['other'] and list(tmp_path.iterdir()) == [path]
+
+
+def test_write_text_makes_folders_and_replaces(tmp_path):
+  path = tmp_path / 'above' / 'file'
+  for text in ('old', 'né'):
+    files.write_text(path, text)
+  assert path.read_bytes() == 'né'.encode() and list(path.parent.iterdir()) == [path]
+
+
+def test_write_text_names_what_cannot_be_written(tmp_path):
+  (tmp_path / 'file').write_text('')
+  path = tmp_path / 'file' / 'inside'
+  with pytest.raises(InputError, match=f'{path}: '):
+    files.write_text(path, '')

@@ -248,6 +248,6 @@ def test_the_example_of_the_readme(model_dir, tmp_path, monkeypatch, capsys):
   names = {}
   exec(example.replace('runs/quickstart/model', str(model_dir)), names)
   result = names['result']
-  assert result.segment_map.shape == gradient().shape[:2]
+  assert result.index.shape == gradient().shape[:2]
   lines = capsys.readouterr().out.splitlines()
-  assert [int(line.split()[0]) for line in lines] == list(result.segment_ids)
+  assert [int(line.split()[0]) for line in lines] == list(range(1, 1 + len(result.ids)))

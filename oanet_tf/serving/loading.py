@@ -15,7 +15,7 @@ from PIL import Image
 
 from oanet_tf.data.categories import CATEGORIES_FILE, PanopticCategories
 from oanet_tf.data.panoptic_map import Segments, segments_of_masks
-from oanet_tf.errors import InputError
+from oanet_tf.errors import InputError, first_line
 from oanet_tf.model_folder import Trained
 from oanet_tf.serving.image_limits import MAX_IMAGE_PIXELS
 from oanet_tf.serving.letterbox import from_canvas, letterbox
@@ -72,7 +72,7 @@ def of_saved_model(folder: str | pathlib.Path) -> Predictor:
   try:
     signatures = tf.saved_model.load(str(folder)).signatures
   except (OSError, ValueError, tf.errors.OpError) as error:
-    raise InputError(f'{folder}: cannot be read as a SavedModel ({_first_line(error)})') from None
+    raise InputError(f'{folder}: cannot be read as a SavedModel ({first_line(error)})') from None
   if 'serving_bytes' not in signatures:
     raise InputError(f'{folder}: is no SavedModel that python -m oanet_tf.export has written')
   categories = PanopticCategories.from_json(folder / 'assets' / CATEGORIES_FILE)
@@ -98,7 +98,7 @@ def of_tflite(path: str | pathlib.Path) -> Predictor:
     run = tflite.runner(pathlib.Path(path))
   except (zipfile.BadZipFile, KeyError, ValueError, RuntimeError) as error:
     raise InputError(
-      f'{path}: is no TFLite file that python -m oanet_tf.export has written ({_first_line(error)})'
+      f'{path}: is no TFLite file that python -m oanet_tf.export has written ({first_line(error)})'
     ) from None
   categories = PanopticCategories.from_coco(description['categories'], str(path))
   canvas_size = description['input']['shape'][1:3]
@@ -112,10 +112,6 @@ def of_tflite(path: str | pathlib.Path) -> Predictor:
     return _segmentation(*(from_canvas(mask, picture.shape) for mask in masks), categories)
 
   return Predictor(segment, categories)
-
-
-def _first_line(error: Exception) -> str:
-  return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _encoded(picture: np.ndarray) -> bytes:

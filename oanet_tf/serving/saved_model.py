@@ -8,8 +8,7 @@ from collections.abc import Iterator
 import tensorflow as tf
 
 from oanet_tf.data.categories import CATEGORIES_FILE
-from oanet_tf.data.shard_files import first_line
-from oanet_tf.errors import InputError
+from oanet_tf.errors import InputError, first_line
 from oanet_tf.serving import warmup
 from oanet_tf.serving.encoded_images import decode_images
 from oanet_tf.serving.image_limits import MAX_IMAGE_PIXELS, assert_limits

@@ -17,7 +17,7 @@ from oanet_tf.config import definitions
 from oanet_tf.config.check import PARAMS_FILE
 from oanet_tf.data import shard_files
 from oanet_tf.data.categories import CATEGORIES_FILE, PanopticCategories
-from oanet_tf.errors import InputError
+from oanet_tf.errors import InputError, first_line
 from oanet_tf.modeling.build import build_network
 from oanet_tf.modeling.oanet import OANet
 from oanet_tf.modeling.srm_only import SRMOnly
@@ -165,7 +165,7 @@ def _restore(state: State, model_dir: pathlib.Path) -> None:
       state.checkpoint.restore(path).assert_existing_objects_matched().expect_partial()
     except (AssertionError, ValueError) as error:
       raise InputError(
-        f'{path}: does not fit the configuration ({str(error).splitlines()[0]}); go on with the '
+        f'{path}: does not fit the configuration ({first_line(error)}); go on with the '
         'settings it was made with, or take another model_dir'
       ) from None
     log.info('resumed from %s', path)

@@ -91,10 +91,8 @@ class OANetPanopticTask(base_task.Task):
       )
     task = self.task_config
     if params is task.train_data:
-      return input_pipeline.training_dataset(
-        params, task.model, self._categories, task.seed, input_context
-      )
-    return input_pipeline.evaluation_dataset(params, input_context)
+      return input_pipeline.training_input(task, self._categories, input_context)
+    return input_pipeline.evaluation_input(task, self._categories, input_context)
 
   def build_metrics(self, training: bool = True) -> list[tf_keras.metrics.Metric]:
     """A mean for each loss."""

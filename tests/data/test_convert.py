@@ -84,7 +84,7 @@ def test_bytes_do_not_depend_on_the_number_of_workers(coco, tmp_path):
   ('images', 'shards'), [(1, 1), (749, 1), (751, 2), (118287, 237), (10**6, 256)]
 )
 def test_default_number_of_shards(images, shards):
-  parts = convert_module._deal(list(range(images)), None)
+  parts = list(convert_module._deal(list(range(images)), 'val', None).values())
   assert len(parts) == shards
   assert [entry for part in parts for entry in part] == list(range(images))
   assert max(map(len, parts)) - min(map(len, parts)) <= 1

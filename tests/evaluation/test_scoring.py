@@ -28,11 +28,11 @@ def truth_as_prediction(ground_truth, categories):
 
 
 def score_truth(shards, categories):
-  """Scores of the ground_truth against itself, through records and the evaluation pipeline."""
-  data = experiments.load_experiment('oanet_synthetic').task.validation_data
-  data.input_path = shards
+  """Scores of the ground truth against itself, through records and the evaluation pipeline."""
+  task = experiments.load_experiment('oanet_synthetic').task
+  task.validation_data.input_path = shards
   quality, count = PanopticQuality(categories), 0
-  for batch in input_pipeline.evaluation_dataset(data):
+  for batch in input_pipeline.evaluation_input(task, categories):
     for image in scoring.unbatch(batch):
       if image['is_repeated']:
         continue

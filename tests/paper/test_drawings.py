@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from oanet_tf import visualize
 from oanet_tf.data.panoptic_map import Segments
 from oanet_tf.paper import drawings
 from oanet_tf.paper.examples import Prediction
@@ -97,7 +98,7 @@ def test_networks_side_by_side(tie_on_person, categories, tmp_path):
 
 def test_enlarged_maps_keep_their_cells():
   values = np.arange(6).reshape(2, 3)
-  np.testing.assert_array_equal(drawings._enlarge(values, (4, 6)), np.kron(values, np.ones((2, 2))))
+  np.testing.assert_array_equal(visualize.nearest(values, (4, 6)), np.kron(values, np.ones((2, 2))))
 
 
 def test_gradients(tmp_path):
