@@ -19,19 +19,16 @@ from oanet_tf.data.panoptic_map import Segments, segments_of_masks
 from oanet_tf.evaluation.coco_results import PanopticResultsWriter
 from oanet_tf.evaluation.panoptic_quality import PanopticQuality
 from oanet_tf.evaluation.sampled_ground_truth import sample_ground_truth
-from oanet_tf.modeling.fusion.fuser import Fuser, GroundTruth
+from oanet_tf.modeling.fusion.fuser import Fuser
 from oanet_tf.modeling.fusion.methods import fuse
 from oanet_tf.modeling.oanet import OANet
 from oanet_tf.modeling.srm_only import SRMOnly
 
-DETECTIONS = (
-  'detection_boxes',
-  'detection_scores',
-  'detection_classes',
-  'detection_masks',
-)
-# Of a batch, what `SRMOnly` makes its detections of.
-ANNOTATIONS = ('gt_boxes', 'gt_classes', 'gt_masks', 'gt_scores', 'category_labels')
+DETECTIONS = ('detection_boxes', 'detection_scores', 'detection_classes', 'detection_masks')
+# What the networks take of a batch; the annotations are those that `SRMOnly` turns into detections.
+INPUTS = (
+  'image', 'image_info', 'gt_boxes', 'gt_classes', 'gt_masks', 'gt_scores', 'category_labels',
+)  # fmt: skip
 
 
 class EvaluatedImage(NamedTuple):
@@ -126,15 +123,20 @@ def evaluated_images(
   cluster: Cluster,
 ) -> Iterator[EvaluatedImage]:
   """This worker's images of the validation split, one by one."""
+  stride = fuser.ranking_module.stride
 
-  def replica_step(
-    images: tf.Tensor,
-    image_info: tf.Tensor,
-    ground_truth: GroundTruth | None,
-    labels: dict[str, tf.Tensor],
-  ) -> dict:
-    outputs = model(images, image_info, labels=labels)
-    batch = fuser.batch(outputs, image_info, geometry.largest_original(image_info), ground_truth)
+  def inputs_of(batch: dict[str, tf.Tensor]) -> dict:
+    inputs = {key: batch[key] for key in INPUTS if key in batch}
+    if 'oracle' in methods:
+      size = [side // stride for side in batch['image'].shape[1:3]]
+      inputs['ground_truth'] = sample_ground_truth(batch, size, stride, categories)
+    return inputs
+
+  def replica_step(inputs: dict) -> dict:
+    image_info = inputs['image_info']
+    outputs = model(inputs['image'], image_info, labels=inputs)
+    canvas_size = geometry.largest_original(image_info)
+    batch = fuser.batch(outputs, image_info, canvas_size, inputs.get('ground_truth'))
     return {
       'maps': {method: fuse(batch, method) for method in methods},
       'stuff_labels': batch.stuff,
@@ -146,33 +148,12 @@ def evaluated_images(
   # Nothing that varies from batch to batch is a Python argument, so there is one trace for each
   # orientation of the images.
   @tf.function(autograph=False)
-  def step(
-    images: tf.Tensor,
-    image_info: tf.Tensor,
-    ground_truth: GroundTruth | None,
-    labels: dict[str, tf.Tensor],
-  ) -> dict:
-    return cluster.strategy.run(replica_step, args=(images, image_info, ground_truth, labels))
+  def step(inputs: dict) -> dict:
+    return cluster.strategy.run(replica_step, args=(inputs,))
 
   with tqdm.tqdm(desc='evaluating', unit='image', leave=False) as progress:
     for batches in _batches_of_replicas(task, categories, cluster):
-      images, info = (
-        _distribute(cluster, [batch[key] for batch in batches]) for key in ('image', 'image_info')
-      )
-      ground_truth = None
-      if 'oracle' in methods:
-        stride = fuser.ranking_module.stride
-        size = [side // stride for side in batches[0]['image'].shape[1:3]]
-        sampled = [sample_ground_truth(batch, size, stride, categories) for batch in batches]
-        ground_truth = GroundTruth(
-          *(_distribute(cluster, parts) for parts in zip(*sampled, strict=True))
-        )
-      labels = {
-        key: _distribute(cluster, [batch[key] for batch in batches])
-        for key in ANNOTATIONS
-        if key in batches[0]
-      }
-      results = step(images, info, ground_truth, labels)
+      results = step(_distribute(cluster, [inputs_of(batch) for batch in batches]))
       for batch, result in zip(batches, _local(cluster.strategy, results), strict=True):
         for image in unbatch({**batch, **result}):
           if not image['is_repeated']:
@@ -200,15 +181,15 @@ def _batches_of_replicas(
     yield step
 
 
-def _distribute(cluster: Cluster, parts: Sequence[tf.Tensor]) -> tf.Tensor:
-  """A value of which each local replica has its part."""
+def _distribute(cluster: Cluster, values: Sequence[dict]) -> dict:
+  """Gives each local replica its dict, as one dict of distributed tensors."""
 
-  def of_replica(context: tf.distribute.experimental.ValueContext) -> tf.Tensor:
-    return tf.convert_to_tensor(
-      parts[context.replica_id_in_sync_group % cluster.num_local_replicas]
+  def distribute(*of_replicas: tf.Tensor) -> tf.distribute.DistributedValues:
+    return cluster.strategy.experimental_distribute_values_from_function(
+      lambda context: of_replicas[context.replica_id_in_sync_group % len(of_replicas)]
     )
 
-  return cluster.strategy.experimental_distribute_values_from_function(of_replica)
+  return tf.nest.map_structure(distribute, *values)
 
 
 def _local(strategy: tf.distribute.Strategy, results: dict) -> list[dict]:

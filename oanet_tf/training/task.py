@@ -117,7 +117,7 @@ class OANetPanopticTask(base_task.Task):
   def validation_step(
     self, inputs: Batch, model: OANet, metrics: Sequence[tf_keras.metrics.Metric] = ()
   ) -> dict[str, tf.Tensor]:
-    """Truth and panoptic maps of one replica's images."""
+    """Ground truth and panoptic maps of one replica's images."""
     del metrics
     inputs = dict(inputs)
     images, info = inputs.pop('image'), inputs['image_info']
