@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from oanet_tf import errors, export
 from oanet_tf.model_folder import ModelFolder
+from oanet_tf.serving import formats
 
 if TYPE_CHECKING:
   import numpy as np
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
   from oanet_tf.data.panoptic_map import Segments
   from oanet_tf.serving.parity import Source
 
-FORMATS = [name for name in export.FORMATS if name.startswith('tflite_')]
+FORMATS = [name for name in formats.FORMATS if name.startswith('tflite_')]
 IN_MEMORY, REFERENCE = 'in memory', 'tflite_float32'
 
 
@@ -58,7 +59,7 @@ def measure(model_dir: pathlib.Path) -> dict[str, dict[str, float]]:
   seconds, qualities = {}, {}
   with tempfile.TemporaryDirectory() as folder:
     sizes = {
-      name: export.export(name, source, pathlib.Path(folder, name, '1'))['bytes']
+      name: formats.export(name, source, pathlib.Path(folder, name, '1'))['bytes']
       for name in FORMATS
     }
     contenders = {IN_MEMORY: in_memory(source)}

@@ -12,6 +12,7 @@ from oanet_tf import predict
 from oanet_tf.data import pictures
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.class_prior import ClassPrior
+from oanet_tf.serving import segment_files
 from tests import end_to_end
 
 
@@ -133,7 +134,7 @@ def test_a_picture_that_is_not_there(model_dir, tmp_path, monkeypatch, capsys):
 def test_batches_are_of_neighbours_that_fit():
   def sides(*shapes):
     images = [(n, np.zeros((*shape, 3), np.uint8)) for n, shape in enumerate(shapes)]
-    return [[n for n, _ in batch] for batch in predict.batches_of(images, 3)]
+    return [[n for n, _ in batch] for batch in segment_files.batches_of(images, 3)]
 
   assert sides() == []
   assert sides((2, 3), (4, 1), (1, 1), (5, 5)) == [[0, 1, 2], [3]]
@@ -147,10 +148,10 @@ def test_what_a_path_holds(tmp_path):
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / name).write_bytes(b'')
   (tmp_path / 'model.bin').write_bytes(b'\0\0\0\0TFL3\0')
-  assert predict.find_model(tmp_path / 'training') == ('model_folder', tmp_path / 'training')
-  assert predict.find_model(tmp_path / 'one') == ('saved_model', tmp_path / 'one')
-  assert predict.find_model(tmp_path / 'many') == ('saved_model', tmp_path / 'many' / '10')
-  assert predict.find_model(tmp_path / 'model.bin') == ('tflite', tmp_path / 'model.bin')
+  assert segment_files.find_model(tmp_path / 'training') == ('model_folder', tmp_path / 'training')
+  assert segment_files.find_model(tmp_path / 'one') == ('saved_model', tmp_path / 'one')
+  assert segment_files.find_model(tmp_path / 'many') == ('saved_model', tmp_path / 'many' / '10')
+  assert segment_files.find_model(tmp_path / 'model.bin') == ('tflite', tmp_path / 'model.bin')
 
 
 @pytest.mark.parametrize('kind', ['nothing', 'folder', 'file'])

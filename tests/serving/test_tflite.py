@@ -15,13 +15,13 @@ from hypothesis.extra import numpy as arrays
 from oanet_tf import export, predict
 from oanet_tf.evaluation import coco_results
 from oanet_tf.model_folder import ModelFolder
-from oanet_tf.serving import parity, tflite, tflite_file, tflite_int8
+from oanet_tf.serving import formats, parity, tflite, tflite_file, tflite_int8
 from oanet_tf.serving.letterbox import PADDING_COLOR, letterbox
 from oanet_tf.serving.tflite_description import OUTPUTS
 from tests.end_to_end import one_line_error, run_command
 from tests.serving.requests import encode, rectangles
 
-FORMATS = [name for name in export.FORMATS if name.startswith('tflite_')]
+FORMATS = [name for name in formats.FORMATS if name.startswith('tflite_')]
 SIZE = (64, 64)
 # Keras numbers layers of the same kind.
 PART = re.compile(r'oanet/(res_net|fpn|rpn_head|detection_head|mask_head|stuff_head)')
