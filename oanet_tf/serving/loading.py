@@ -136,9 +136,7 @@ def _encoded(picture: np.ndarray) -> bytes:
   return file.getvalue()
 
 
-def _segmentations(
-  outputs: dict[str, tf.Tensor], categories: PanopticCategories
-) -> list[Segments]:
+def _segmentations(outputs: dict[str, tf.Tensor], categories: PanopticCategories) -> list[Segments]:
   names = ('panoptic_category_mask', 'panoptic_instance_mask', 'image_shape')
   arrays = (outputs[name].numpy() for name in names)
   return [
