@@ -40,7 +40,7 @@ def _sample(index: np.ndarray, info: np.ndarray, canvas: Sequence[int], stride: 
   places, valid = [], []
   for axis in (0, 1):
     size, extent, scale, offset = info[:, axis]
-    middles = (np.arange(canvas[axis]) + 0.5) * stride
-    places.append(np.clip((middles + offset) // scale, 0, size - 1).astype(int))
-    valid.append(middles < extent)
+    centers = (np.arange(canvas[axis]) + 0.5) * stride
+    places.append(np.clip((centers + offset) // scale, 0, size - 1).astype(int))
+    valid.append(centers < extent)
   return np.where(np.outer(*valid), index[np.ix_(*places)], 0).astype(np.int32)
