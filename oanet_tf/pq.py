@@ -46,18 +46,14 @@ def main() -> None:
 
   results, categories = score(
     arguments.gt_json,
-    arguments.gt_dir or _folder_of(arguments.gt_json),
+    arguments.gt_dir or arguments.gt_json.removesuffix('.json'),
     arguments.pred_json,
-    arguments.pred_dir or _folder_of(arguments.pred_json),
+    arguments.pred_dir or arguments.pred_json.removesuffix('.json'),
     arguments.num_workers,
   )
   print(format_table({pathlib.Path(arguments.pred_json).name: results}, categories))
   if arguments.output:
     write_text(arguments.output, json.dumps(results, indent=1) + '\n')
-
-
-def _folder_of(json_path: str) -> str:
-  return json_path.removesuffix('.json')
 
 
 def score(

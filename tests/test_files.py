@@ -51,8 +51,12 @@ def test_write_text_makes_folders_and_replaces(tmp_path):
   assert path.read_bytes() == 'né'.encode() and list(path.parent.iterdir()) == [path]
 
 
-def test_write_text_names_what_cannot_be_written(tmp_path):
-  (tmp_path / 'file').write_text('')
-  path = tmp_path / 'file' / 'inside'
-  with pytest.raises(InputError, match=f'{path}: '):
-    files.write_text(path, '')
+def test_a_text_is_written_whole_or_not_at_all(tmp_path):
+  path = tmp_path / 'above' / 'file'
+  files.write_text(path, 'whole')
+  with pytest.raises(InputError, match=f'{path.parent}: '):
+    files.write_text(path.parent, 'a folder')
+  with pytest.raises(UnicodeEncodeError):
+    files.write_text(path, '\ud800')
+  assert path.read_text() == 'whole'
+  assert list(path.parent.iterdir()) == [path] and list(tmp_path.iterdir()) == [path.parent]

@@ -127,11 +127,9 @@ def _annotations(content: dict, kind: str, source: str) -> list[dict]:
   """The `annotations`, if they are those of a 'panoptic' or an 'instances' JSON."""
   annotations = field(content, 'annotations', list, source)
   for index, annotation in enumerate(annotations):
-    if not isinstance(annotation, dict) or _MARKS[kind] not in annotation:
-      other = [
-        k for k, mark in _MARKS.items() if isinstance(annotation, dict) and mark in annotation
-      ]
-      verdict = f'this is a COCO {other[0]} JSON' if other else f'this is no COCO {kind} JSON'
+    kinds = [k for k, mark in _MARKS.items() if isinstance(annotation, dict) and mark in annotation]
+    if kind not in kinds:
+      verdict = f'this is a COCO {kinds[0]} JSON' if kinds else f'this is no COCO {kind} JSON'
       raise InputError(f'{source}: annotation {index} has no `{_MARKS[kind]}`; {verdict}')
   return annotations
 

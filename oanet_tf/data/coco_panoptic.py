@@ -78,7 +78,7 @@ def read_record(
   if entry.instances is None:
     objects = objects_of_segments(segments, is_thing, overlaps)
   else:
-    objects = _read_instances(entry)
+    objects = objects_of_instances(entry.instances, entry.height, entry.width, entry.instances_json)
   return PanopticRecord(
     entry.image_id,
     entry.file_name,
@@ -165,10 +165,3 @@ def _read_segments(entry: ImageEntry) -> Segments:
     areas += np.bincount(strip.ravel(), minlength=len(areas))
   check_segments_have_pixels(segment_ids, areas[1:], path)
   return entry.annotation.segments(index)
-
-
-def _read_instances(entry: ImageEntry) -> Objects:
-  try:
-    return objects_of_instances(entry.instances, entry.height, entry.width)
-  except ValueError as error:
-    raise InputError(f'{entry.instances_json}: {error}') from None

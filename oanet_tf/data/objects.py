@@ -12,6 +12,7 @@ from pycocotools import mask as coco_mask
 from scipy import ndimage
 
 from oanet_tf.data.panoptic_map import Segments
+from oanet_tf.errors import InputError
 
 Overlaps = Literal['fill_holes', 'none']
 
@@ -103,18 +104,20 @@ def overlapping(objects: Objects, height: int, width: int) -> np.ndarray:
   )
 
 
-def objects_of_instances(instances: Sequence[Instance], height: int, width: int) -> Objects:
+def objects_of_instances(
+  instances: Sequence[Instance], height: int, width: int, source: str
+) -> Objects:
   """Annotations as objects, without those whose mask has no pixel in the image.
 
   Raises:
-    ValueError: if an annotation's `segmentation` is malformed.
+    InputError: if an annotation's `segmentation` is malformed; it names `source`, their file.
   """
   found = []
   for instance in instances:
     try:
       mask = instance_mask(instance.segmentation, height, width)
     except ValueError as error:
-      raise ValueError(f'annotation {instance.annotation_id}: {error}') from None
+      raise InputError(f'{source}: annotation {instance.annotation_id}: {error}') from None
     if mask.any():
       y1, x1, y2, x2 = box = _tight_box(mask)
       crop = np.ascontiguousarray(mask[y1:y2, x1:x2])

@@ -160,7 +160,7 @@ def encode_ranking_map(ranking_map: np.ndarray) -> np.ndarray:
   return np.stack([labels % 256, labels // 256, probability], axis=-1).astype(np.uint8)
 
 
-def decode_ranking_map(coded: np.ndarray, num_things: int) -> np.ndarray:
+def decode_ranking_map(coded: np.ndarray, num_things: int, name: str) -> np.ndarray:
   """The [h, w, T] float32 of `encode_ranking_map`, 0 but for the most probable category.
 
   Raises:
@@ -168,7 +168,7 @@ def decode_ranking_map(coded: np.ndarray, num_things: int) -> np.ndarray:
   """
   labels = coded[..., 0] + 256 * coded[..., 1].astype(np.int32)
   if labels.min(initial=1) < 1 or labels.max(initial=1) > num_things:
-    raise InputError(f'has a label that is not in [1, {num_things}]')
+    raise InputError(f'{name}: has a label that is not in [1, {num_things}]')
   ranking_map = np.zeros([*labels.shape, num_things], np.float32)
   np.put_along_axis(ranking_map, labels[..., None] - 1, coded[..., 2:] / np.float32(255), axis=-1)
   return ranking_map
@@ -198,10 +198,7 @@ class Details(NamedTuple):
       InputError: if the file is missing, damaged, or of other categories.
     """
     path = self.folder / 'ranking_maps' / pathlib.PurePath(annotation.png_path).name
-    try:
-      return decode_ranking_map(read_picture(path), num_things)
-    except InputError as error:
-      raise InputError(f'{path}: {str(error).removeprefix(f"{path}: ")}') from None
+    return decode_ranking_map(read_picture(path), num_things, str(path))
 
 
 def read_details(evaluation_dir: str | pathlib.Path) -> Details | None:

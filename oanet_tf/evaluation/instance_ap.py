@@ -158,7 +158,7 @@ class InstanceAP:
     return coco
 
   def _read_annotations(self, path: str | pathlib.Path) -> list[dict]:
-    """Those of our images."""
+    """The annotations of the images that were added."""
     content = read_json_object(path)
     try:
       known = {image['id'] for image in content['images']}

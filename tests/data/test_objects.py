@@ -14,6 +14,7 @@ from oanet_tf.data.objects import (
   objects_of_instances,
   objects_of_segments,
 )
+from oanet_tf.errors import InputError
 from tests.data.coco_files import grid
 from tests.segments import segments_of_ids
 
@@ -120,7 +121,7 @@ def test_segmentations_without_a_pixel_are_left_out(nothing):
   assert not instance_mask(nothing, 4, 5).any()
   square = [[1, 1, 4, 1, 4, 3, 1, 3]]
   objects = objects_of_instances(
-    [Instance(1, 1, False, nothing), Instance(2, 2, True, square)], 4, 5
+    [Instance(1, 1, False, nothing), Instance(2, 2, True, square)], 4, 5, 'a.json'
   )
   assert objects.boxes.tolist() == [[1, 1, 3, 4]]
   assert objects.category_ids.tolist() == [2]
@@ -129,7 +130,7 @@ def test_segmentations_without_a_pixel_are_left_out(nothing):
 
 
 def test_no_instances():
-  assert objects_of_instances([], 4, 5).boxes.shape == (0, 4)
+  assert objects_of_instances([], 4, 5, 'a.json').boxes.shape == (0, 4)
 
 
 def test_rle_by_hand():
@@ -195,8 +196,8 @@ def test_uncompressed_rle_is_that_of_pycocotools(mask):
   ],
 )
 def test_malformed_segmentations(malformed, fact):
-  with pytest.raises(ValueError, match=f'^annotation 17: .*{fact}') as caught:
-    objects_of_instances([Instance(17, 1, False, malformed)], 4, 5)
+  with pytest.raises(InputError, match=f'^a.json: annotation 17: .*{fact}') as caught:
+    objects_of_instances([Instance(17, 1, False, malformed)], 4, 5, 'a.json')
   assert '\n' not in str(caught.value) and len(str(caught.value)) < 200
 
 

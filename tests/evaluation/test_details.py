@@ -135,7 +135,7 @@ def test_ranking_map_coded_and_decoded(num_things, seed):
   rng = np.random.default_rng(seed)
   ranking_map = rng.dirichlet(np.ones(num_things), [2, 3]).astype(np.float32)
   coded = details_lib.encode_ranking_map(ranking_map)
-  decoded = details_lib.decode_ranking_map(coded, num_things)
+  decoded = details_lib.decode_ranking_map(coded, num_things, 'map')
   likeliest = ranking_map.argmax(axis=-1)
   found = np.take_along_axis(decoded, likeliest[..., None], axis=-1)[..., 0]
   np.testing.assert_allclose(found, ranking_map.max(axis=-1), atol=1 / 509)
