@@ -1,4 +1,4 @@
-"""The paper's Tables 1 to 5, and options beyond it: `python -m oanet_tf.ablation --help`."""
+"""Makes the paper's Tables 1 to 5, and one beyond it: `python -m oanet_tf.ablation --help`."""
 
 import argparse
 import itertools
@@ -7,7 +7,7 @@ import signal
 from collections.abc import Sequence
 
 from oanet_tf import errors
-from oanet_tf.arguments import positive
+from oanet_tf.arguments import add_config_file, add_params_override, positive
 from oanet_tf.data import shard_files
 from oanet_tf.errors import InputError
 from oanet_tf.paper import plan, results, runs
@@ -18,10 +18,10 @@ from oanet_tf.paper.tables import DATASETS, PAPER_TABLES, TABLES, Dataset
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
   parser = argparse.ArgumentParser(
     prog='python -m oanet_tf.ablation',
-    description="Makes the paper's tables, and one of options beyond it: trains what their rows "
-    "need and is not there, scores it, and writes table_N.md, .csv and .png with the paper's "
-    'scores beside. Stopped and started again it goes on where it was; several at a time on the '
-    'same folder share the work.',
+    description="Makes the paper's tables, and one of options beyond it. Trains and scores what "
+    "their rows need, and writes table_N.md, .csv and .png with the paper's scores beside. If it "
+    'is interrupted, the same command goes on where it stopped. Several commands on one folder '
+    'share the work.',
     epilog='Example: python -m oanet_tf.ablation --table 1,5 --dataset synthetic '
     '--model_dir runs/paper --seeds 3 --train_steps 400',
   )
@@ -30,16 +30,16 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     required=True,
     type=_tables,
     metavar='N,…',
-    help=f"of {', '.join(TABLES)}, or all, which are the paper's",
+    help=f"any of {', '.join(TABLES)}; all is the paper's",
   )
   parser.add_argument(
-    '--dataset', required=True, choices=tuple(DATASETS), help='whose shards are in tfrecords/'
+    '--dataset', required=True, choices=tuple(DATASETS), help='dataset with shards in tfrecords/'
   )
   parser.add_argument(
     '--model_dir',
     required=True,
     type=pathlib.Path,
-    help='for the tables and, in NAME/seed_N/, the trainings',
+    help='folder of the tables and, in NAME/seed_N/, the trainings',
   )
   parser.add_argument(
     '--seeds', type=positive, default=1, help='trainings of each row (default: %(default)s)'
@@ -48,32 +48,21 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     '--train_steps',
     type=positive,
     default=0,
-    help="of each training; its learning rate's schedule is stretched to them (default: the "
+    help="steps of each training; the learning rate's schedule is stretched to them (default: the "
     "experiments')",
   )
-  parser.add_argument(
-    '--config_file',
-    action='append',
-    default=[],
-    metavar='YAML',
-    help='changes over the experiment of the networks, such as configs/coco_4gpu.yaml',
-  )
-  parser.add_argument(
-    '--params_override',
-    default='',
-    metavar='KEY=VALUE,…',
-    help='changes of all trainings, as a.b=1,c.d=[2,3], or as YAML text',
-  )
+  add_config_file(parser, ' of the networks, such as configs/coco_4gpu.yaml')
+  add_params_override(parser, 'to all trainings')
   parser.add_argument(
     '--init_checkpoints',
     nargs=2,
     default=[],
     metavar=('SMALL', 'LARGE'),
-    help='checkpoints or model folders from which networks take the one and the other backbone; '
-    'scripts/download_backbone.sh 50 and 101 get them for coco',
+    help='checkpoints or model folders with the small and the large backbone; for coco, '
+    'scripts/download_backbone.sh 50 and 101 get them',
   )
   parser.add_argument(
-    '--dry_run', action='store_true', help='print what would be trained, and what is there'
+    '--dry_run', action='store_true', help='only print the trainings and their states'
   )
   return parser.parse_args(arguments)
 
@@ -111,15 +100,15 @@ def main(run: runs.Runner = runs.run_python) -> None:
   try:
     runs.run_all(jobs, options, run)
   finally:
-    # Whatever there is, if all is not.
+    # Also after an error or an interrupt, as far as there are scores.
     write_tables(names, dataset, options, arguments.seeds, jobs)
 
 
 def check(job: Job, options: Options) -> None:
-  """Whether all that a job needs is there.
+  """Checks that a job has all it needs.
 
   Raises:
-    InputError: if not, or if its folder has a training of other settings.
+    InputError: if something is missing, or its folder has a training of other settings.
   """
   _, settings = plan.training_arguments(job.training, job.seed, options)
   plan.check_folder(settings, options.folder(job.training, job.seed))
@@ -133,11 +122,7 @@ def check(job: Job, options: Options) -> None:
 
 
 def write_tables(
-  names: Sequence[str],
-  dataset: Dataset,
-  options: Options,
-  seeds: int,
-  jobs: Sequence[Job],
+  names: Sequence[str], dataset: Dataset, options: Options, seeds: int, jobs: Sequence[Job]
 ) -> None:
   """Writes and prints the tables, as far as there are scores."""
   steps = sorted({plan.last_step(job.training, options) for job in jobs})

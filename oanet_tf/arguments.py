@@ -1,6 +1,10 @@
-"""Types of command-line arguments."""
+"""What the command lines have in common."""
 
 import argparse
+import logging
+import sys
+
+from oanet_tf.config.values import FUSIONS
 
 
 def positive(text: str) -> int:
@@ -12,3 +16,46 @@ def positive(text: str) -> int:
   if not text.isdecimal() or not int(text):
     raise argparse.ArgumentTypeError(f'{text!r} is no whole number above 0')
   return int(text)
+
+
+def names(text: str) -> list[str]:
+  """'a,b,a' -> ['a', 'b']."""
+  return list(dict.fromkeys(name.strip() for name in text.split(',')))
+
+
+def add_config_file(parser: argparse._ActionsContainer, note: str) -> None:
+  """Adds `--config_file`, which may be given several times; `note` ends its help."""
+  parser.add_argument(
+    '--config_file',
+    action='append',
+    default=[],
+    metavar='YAML',
+    help=f'changes to the experiment{note}',
+  )
+
+
+def add_params_override(
+  parser: argparse._ActionsContainer, changed: str = "to the folder's params.yaml"
+) -> None:
+  """Adds `--params_override`; `changed` says what."""
+  parser.add_argument(
+    '--params_override',
+    default='',
+    metavar='KEY=VALUE,…',
+    help=f'changes {changed}, as a.b=1,c.d=[2,3] or as YAML text',
+  )
+
+
+def add_fusion(parser: argparse._ActionsContainer) -> None:
+  """Adds `--fusion`."""
+  parser.add_argument(
+    '--fusion',
+    metavar='NAME',
+    help=f'one of {", ".join(FUSIONS)} (default: as the model was configured)',
+  )
+
+
+def log_to_stderr() -> None:
+  """Shows what the package logs, and the warnings of everything else."""
+  logging.basicConfig(level=logging.WARNING, format='%(message)s', stream=sys.stderr)
+  logging.getLogger('oanet_tf').setLevel(logging.INFO)

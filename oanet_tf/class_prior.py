@@ -12,12 +12,12 @@ from oanet_tf.data import class_prior, inspect, shard_files
 def main() -> None:
   parser = argparse.ArgumentParser(
     prog='python -m oanet_tf.class_prior',
-    description='Counts, over the pixels that objects of two categories both cover, which of them '
-    'the panoptic truth shows. The fusion class_prior orders instances by it: '
+    description='Counts which of two categories is visible in the panoptic ground truth where '
+    'objects of both overlap. The fusion class_prior orders instances by these counts; '
     'task.model.fusion.class_prior names the file.',
   )
   parser.add_argument(
-    '--input_path', required=True, metavar='SHARDS', help='files or globs, with commas between'
+    '--input_path', required=True, metavar='SHARDS', help='files or globs, separated by commas'
   )
   parser.add_argument('--categories', metavar='FILE', help='default: categories.json beside them')
   parser.add_argument('--output', required=True, type=pathlib.Path, help='JSON file')

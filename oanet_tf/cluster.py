@@ -1,4 +1,4 @@
-"""Devices and machines: one strategy for all of them."""
+"""Devices and workers: one strategy for all of them."""
 
 import contextlib
 import dataclasses
@@ -18,7 +18,7 @@ from oanet_tf.errors import InputError
 log = logging.getLogger(__name__)
 
 DTYPES = {'float32': tf.float32, 'bfloat16': tf.bfloat16, 'float16': tf.float16}
-# What TensorFlow raises where another machine is gone.
+# What TensorFlow raises when another worker is gone.
 LOST_WORKER_ERRORS = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
 
 
@@ -35,8 +35,8 @@ class Cluster:
   """The replicas that train together, and this process among those that run them.
 
   Attributes:
-    strategy: over all devices of all machines.
-    num_workers: processes, one on each machine.
+    strategy: over all devices of all workers.
+    num_workers: processes, usually one on each machine.
     index: of this process; the first is the chief, the only one that writes.
   """
 
@@ -84,7 +84,7 @@ class Cluster:
 
 
 def make_cluster(runtime: config_definitions.RuntimeConfig) -> Cluster:
-  """Replicas on the devices of this machine, or of all machines that TF_CONFIG names.
+  """Replicas on the devices of this machine, or of all workers that TF_CONFIG names.
 
   Raises:
     InputError: if TF_CONFIG is malformed, or fewer GPUs are there than asked for.
@@ -105,7 +105,7 @@ def make_cluster(runtime: config_definitions.RuntimeConfig) -> Cluster:
 
 
 def _read_tf_config() -> tuple[int, int]:
-  """Number of machines that TF_CONFIG names, and this one's index; (1, 0) without."""
+  """The number of workers that TF_CONFIG names, and this one's index; (1, 0) without it."""
   text = os.environ.get('TF_CONFIG', '').strip() or '{}'
   try:
     config = json.loads(text)

@@ -3,11 +3,10 @@
 import argparse
 import contextlib
 import json
-import logging
 import pathlib
-import sys
 
 from oanet_tf import errors
+from oanet_tf.arguments import add_params_override, log_to_stderr, names
 from oanet_tf.config import values as config_values
 from oanet_tf.data import shard_files
 from oanet_tf.errors import InputError
@@ -27,7 +26,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
   parser.add_argument('--model_dir', required=True, type=pathlib.Path, help='folder of a training')
   parser.add_argument(
     '--fusions',
-    type=lambda text: list(dict.fromkeys(name.strip() for name in text.split(','))),
+    type=names,
     default=','.join(config_values.MONITORED_FUSIONS),
     metavar='NAME,…',
     help=f'of {", ".join(config_values.FUSIONS)} (default: %(default)s)',
@@ -47,12 +46,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     help="true objects in COCO's format for the average precision of boxes and masks "
     '(default: the panoptic segments)',
   )
-  parser.add_argument(
-    '--params_override',
-    default='',
-    metavar='KEY=VALUE,…',
-    help="changes over the folder's params.yaml, as a.b=1,c.d=[2,3], or as YAML text",
-  )
+  add_params_override(parser)
   return parser.parse_args(arguments)
 
 
@@ -65,26 +59,23 @@ def main() -> None:
     config_values.check_fusion(method, values, has_ground_truth=True)
   folder.class_prior(methods)
   shard_files.list_shards(values['task.validation_data.input_path'])
-  if arguments.ranking_module:
-    check_ranking_module(arguments.ranking_module, model_dir, values)
+  module_folder = arguments.ranking_module and ranking_module_for(folder, arguments.ranking_module)
   # TensorFlow takes seconds to load; flags and configuration are good by now.
   from oanet_tf import cluster as cluster_lib
-  from oanet_tf import files, inference
+  from oanet_tf import files
   from oanet_tf.evaluation.branches import BranchScores, format_branches
   from oanet_tf.evaluation.details import DetailsWriter
   from oanet_tf.evaluation.panoptic_quality import format_table
   from oanet_tf.evaluation.scoring import evaluate
 
-  logging.basicConfig(level=logging.WARNING, format='%(message)s', stream=sys.stderr)
-  logging.getLogger('oanet_tf').setLevel(logging.INFO)
+  log_to_stderr()
   config = folder.config()
   cluster_lib.configure(config.runtime)
   cluster = cluster_lib.make_cluster(config.runtime)
   with cluster.lost_workers_named():
     with cluster.strategy.scope():
-      model, _, _ = folder.load()
-      if arguments.ranking_module:
-        inference.take_ranking_module(model, config.task, categories, arguments.ranking_module)
+      trained = folder.load()
+      fuser = trained.fuser(methods, module_folder.load() if module_folder else None)
     output_dir = arguments.output_dir or model_dir / 'evaluation'
     fusion = config.task.model.fusion
     branches = BranchScores(categories, fusion.mask_threshold, arguments.instances_json)
@@ -93,28 +84,35 @@ def main() -> None:
       if cluster.num_workers == 1:
         details = DetailsWriter(output_dir, categories, fusion.score_threshold)
         observers = [branches.add, stack.enter_context(details).add]
-      results = evaluate(model, config.task, categories, methods, cluster, output_dir, observers)
-  if cluster.is_chief:
-    print(format_table(results, categories))
+      results = evaluate(
+        trained.model, fuser, config.task, categories, methods, cluster, output_dir, observers
+      )
+  tables = [format_table(results, categories)] if cluster.is_chief else []
   if cluster.num_workers == 1:
     scores = branches.result()
     files.write_text(output_dir / BRANCHES_FILE, json.dumps(scores, indent=1) + '\n')
-    print(format_branches(scores))
+    tables.append(format_branches(scores))
+  # Only now: what fails to print is on the disk.
+  for table in tables:
+    print(table)
 
 
-def check_ranking_module(
-  module_dir: pathlib.Path, model_dir: pathlib.Path, values: config_values.Values
-) -> None:
-  """Refuses a pair of trainings that cannot be one network.
+def ranking_module_for(folder: ModelFolder, module_dir: pathlib.Path) -> ModelFolder:
+  """The training that gives a network its ranking module.
 
   Args:
-    module_dir: folder of the training that gives the ranking module.
-    model_dir: folder of the training that gives the rest.
-    values: of the latter's active keys.
+    folder: of the network.
+    module_dir: folder of the other training, of a whole network or of the module alone.
+
+  Raises:
+    InputError: if the two cannot be one network.
   """
-  if values['task.mode'] != 'panoptic':
-    raise InputError(f'{model_dir}: has no detector for the ranking module of {module_dir}')
-  ModelFolder(module_dir)
+  if folder.values['task.mode'] != 'panoptic':
+    raise InputError(f'{folder.path}: has no detector for the ranking module of {module_dir}')
+  other = ModelFolder(module_dir)
+  if other.categories != folder.categories:
+    raise InputError(f'{module_dir}: its ranking module is of other categories than the model')
+  return other
 
 
 if __name__ == '__main__':

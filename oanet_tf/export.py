@@ -1,41 +1,26 @@
 """Exports a trained network: `python -m oanet_tf.export --help`."""
 
 import argparse
-import json
-import logging
 import pathlib
-import pkgutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import tqdm
 
-from oanet_tf import errors, files
-from oanet_tf.arguments import positive
-from oanet_tf.config import values as config_values
-from oanet_tf.data.json_file import read_json_object
+from oanet_tf import errors
+from oanet_tf.arguments import add_fusion, add_params_override, log_to_stderr, names, positive
 from oanet_tf.errors import InputError
 from oanet_tf.model_folder import ModelFolder
-from oanet_tf.serving import tflite_int8
+from oanet_tf.serving import formats, tflite_int8
 
 if TYPE_CHECKING:
   import numpy as np
 
   # It brings TensorFlow, which takes seconds to load.
-  from oanet_tf.serving.parity import Source
 
-# Name -> a `serving.exports.Format`.
-FORMATS = {
-  'savedmodel': 'oanet_tf.serving.saved_model:FORMAT',
-  'tflite_float32': 'oanet_tf.serving.tflite:FLOAT32',
-  'tflite_float16': 'oanet_tf.serving.tflite:FLOAT16',
-  'tflite_dynamic': 'oanet_tf.serving.tflite:DYNAMIC',
-  'tflite_int8': 'oanet_tf.serving.tflite:INT8',
-}
 CALIBRATED = 'tflite_int8'
 Reader = Callable[[], 'Iterable[np.ndarray]']
-RECORD_FILE = 'export.json'
 # Of the validation shards, compared if the user names none.
 NUM_IMAGES = 8
 # Of the training shards.
@@ -53,16 +38,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
   parser.add_argument('--export_dir', required=True, type=pathlib.Path, help='is made if need be')
   parser.add_argument(
     '--formats',
-    type=_names,
+    type=_formats,
     default='savedmodel',
     metavar='NAME,…',
-    help=f'of {", ".join(FORMATS)} (default: %(default)s)',
+    help=f'of {", ".join(formats.FORMATS)} (default: %(default)s)',
   )
-  parser.add_argument(
-    '--fusion',
-    metavar='NAME',
-    help=f'one of {", ".join(config_values.FUSIONS)} (default: as the model was configured)',
-  )
+  add_fusion(parser)
   parser.add_argument(
     '--image_size',
     type=positive,
@@ -86,22 +67,17 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     help=f'pictures that show {CALIBRATED} how large activations are (default: '
     f'{NUM_CALIBRATION_IMAGES} of the training shards)',
   )
-  parser.add_argument(
-    '--params_override',
-    default='',
-    metavar='KEY=VALUE,…',
-    help="changes over the folder's params.yaml, as a.b=1,c.d=[2,3], or as YAML text",
-  )
+  add_params_override(parser)
   return parser.parse_args(arguments)
 
 
-def _names(text: str) -> list[str]:
-  names = list(dict.fromkeys(name.strip() for name in text.split(',')))
-  if unknown := [name for name in names if name not in FORMATS]:
-    raise argparse.ArgumentTypeError(
-      f'there is no format {unknown[0]!r}; known are {", ".join(FORMATS)}'
-    )
-  return names
+def _formats(text: str) -> list[str]:
+  for name in (found := names(text)):
+    if name not in formats.FORMATS:
+      raise argparse.ArgumentTypeError(
+        f'there is no format {name!r}; known are {", ".join(formats.FORMATS)}'
+      )
+  return found
 
 
 def main() -> None:
@@ -109,19 +85,17 @@ def main() -> None:
   folder = ModelFolder(arguments.model_dir, arguments.params_override)
   method, values = folder.fusion(arguments.fusion), folder.values
   folders = {
-    name: version_folder(arguments.export_dir / name, arguments.version)
+    name: formats.version_folder(arguments.export_dir / name, arguments.version)
     for name in arguments.formats
   }
-  read_record(arguments.export_dir)
+  formats.read_record(arguments.export_dir)
   images, calibration_images = _find_all_images(arguments, values)
   # TensorFlow takes seconds to load; all that was given is good by now.
   from oanet_tf.serving import parity
 
-  logging.basicConfig(level=logging.WARNING, format='%(message)s', stream=sys.stderr)
-  logging.getLogger('oanet_tf').setLevel(logging.INFO)
+  log_to_stderr()
   source = parity.load_source(
-    arguments.model_dir,
-    arguments.params_override,
+    folder,
     method,
     arguments.image_size or values['task.validation_data.output_size'],
     images(),
@@ -129,8 +103,8 @@ def main() -> None:
   )
   # Closed before an error is told, which would else stand in the bar's line.
   with tqdm.tqdm(folders.items(), 'exporting', unit='format', file=sys.stderr) as progress:
-    entries = [export(name, source, folder) for name, folder in progress]
-  print(format_table(entries))
+    entries = [formats.export(name, source, folder) for name, folder in progress]
+  print(formats.format_table(entries))
 
 
 def _find_all_images(arguments: argparse.Namespace, values: dict[str, object]) -> list[Reader]:
@@ -183,84 +157,6 @@ def _find_images(option: str, paths: Sequence[str] | None, input_path: str, numb
     return parity.shard_images(input_path, number)
 
   return of_shards
-
-
-def version_folder(folder: pathlib.Path, version: int | None) -> pathlib.Path:
-  """Where a version of a format goes; without one, 1 + the newest that is there.
-
-  Raises:
-    InputError: if it is there already.
-  """
-  if version is None:
-    there = [int(path.name) for path in folder.glob('*') if path.name.isdecimal()]
-    version = 1 + max(there, default=0)
-  path = folder / str(version)
-  if path.exists():
-    raise InputError(f'{path}: is there already; give another --version, or none')
-  return path
-
-
-def read_record(export_dir: pathlib.Path) -> dict[str, dict]:
-  """What `export.json` says of earlier exports, by their folder.
-
-  Raises:
-    InputError: if it is no JSON object.
-  """
-  path = export_dir / RECORD_FILE
-  return read_json_object(path) if path.exists() else {}
-
-
-def export(name: str, source: 'Source', folder: pathlib.Path) -> dict:
-  """Writes one format, holds it against the network in memory, and keeps the figures.
-
-  Args:
-    name: of the format, a key of `FORMATS`.
-    source: what is exported.
-    folder: EXPORT_DIR/FORMAT/VERSION, which is not there yet.
-
-  Returns:
-    The format's entry of `export.json`.
-
-  Raises:
-    InputError: if the results are not the same, or the system refuses; nothing is left then.
-  """
-  form = pkgutil.resolve_name(FORMATS[name])
-  with files.making_folder(folder) as temporary:
-    with files.writing(temporary):
-      form.write(source, temporary)
-    parity = form.compare(source, temporary)
-    if not form.accepts(parity):
-      raise InputError(
-        f'{folder}: was not written, as its results are not those of the network in memory: '
-        f'{parity.same_pixels:.2%} of the pixels are the same (at least '
-        f'{form.least_same_pixels:.2%}), and scores differ by {parity.score_difference:.2g} (at '
-        f'most {form.largest_score_difference:.2g})'
-      )
-    size = sum(path.stat().st_size for path in temporary.rglob('*') if path.is_file())
-  export_dir = folder.parents[1]
-  entry = {
-    'format': name,
-    'version': int(folder.name),
-    'bytes': size,
-    'model_dir': str(source.model_dir),
-    'fusion': source.method,
-    **parity._asdict(),
-  }
-  record = {**read_record(export_dir), f'{name}/{folder.name}': entry}
-  files.write_text(export_dir / RECORD_FILE, json.dumps(record, indent=1) + '\n')
-  return entry
-
-
-def format_table(entries: Sequence[dict]) -> str:
-  """Figures of exports as lines of text."""
-  rows = [f'{"format":<20} | version |     MB | images | same pixels | score difference']
-  rows += [
-    f'{entry["format"]:<20} | {entry["version"]:>7} | {entry["bytes"] / 1e6:>6.1f} '
-    f'| {entry["num_images"]:>6} | {entry["same_pixels"]:>11.2%} '
-    f'| {entry["score_difference"]:>16.2g}'
-    for entry in entries
-  ]
-  return '\n'.join([rows[0], '-' * len(rows[0]), *rows[1:]])
 
 
 if __name__ == '__main__':

@@ -1,9 +1,10 @@
-"""Writing files so that nothing half-written is ever there under its name."""
+"""Atomic writes: a file or folder appears under its name only when it is complete."""
 
 import contextlib
 import os
 import pathlib
 import shutil
+import sys
 from collections.abc import Iterator
 
 from oanet_tf.errors import InputError
@@ -11,15 +12,15 @@ from oanet_tf.errors import InputError
 
 @contextlib.contextmanager
 def replacing(path: pathlib.Path, durable: bool = False) -> Iterator[pathlib.Path]:
-  """A hidden name to write to, which becomes `path` at the end; gone on an error.
+  """Yields a hidden path to write to, which is renamed to `path` at the end or removed on an error.
 
   Args:
     path: in a folder that exists.
-    durable: makes sure that the content is on the disk first, lest a machine that loses power
-      leaves an empty file.
+    durable: whether to sync the content to the disk first, so that a power cut cannot leave an
+      empty file.
 
   Raises:
-    InputError: if the system refuses, e.g. for want of space; it names `path`.
+    InputError: if the file cannot be renamed; it names `path`.
   """
   temporary = path.with_name(f'.{path.name}.part')
   try:
@@ -35,32 +36,34 @@ def replacing(path: pathlib.Path, durable: bool = False) -> Iterator[pathlib.Pat
 
 @contextlib.contextmanager
 def writing(path: pathlib.Path) -> Iterator[None]:
-  """Makes what the system refuses, e.g. for want of space, an `InputError` that names `path`."""
+  """Turns an `OSError`, such as a full disk, into an `InputError` that names `path`."""
   try:
     yield
   except OSError as error:
     raise InputError(f'{path}: cannot be written ({error.strerror})') from None
 
 
-def write_text(path: pathlib.Path, text: str) -> None:
-  """Writes a whole file or nothing.
+def write_text(path: pathlib.Path, text: str, durable: bool = False) -> None:
+  """Writes a file as a whole or not at all, and makes the folders above it; see `replacing`.
 
   Raises:
-    InputError: if the system refuses; it names `path`.
+    InputError: if it cannot be written; it names `path`.
   """
-  with replacing(path) as temporary, writing(path):
-    temporary.write_text(text, encoding='utf-8')
+  with writing(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path, durable) as temporary:
+      temporary.write_text(text, encoding='utf-8')
 
 
 @contextlib.contextmanager
 def making_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
-  """A hidden folder to fill, which becomes `path` at the end; gone on an error.
+  """Yields a hidden folder to fill, which is renamed to `path` at the end or removed on an error.
 
   Args:
-    path: is not there yet; the folders above it are made.
+    path: does not exist yet or is an empty folder; the folders above it are made.
 
   Raises:
-    InputError: if the system refuses; it names `path`.
+    InputError: if it cannot be made; it names `path`.
   """
   temporary = path.with_name(f'.{path.name}.part')
   # A process that was killed may have left one.
@@ -73,3 +76,34 @@ def making_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
       temporary.rename(path)
   finally:
     shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def locked(path: pathlib.Path) -> Iterator[int | None]:
+  """Holds a lock file, which the system unlocks when the process ends, however it ends.
+
+  Args:
+    path: in a folder that exists; the file stays.
+
+  Yields:
+    The file's descriptor, or None if another process holds the lock.
+
+  Raises:
+    InputError: if the file cannot be made; it names `path`.
+  """
+  import fcntl  # Windows has no such module.
+
+  with writing(path):
+    lock = os.open(path, os.O_CREAT | os.O_RDWR)
+  is_free = True
+  try:
+    try:
+      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      is_free = False
+    except OSError as error:
+      # Some network file systems have no locks; their users must see to it themselves.
+      print(f'{path}: cannot be locked ({error.strerror})', file=sys.stderr)
+    yield lock if is_free else None
+  finally:
+    os.close(lock)

@@ -1,5 +1,6 @@
 """A model folder: its configuration, categories and weights, each resolved once."""
 
+import dataclasses
 import logging
 import pathlib
 from collections.abc import Sequence
@@ -8,13 +9,14 @@ from typing import TYPE_CHECKING, NamedTuple
 from oanet_tf.config import check as config_check
 from oanet_tf.config import values as config_values
 from oanet_tf.data.categories import CATEGORIES_FILE, PanopticCategories
-from oanet_tf.errors import InputError
+from oanet_tf.errors import InputError, first_line
 
 if TYPE_CHECKING:
   # They bring TensorFlow, which takes seconds to load.
   import numpy as np
   from official.core import config_definitions
 
+  from oanet_tf.modeling.fusion.fuser import Fuser
   from oanet_tf.modeling.oanet import OANet
   from oanet_tf.modeling.srm_only import SRMOnly
 
@@ -27,6 +29,30 @@ class Trained(NamedTuple):
   model: 'OANet | SRMOnly'
   config: 'config_definitions.ExperimentConfig'
   categories: PanopticCategories
+
+  def fuser(self, methods: Sequence[str], ranked_by: 'Trained | None' = None) -> 'Fuser':
+    """What makes panoptic maps of the network's outputs.
+
+    Args:
+      methods: of fusion; 'class_prior' reads the file that the configuration names.
+      ranked_by: another training, whose ranking module takes the place of the network's own.
+
+    Raises:
+      InputError: if that file cannot be read, or was counted for other categories.
+    """
+    from oanet_tf.data.class_prior import load_table
+    from oanet_tf.modeling.build import build_fuser
+
+    task = self.config.task
+    class_prior = load_table(task.model.fusion.class_prior, self.categories, methods)
+    fuser = build_fuser(task, self.model, class_prior)
+    if ranked_by is None:
+      return fuser
+    return dataclasses.replace(
+      fuser,
+      ranking_module=ranked_by.model.spatial_ranking,
+      scored_pixels=ranked_by.config.task.model.spatial_ranking.scored_pixels,
+    )
 
 
 class ModelFolder:
@@ -122,12 +148,7 @@ class ModelFolder:
         load_averages(model, config, path)
     except (AssertionError, ValueError) as error:
       raise InputError(
-        f'{path}: does not fit the configuration ({str(error).splitlines()[0]}); leave out changes '
+        f'{path}: does not fit the configuration ({first_line(error)}); leave out changes '
         'that make another network'
       ) from None
     return Trained(model, config, self.categories)
-
-
-def load_model(model_dir: str | pathlib.Path, params_override: str = '') -> Trained:
-  """As `ModelFolder.load`."""
-  return ModelFolder(model_dir, params_override).load()

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
   import numpy as np
 
   from oanet_tf.data.categories import PanopticCategories
-  from oanet_tf.evaluation.coco_results import Annotation
+  from oanet_tf.data.panoptic_json import Annotation
 
-# Images that a process scores at a time; their sums are added in order, whatever the processes.
+# Images that a process scores at a time. Sums are added in order: the number of processes does not
+# change the result.
 _IMAGES_AT_A_TIME = 16
 
 
@@ -29,7 +30,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     description="Panoptic quality of predictions in COCO's panoptic format, equal to panopticapi's "
     'but for areas: a segment has as many pixels as its PNG shows, whatever `area` says.',
   )
-  parser.add_argument('--gt_json', required=True, help='truth: COCO panoptic JSON')
+  parser.add_argument('--gt_json', required=True, help='ground truth: COCO panoptic JSON')
   parser.add_argument('--gt_dir', help='its PNGs (default: the JSON without .json)')
   parser.add_argument('--pred_json', required=True, help='predictions: COCO panoptic JSON')
   parser.add_argument('--pred_dir', help='their PNGs (default: the JSON without .json)')
@@ -41,21 +42,18 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 def main() -> None:
   arguments = parse_arguments()
   from oanet_tf.evaluation.panoptic_quality import format_table
+  from oanet_tf.files import write_text
 
   results, categories = score(
     arguments.gt_json,
-    arguments.gt_dir or _folder_of(arguments.gt_json),
+    arguments.gt_dir or arguments.gt_json.removesuffix('.json'),
     arguments.pred_json,
-    arguments.pred_dir or _folder_of(arguments.pred_json),
+    arguments.pred_dir or arguments.pred_json.removesuffix('.json'),
     arguments.num_workers,
   )
   print(format_table({pathlib.Path(arguments.pred_json).name: results}, categories))
   if arguments.output:
-    write_json(arguments.output, results)
-
-
-def _folder_of(json_path: str) -> str:
-  return json_path.removesuffix('.json')
+    write_text(arguments.output, json.dumps(results, indent=1) + '\n')
 
 
 def score(
@@ -64,14 +62,14 @@ def score(
   """Panoptic quality of files, with a progress bar.
 
   Args:
-    gt_json: truth, with `categories`.
+    gt_json: ground truth, with `categories`.
     gt_dir: its PNGs.
     pred_json: predictions for the same images; only their `annotations` are read.
     pred_dir: their PNGs.
     num_workers: processes; default: the number of CPUs.
 
   Returns:
-    What `panoptic_quality.summarize` gives, which is panopticapi's; and the truth's categories.
+    What `panoptic_quality.summarize` gives, which is panopticapi's; and the categories.
 
   Raises:
     InputError: if a file or folder is missing or malformed, the images are not the same, or what
@@ -79,18 +77,26 @@ def score(
   """
   import tqdm
 
+  from oanet_tf.data.categories import PanopticCategories
+  from oanet_tf.data.panoptic_json import (
+    check_categories,
+    parse_annotations,
+    read_annotations,
+    read_panoptic_json,
+  )
   from oanet_tf.data.parallel import map_in_order
-  from oanet_tf.evaluation.coco_results import read_annotations
   from oanet_tf.evaluation.panoptic_quality import PanopticQuality
 
   for folder in (gt_dir, pred_dir):
     if not pathlib.Path(folder).is_dir():
       raise InputError(f'{folder}: there is no such folder of PNGs')
-  categories, truths = _read_truth(gt_json, gt_dir)
+  content = read_panoptic_json(gt_json)
+  categories = PanopticCategories.from_coco(content.get('categories'), gt_json)
+  ground_truth = parse_annotations(content, gt_dir, gt_json)
   predictions = read_annotations(pred_json, pred_dir)
-  for json_path, annotations in ((gt_json, truths), (pred_json, predictions)):
-    _check_categories(annotations, categories, json_path, gt_json)
-  pairs = _pair(truths, predictions, gt_json, pred_json)
+  check_categories(ground_truth, categories, gt_json, gt_json)
+  check_categories(predictions, categories, pred_json, gt_json)
+  pairs = _pair(ground_truth, predictions, gt_json, pred_json)
   chunks = [pairs[i : i + _IMAGES_AT_A_TIME] for i in range(0, len(pairs), _IMAGES_AT_A_TIME)]
   results = map_in_order(functools.partial(_score_pairs, categories), chunks, num_workers)
   quality = PanopticQuality(categories)
@@ -101,77 +107,39 @@ def score(
   return quality.result(), categories
 
 
-def _read_truth(gt_json: str, gt_dir: str) -> tuple['PanopticCategories', list['Annotation']]:
-  from oanet_tf.data.categories import PanopticCategories
-  from oanet_tf.evaluation.coco_results import parse_annotations, read_panoptic_json
-
-  content = read_panoptic_json(gt_json)
-  categories = PanopticCategories.from_coco(content.get('categories'), gt_json)
-  return categories, parse_annotations(content, gt_dir, gt_json)
+def _pair(
+  ground_truth: list['Annotation'], predictions: list['Annotation'], gt_json: str, pred_json: str
+) -> list[tuple['Annotation', 'Annotation']]:
+  """Ground truth and prediction of each image, in the order of the ground truth."""
+  if not ground_truth:
+    raise InputError(f'{gt_json}: `annotations` is empty')
+  of_image = {one.image_id: one for one in predictions}
+  pairs = []
+  for one in ground_truth:
+    if one.image_id not in of_image:
+      raise InputError(f'{pred_json}: has no image {one.image_id}, which {gt_json} has')
+    pairs.append((one, of_image.pop(one.image_id)))
+  if of_image:
+    raise InputError(f'{pred_json}: has image {next(iter(of_image))}, which {gt_json} has not')
+  return pairs
 
 
 def _score_pairs(
   categories: 'PanopticCategories', pairs: list[tuple['Annotation', 'Annotation']]
 ) -> 'np.ndarray':
   """`PanopticQuality.statistics` of some images."""
-  from oanet_tf.evaluation.coco_results import read_segmentation
+  import numpy as np
+
+  from oanet_tf.evaluation.coco_results import read_segments
   from oanet_tf.evaluation.panoptic_quality import PanopticQuality
 
+  # After a block of this size was freed, glibc keeps the memory of one image for the next one.
+  # Otherwise the system clears new pages for each, which takes a quarter of the time.
+  np.empty(2**24, np.uint8)
   quality = PanopticQuality(categories)
-  for truth, prediction in pairs:
-    quality.update(
-      read_segmentation(truth), read_segmentation(prediction), truth.name, prediction.name
-    )
+  for pair in pairs:
+    quality.update(*map(read_segments, pair), *(one.name for one in pair))
   return quality.statistics
-
-
-def _check_categories(
-  annotations: list['Annotation'],
-  categories: 'PanopticCategories',
-  json_path: str,
-  gt_json: str,
-) -> None:
-  for annotation in annotations:
-    segments = zip(annotation.segment_ids, annotation.category_ids, strict=True)
-    for segment_id, category_id in segments:
-      if category_id not in categories:
-        raise InputError(
-          f'{json_path}: image {annotation.image_id}: segment {segment_id} is of category '
-          f'{category_id}, which is not in `categories` of {gt_json}'
-        )
-
-
-def _pair(
-  truths: list['Annotation'], predictions: list['Annotation'], gt_json: str, pred_json: str
-) -> list[tuple['Annotation', 'Annotation']]:
-  """Truth and prediction of each image, in the order of the truth."""
-  if not truths:
-    raise InputError(f'{gt_json}: `annotations` is empty')
-  of_image = {prediction.image_id: prediction for prediction in predictions}
-  for truth in truths:
-    if truth.image_id not in of_image:
-      raise InputError(f'{pred_json}: has no image {truth.image_id}, which {gt_json} has')
-  known = {truth.image_id for truth in truths}
-  for image_id in of_image:
-    if image_id not in known:
-      raise InputError(f'{pred_json}: has image {image_id}, which {gt_json} has not')
-  return [(truth, of_image[truth.image_id]) for truth in truths]
-
-
-def write_json(path: pathlib.Path, results: dict) -> None:
-  """Writes results; whole or not at all.
-
-  Raises:
-    InputError: if there cannot be such a file.
-  """
-  from oanet_tf.files import replacing
-
-  try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-      temporary.write_text(json.dumps(results, indent=1) + '\n')
-  except OSError as error:
-    raise InputError(f'{path}: cannot be written ({error.strerror})') from None
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""A page that shows what a fusion gains and loses: `python -m oanet_tf.report --help`."""
+"""Shows what one fusion gains over another: `python -m oanet_tf.report --help`."""
 
 import argparse
 import functools
@@ -7,29 +7,28 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from oanet_tf import errors
-from oanet_tf.errors import InputError
+from oanet_tf import errors, files
 
 if TYPE_CHECKING:
-  # Loaded in the functions that use them, so that `--help` does without.
+  # Loaded in the functions that use them, so that `--help` is fast.
   from oanet_tf.data.categories import PanopticCategories
-  from oanet_tf.evaluation.coco_results import Annotation
+  from oanet_tf.data.panoptic_json import Annotation
   from oanet_tf.reporting.comparison import ImageComparison
   from oanet_tf.reporting.reading import Evaluation
 
-# Images that a process compares at a time.
+# Images that are sent to a process at a time.
 _IMAGES_AT_A_TIME = 16
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
   parser = argparse.ArgumentParser(
     prog='python -m oanet_tf.report',
-    description='Writes one HTML file about an evaluation: scores by fusion and by category, which '
-    'categories were put in the right order, and the images with the largest gain and loss. It '
-    'needs nothing but a browser.',
+    description='Writes one self-contained HTML file about an evaluation: scores by fusion and by '
+    'category, which categories were put in the right order, and the images with the largest gains '
+    'and losses.',
   )
   parser.add_argument(
-    '--results', required=True, type=pathlib.Path, help='folder of an evaluation: has results.json'
+    '--results', required=True, type=pathlib.Path, help='folder of an evaluation, with results.json'
   )
   parser.add_argument('--output', required=True, type=pathlib.Path, help='HTML file to write')
   parser.add_argument(
@@ -37,13 +36,13 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     type=_two_names,
     default='heuristic,srm',
     metavar='FIRST,SECOND',
-    help='two fusions; gain is what the second has over the first (default: %(default)s)',
+    help='two fusions; a gain is where the second scores higher (default: %(default)s)',
   )
   parser.add_argument(
     '--num_pictures',
     type=_whole_number,
     default=8,
-    help='images with the largest gain, and with the largest loss (default: %(default)s each)',
+    help='images with the largest gains, and with the largest losses (default: %(default)s each)',
   )
   return parser.parse_args(arguments)
 
@@ -74,9 +73,9 @@ def write_report(
 
   Args:
     results: folder of an evaluation; what `evaluation.details` writes is shown if it is there.
-    output: HTML file; is replaced if it exists.
-    compared: two fusions.
-    num_pictures: of images with the largest gain, and of those with the largest loss.
+    output: HTML file; replaced if it exists.
+    compared: names of two fusions.
+    num_pictures: images with the largest gains, and as many with the largest losses.
 
   Raises:
     InputError: if a file of the evaluation is missing or malformed, or the page cannot be written.
@@ -93,13 +92,13 @@ def write_report(
   with tqdm.tqdm(gains + losses, desc='drawing', unit='image', file=sys.stderr) as chosen:
     articles = [gallery.article(evaluation, i, comparisons[i]) for i in chosen]
   content = page.render(evaluation, comparisons, articles[: len(gains)], articles[len(gains) :])
-  _write(output, content)
+  files.write_text(output, content)
 
 
 def _largest(gains: Sequence[float], number: int) -> list[int]:
-  """Places of the largest gains above 0, of equal ones the first."""
-  places = [i for i, gain in enumerate(gains) if gain > 0]
-  return sorted(places, key=lambda i: -gains[i])[:number]
+  """Indices of the largest positive gains; of equal ones the first."""
+  positive = [i for i, gain in enumerate(gains) if gain > 0]
+  return sorted(positive, key=lambda i: -gains[i])[:number]
 
 
 def compare_images(evaluation: 'Evaluation') -> list['ImageComparison']:
@@ -112,10 +111,8 @@ def compare_images(evaluation: 'Evaluation') -> list['ImageComparison']:
 
   from oanet_tf.data.parallel import map_in_order
 
-  images = [
-    (truth, *pair)
-    for truth, pair in zip(evaluation.details.truth, evaluation.predictions, strict=True)
-  ]
+  pairs = zip(evaluation.details.ground_truth, evaluation.predictions, strict=True)
+  images = [(ground_truth, *predictions) for ground_truth, predictions in pairs]
   chunks = [images[i : i + _IMAGES_AT_A_TIME] for i in range(0, len(images), _IMAGES_AT_A_TIME)]
   compare = functools.partial(_compare_chunk, evaluation.categories)
   comparisons = []
@@ -129,24 +126,13 @@ def compare_images(evaluation: 'Evaluation') -> list['ImageComparison']:
 def _compare_chunk(
   categories: 'PanopticCategories', images: list[tuple['Annotation', 'Annotation', 'Annotation']]
 ) -> list['ImageComparison']:
-  from oanet_tf.evaluation.coco_results import read_segmentation
+  from oanet_tf.evaluation.coco_results import read_segments
   from oanet_tf.reporting.comparison import compare_image
 
   return [
-    compare_image(*map(read_segmentation, image), categories, tuple(one.name for one in image))
+    compare_image(*map(read_segments, image), categories, tuple(one.name for one in image))
     for image in images
   ]
-
-
-def _write(path: pathlib.Path, content: str) -> None:
-  from oanet_tf.evaluation.coco_results import replacing
-
-  try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-      temporary.write_text(content, encoding='utf-8')
-  except OSError as error:
-    raise InputError(f'{path}: cannot be written ({error.strerror})') from None
 
 
 if __name__ == '__main__':

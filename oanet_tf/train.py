@@ -1,11 +1,10 @@
 """Command line of training: `python -m oanet_tf.train --help`."""
 
 import argparse
-import logging
 import os
-import sys
 
 from oanet_tf import errors
+from oanet_tf.arguments import add_config_file, add_params_override, log_to_stderr
 from oanet_tf.config import check as config_check
 
 
@@ -22,19 +21,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     help=f'one of {", ".join(config_check.experiment_names())}; '
     "may be left out with --mode eval, which then takes the model folder's params.yaml",
   )
-  parser.add_argument(
-    '--config_file',
-    action='append',
-    default=[],
-    metavar='YAML',
-    help='changes over the experiment; given again, the later file wins',
-  )
-  parser.add_argument(
-    '--params_override',
-    default='',
-    metavar='KEY=VALUE,…',
-    help='changes over the files, as a.b=1,c.d=[2,3], or as YAML text',
-  )
+  add_config_file(parser, '; given again, the later file wins')
+  add_params_override(parser, 'to the files')
   parser.add_argument(
     '--model_dir',
     required=True,
@@ -67,8 +55,7 @@ def main() -> None:
   from oanet_tf.config import experiments
   from oanet_tf.training import loop
 
-  logging.basicConfig(level=logging.WARNING, format='%(message)s', stream=sys.stderr)
-  logging.getLogger('oanet_tf').setLevel(logging.INFO)
+  log_to_stderr()
   config = experiments.load_experiment(experiment, config_files, arguments.params_override)
   loop.run(config, arguments.model_dir, arguments.mode)
 

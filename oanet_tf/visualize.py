@@ -1,6 +1,6 @@
-"""Panoptic segmentations as pictures."""
+"""Draws panoptic segmentations."""
 
-# H, W the picture's size, S segments.
+# H, W image, S segments.
 
 import collections
 import colorsys
@@ -11,11 +11,11 @@ import scipy.ndimage
 from PIL import Image, ImageDraw, ImageFont
 
 from oanet_tf.data.categories import Category, PanopticCategories
-from oanet_tf.data.panoptic_map import PanopticSegmentation, segment_positions
+from oanet_tf.data.panoptic_map import Segments
 from oanet_tf.errors import InputError
 
 _OPACITY = 0.5
-# Names cannot be read in pictures smaller than this; enlarging stops at the other.
+# Smaller images are enlarged until names can be read, up to the largest side.
 _SMALLEST_SIDE = 384
 _LARGEST_SIDE = 2048
 _SURROUNDINGS = 15
@@ -28,13 +28,13 @@ _TITLE_BACKGROUND = (32, 32, 32)
 
 
 def draw_panoptic(
-  image: np.ndarray, segmentation: PanopticSegmentation, categories: PanopticCategories
+  image: np.ndarray, segmentation: Segments, categories: PanopticCategories
 ) -> np.ndarray:
-  """Lays a segmentation's colours, outlines and category names over its image.
+  """Draws a segmentation's colours, outlines and category names over its image.
 
-  Stuff has its category's colour, each thing a variation of it, void none. A name stands where its
-  segment is widest, and is left out where the segment is small or the name would cover another's.
-  The same input always gives the same picture.
+  Stuff has its category's colour, each thing a variation of it, and void none. A name is written
+  where its segment is widest; it is left out if the segment is small or the name would cover
+  another. The result is deterministic.
 
   Args:
     image: [H, W, 3] uint8.
@@ -42,18 +42,18 @@ def draw_panoptic(
     categories: with the colours and names.
 
   Returns:
-    [F H, F W, 3] uint8. F is 1 if the shorter side is at least 384 pixels, and else the least
-    factor that makes it so without making the longer one greater than 2048.
+    [F H, F W, 3] uint8. F is 1 if the shorter side has at least 384 pixels; otherwise the smallest
+    integer that brings it there, as long as the longer side has at most 2048.
 
   Raises:
-    InputError: if the sizes differ, the map and its list of segments disagree, or a category id is
-      unknown.
+    InputError: if the sizes differ, the map and its list of segments disagree, or a category id
+      is unknown.
   """
-  if image.shape != (*segmentation.segment_map.shape, 3):
+  if image.shape != (*segmentation.index.shape, 3):
     raise InputError(
-      f'the image is {list(image.shape)} but the map is {list(segmentation.segment_map.shape)}'
+      f'the image is {list(image.shape)} but the map is {list(segmentation.index.shape)}'
     )
-  positions = segment_positions(segmentation, 'segmentation')
+  positions = segmentation.index
   segment_categories = [_category(categories, i) for i in segmentation.category_ids.tolist()]
   factor = _enlargement(positions.shape)
   size = (factor * positions.shape[1], factor * positions.shape[0])
@@ -66,14 +66,14 @@ def draw_panoptic(
 
 
 def draw_ranking_map(ranking_map: np.ndarray, categories: PanopticCategories) -> np.ndarray:
-  """Shows which thing category lies on top, and how surely (Figure 4).
+  """Draws which thing category the ranking module puts on top (Figure 4).
 
   Args:
     ranking_map: [h, w, T] probabilities.
     categories: with the colours.
 
   Returns:
-    [h, w, 3] uint8: the colour of the likeliest category, the paler the less likely.
+    [h, w, 3] uint8: the colour of the likeliest category, paler where it is less likely.
   """
   things = range(1, categories.num_things + 1)
   colors = np.array([categories.category(label).color for label in things], np.float64)
@@ -83,7 +83,7 @@ def draw_ranking_map(ranking_map: np.ndarray, categories: PanopticCategories) ->
 
 
 def side_by_side(panels: Mapping[str, np.ndarray]) -> np.ndarray:
-  """Sets titled pictures in a row, all as high as the highest.
+  """Sets titled images in a row, scaled to the height of the highest.
 
   Args:
     panels: {title: [H, W, 3] uint8}, at least one, from left to right.
@@ -94,13 +94,75 @@ def side_by_side(panels: Mapping[str, np.ndarray]) -> np.ndarray:
   height = max(image.shape[0] for image in panels.values())
   font = _font(height)
   columns = [_titled(title, image, height, font) for title, image in panels.items()]
-  gap = max(2, height // 100)
-  row = Image.new('RGB', (sum(c.width + gap for c in columns) - gap, columns[0].height), _WHITE)
-  left = 0
-  for column in columns:
-    row.paste(column, (left, 0))
-    left += column.width + gap
-  return np.asarray(row)
+  return stack(columns, axis=1, gap=max(2, height // 100))
+
+
+def stack(images: Sequence[np.ndarray], axis: int, gap: int = 0) -> np.ndarray:
+  """Sets [H, W, 3] uint8 images, at least one, in a column (axis 0) or a row (axis 1) on white."""
+  longest = max(image.shape[1 - axis] for image in images)
+  padded = []
+  for index, image in enumerate(images):
+    padding = [(0, 0)] * 3
+    padding[axis] = (gap if index else 0, 0)
+    padding[1 - axis] = (0, longest - image.shape[1 - axis])
+    padded.append(np.pad(image, padding, constant_values=255))
+  return np.concatenate(padded, axis)
+
+
+def nearest(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+  """Resizes [H, W, …] values to another height and width; takes the nearest value."""
+  rows, columns = (
+    ((np.arange(new) + 0.5) * old / new).astype(int)
+    for new, old in zip(shape, values.shape[:2], strict=True)
+  )
+  return values[np.ix_(rows, columns)]
+
+
+def outlines(positions: np.ndarray, on_void: bool = False) -> np.ndarray:
+  """Lines of one pixel between segments.
+
+  Args:
+    positions: [H, W] int, 0 for void, k for the k-th segment.
+    on_void: whether the line left of and above a segment lies on void there; without it, all lines
+      lie within segments.
+
+  Returns:
+    [H, W] bool.
+  """
+  lines = np.zeros(positions.shape, bool)
+  lines[:, :-1] |= positions[:, :-1] != positions[:, 1:]
+  lines[:-1] |= positions[:-1] != positions[1:]
+  if on_void:
+    return lines
+  lines[:, 1:] |= positions[:, :-1] == 0
+  lines[1:] |= positions[:-1] == 0
+  return lines & (positions > 0)
+
+
+def place_label(
+  corner: np.ndarray, size: np.ndarray, canvas: np.ndarray, taken: list[np.ndarray]
+) -> np.ndarray | None:
+  """Finds room for a label inside the canvas, but not over an earlier label.
+
+  All are of one unit and one order of axes.
+
+  Args:
+    corner: [2], where the label should begin; it is moved into the canvas.
+    size: [2], of the label.
+    canvas: [2], size of the whole.
+    taken: [2, 2] corners of earlier labels; this one is added if there is room for it.
+
+  Returns:
+    [2], where the label begins; None if there is no room.
+  """
+  if (size > canvas).any():
+    return None
+  low = np.clip(corner, 0, canvas - size)
+  high = low + size
+  if any((low < other[1]).all() and (other[0] < high).all() for other in taken):
+    return None
+  taken.append(np.stack([low, high]))
+  return low
 
 
 def _category(categories: PanopticCategories, category_id: int) -> Category:
@@ -146,42 +208,31 @@ def _draw_outlines(painted: np.ndarray, positions: np.ndarray) -> np.ndarray:
   """White lines of one pixel, dark ones where the surroundings are bright; none on void."""
   brightness = scipy.ndimage.uniform_filter(painted.mean(axis=-1), _SURROUNDINGS)
   lines = np.where(brightness > _BRIGHT, 0, 255).astype(np.uint8)
-  return np.where(_outlines(positions)[..., np.newaxis], lines[..., np.newaxis], painted)
-
-
-def _outlines(positions: np.ndarray) -> np.ndarray:
-  """[H, W] bool: one pixel between segments, one within a segment beside void."""
-  padded = np.pad(positions, 1, mode='edge')
-  center = padded[1:-1, 1:-1]
-  right, below = padded[1:-1, 2:], padded[2:, 1:-1]
-  left, above = padded[1:-1, :-2], padded[:-2, 1:-1]
-  differs = (center != right) | (center != below) | (left == 0) | (above == 0)
-  return (center > 0) & differs
+  return np.where(outlines(positions)[..., np.newaxis], lines[..., np.newaxis], painted)
 
 
 def _draw_names(painted: np.ndarray, positions: np.ndarray, names: Sequence[str]) -> np.ndarray:
-  """Writes the names of the large segments, the largest first, where there is still room."""
-  picture = Image.fromarray(painted)
-  draw = ImageDraw.Draw(picture, 'RGBA')
-  font = _font(min(picture.size))
+  """Writes the names of the segments that are large enough, the largest first."""
+  image = Image.fromarray(painted)
+  draw = ImageDraw.Draw(image, 'RGBA')
+  font = _font(min(image.size))
   line_height = sum(font.getmetrics())
-  placed = []
+  taken = []
   for position, center, half_width in _widest_points(positions):
-    plate = _plate(names[position - 1], center, font, picture.size)
-    if 2 * half_width < line_height or plate is None or any(_overlap(plate, p) for p in placed):
+    name = names[position - 1]
+    size = np.array([int(font.getlength(name)) + line_height // 2, line_height])
+    if 2 * half_width < line_height:
       continue
-    draw.rounded_rectangle(plate, radius=line_height // 4, fill=_PLATE)
-    middle = (plate[0] + plate[2]) / 2, (plate[1] + plate[3]) / 2
-    draw.text(middle, names[position - 1], fill=_WHITE, font=font, anchor='mm')
-    placed.append(plate)
-  return np.asarray(picture)
+    corner = place_label(center - size // 2, size, np.array(image.size), taken)
+    if corner is not None:
+      last = corner + size - 1
+      draw.rounded_rectangle((*corner, *last), radius=line_height // 4, fill=_PLATE)
+      draw.text((corner + last) / 2, name, fill=_WHITE, font=font, anchor='mm')
+  return np.asarray(image)
 
 
-def _widest_points(positions: np.ndarray) -> list[tuple[int, tuple[int, int], float]]:
-  """Each segment's position, its pixel (x, y) farthest from a border, and how far.
-
-  The largest segment is first.
-  """
+def _widest_points(positions: np.ndarray) -> list[tuple[int, np.ndarray, float]]:
+  """Each segment, largest first: position, pixel [x, y] farthest from a border, and how far."""
   padded = np.pad(positions, 1, constant_values=-1)
   center = padded[1:-1, 1:-1]
   inside = (center == padded[1:-1, 2:]) & (center == padded[1:-1, :-2])
@@ -191,42 +242,23 @@ def _widest_points(positions: np.ndarray) -> list[tuple[int, tuple[int, int], fl
   largest_first = [p for p in np.argsort(-areas, kind='stable').tolist() if p and areas[p]]
   points = scipy.ndimage.maximum_position(distances, positions, largest_first)
   return [
-    (position, (int(x), int(y)), float(distances[y, x]))
+    (position, np.array([x, y]), float(distances[y, x]))
     for position, (y, x) in zip(largest_first, points, strict=True)
   ]
 
 
-def _plate(
-  name: str, center: tuple[int, int], font: ImageFont.FreeTypeFont, size: tuple[int, int]
-) -> tuple[int, int, int, int] | None:
-  """Where to write a name: (left, top, right, bottom), moved into the picture if it can be."""
-  height = sum(font.getmetrics())
-  width = int(font.getlength(name)) + height // 2
-  if width > size[0] or height > size[1]:
-    return None
-  left = min(max(center[0] - width // 2, 0), size[0] - width)
-  top = min(max(center[1] - height // 2, 0), size[1] - height)
-  return left, top, left + width - 1, top + height - 1
+def _font(image_side: int) -> ImageFont.FreeTypeFont:
+  return ImageFont.load_default(size=max(12, round(image_side / 36)))
 
 
-def _overlap(one: tuple[int, int, int, int], other: tuple[int, int, int, int]) -> bool:
-  return one[0] <= other[2] and other[0] <= one[2] and one[1] <= other[3] and other[1] <= one[3]
-
-
-def _font(picture_side: int) -> ImageFont.FreeTypeFont:
-  return ImageFont.load_default(size=max(12, round(picture_side / 36)))
-
-
-def _titled(
-  title: str, image: np.ndarray, height: int, font: ImageFont.FreeTypeFont
-) -> Image.Image:
-  """The picture at a height of `height`, below a strip with its title."""
+def _titled(title: str, image: np.ndarray, height: int, font: ImageFont.FreeTypeFont) -> np.ndarray:
+  """The image, scaled to a height, below a strip with its title."""
   width = max(1, round(image.shape[1] * height / image.shape[0]))
-  picture = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
+  scaled = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
   strip_height = 2 * sum(font.getmetrics())
   strip_width = max(width, int(font.getlength(title)) + strip_height)
   column = Image.new('RGB', (strip_width, strip_height + height), _TITLE_BACKGROUND)
-  column.paste(picture, ((strip_width - width) // 2, strip_height))
+  column.paste(scaled, ((strip_width - width) // 2, strip_height))
   draw = ImageDraw.Draw(column)
   draw.text((strip_width / 2, strip_height / 2), title, fill=_WHITE, font=font, anchor='mm')
-  return column
+  return np.asarray(column)

@@ -18,6 +18,10 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+  from oanet_tf.modeling.fusion.fuser import Fuser
 
 NUM_THINGS, NUM_STUFF, STRIDE, MASK_SIDE = 80, 53, 4, 28
 METHODS = ('heuristic', 'class_prior', 'srm', 'upsnet')
@@ -123,40 +127,37 @@ def random_outputs(size: tuple[int, int], number: int, sides: tuple[float, float
 
 def fusion_of(name: str, size: tuple[int, int]) -> Callable[[dict], object]:
   """A compiled fusion, or the part of it of that name: outputs -> arrays."""
-  import numpy as np
   import tensorflow as tf
 
-  from oanet_tf.config.definitions import Fusion
-  from oanet_tf.modeling import fusion, scene, spatial_ranking
+  from oanet_tf.modeling.fusion.methods import fuse
 
-  module = spatial_ranking.SpatialRankingModule(num_things=NUM_THINGS)
-  class_prior = np.random.default_rng(0).uniform(size=(NUM_THINGS, NUM_THINGS))
-
-  def rank(made: scene.Scene) -> tf.Tensor:
-    masks, classes = scene.instance_masks(made), made.outputs['detection_classes']
-    logits = module(spatial_ranking.instance_tensor(masks, classes, NUM_THINGS))
-    return spatial_ranking.ranking_scores(tf.nn.softmax(logits), masks, classes)
+  fuser, info = build_fuser(), tf.constant([[size, size, [1, 1], [0, 0]]], tf.float32)
 
   @tf.function(autograph=False)
   def run(outputs: dict) -> object:
-    made = scene.make_scene(
-      outputs,
-      tf.constant([[size, size, [1, 1], [0, 0]]], tf.float32),
-      size,
-      settings=Fusion(),
-      num_things=NUM_THINGS,
-      num_stuff=NUM_STUFF,
-      stuff_stride=STRIDE,
-      ranking_stride=STRIDE,
-      class_prior=class_prior.astype(np.float32),
-    )
-    if name in PARTS:
-      return made.stuff if name == 'stuff' else rank(made)
-    if name == 'srm':
-      made = made._replace(outputs={**outputs, 'ranking_scores': rank(made)})
-    return fusion.fuse(made, name)
+    batch = fuser.batch(outputs, info, size)
+    parts = {'stuff': lambda: batch.stuff, 'ranking': lambda: batch.ranking.scores}
+    return parts[name]() if name in PARTS else fuse(batch, name)
 
   return lambda outputs: tf.nest.map_structure(lambda tensor: tensor.numpy(), run(outputs))
+
+
+def build_fuser() -> 'Fuser':
+  import numpy as np
+
+  from oanet_tf.config.definitions import Fusion
+  from oanet_tf.modeling.fusion.fuser import Fuser
+  from oanet_tf.modeling.spatial_ranking import SpatialRankingModule
+
+  class_prior = np.random.default_rng(0).uniform(size=(NUM_THINGS, NUM_THINGS))
+  return Fuser(
+    settings=Fusion(),
+    num_things=NUM_THINGS,
+    num_stuff=NUM_STUFF,
+    stuff_stride=STRIDE,
+    ranking_module=SpatialRankingModule(num_things=NUM_THINGS, stride=STRIDE),
+    class_prior=class_prior.astype(np.float32),
+  )
 
 
 def reference_input(

@@ -145,7 +145,7 @@ def our_dataset(folder: str, output_size: list[int], batch_size: int):  # noqa: 
      'shuffle_buffer_size': 50}
   )  # fmt: skip
   categories = PanopticCategories.from_json(f'{folder}/categories.json')
-  return input_pipeline.training_dataset(task.train_data, task.model, categories, seed=0)
+  return input_pipeline.training_input(task.replace(seed=0), categories)
 
 
 def model_garden_dataset(folder: str, output_size: list[int], batch_size: int):  # noqa: ANN201

@@ -150,11 +150,11 @@ def our_inference(
 ) -> Callable:
   import tensorflow as tf
 
-  from oanet_tf import inference
-  from oanet_tf.modeling.build import build_oanet
+  from oanet_tf.modeling.build import build_fuser, build_oanet
+  from oanet_tf.modeling.fusion.methods import fuse
 
   config, categories = our_setting(size, **changes)
-  config = config.task.model
+  task = config.task
   images = tf.constant(picture(size)[None].repeat(batch, axis=0))
   original = original or size
   scale = min(side / its for side, its in zip(size, original, strict=True))
@@ -162,15 +162,14 @@ def our_inference(
   info = tf.constant([[original, scaled, [scale, scale], [0, 0]]] * batch, tf.float32)
 
   def prepare() -> tuple:
-    model = build_oanet(config, categories)
+    model = build_oanet(task.model, categories)
+    fuser = build_fuser(task, model)
 
     def segment(images: tf.Tensor, info: tf.Tensor) -> dict:
+      outputs = model(images, info)
       if name == INFERENCE_ALONE:
-        # What is not asked for is not computed.
-        outputs = model(images, info)
         return {k: v for k, v in outputs.items() if k.startswith(('detection_', 'stuff_'))}
-      _, maps = inference.predict_panoptic(model, config, ['srm'], images, info, original)
-      return maps['srm']._asdict()
+      return fuse(fuser.batch(outputs, info, original), 'srm')._asdict()
 
     return tf.function(segment, autograph=False), (images, info)
 

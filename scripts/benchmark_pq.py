@@ -191,8 +191,8 @@ def _write_moved(gt_json: str, gt_dir: str, folder: pathlib.Path) -> str:
   categories = PanopticCategories.from_json(gt_json)
   with PanopticResultsWriter(folder, 'moved', categories) as writer:
     for image_id, ground_truth in read_results(gt_json, gt_dir):
-      moved = np.roll(ground_truth.segment_map, (7, 11), axis=(0, 1))
-      writer.write(image_id, f'{image_id}.png', ground_truth._replace(segment_map=moved))
+      moved = np.roll(ground_truth.index, (7, 11), axis=(0, 1))
+      writer.write(image_id, f'{image_id}.png', ground_truth._replace(index=moved))
   return str(folder / 'moved.json')
 
 

@@ -19,14 +19,15 @@ from typing import TYPE_CHECKING
 
 from oanet_tf import errors, export
 from oanet_tf.model_folder import ModelFolder
+from oanet_tf.serving import formats
 
 if TYPE_CHECKING:
   import numpy as np
 
-  from oanet_tf.data.panoptic_map import PanopticSegmentation
+  from oanet_tf.data.panoptic_map import Segments
   from oanet_tf.serving.parity import Source
 
-FORMATS = [name for name in export.FORMATS if name.startswith('tflite_')]
+FORMATS = [name for name in formats.FORMATS if name.startswith('tflite_')]
 IN_MEMORY, REFERENCE = 'in memory', 'tflite_float32'
 
 
@@ -52,13 +53,13 @@ def measure(model_dir: pathlib.Path) -> dict[str, dict[str, float]]:
 
   from oanet_tf.evaluation.panoptic_quality import PanopticQuality
 
-  values = ModelFolder(model_dir).values
-  shards = values['task.validation_data.input_path']
-  source = load_source(model_dir, values)
+  folder = ModelFolder(model_dir)
+  shards = folder.values['task.validation_data.input_path']
+  source = load_source(folder)
   seconds, qualities = {}, {}
   with tempfile.TemporaryDirectory() as folder:
     sizes = {
-      name: export.export(name, source, pathlib.Path(folder, name, '1'))['bytes']
+      name: formats.export(name, source, pathlib.Path(folder, name, '1'))['bytes']
       for name in FORMATS
     }
     contenders = {IN_MEMORY: in_memory(source)}
@@ -69,7 +70,7 @@ def measure(model_dir: pathlib.Path) -> dict[str, dict[str, float]]:
           # Compiles and warms up.
           run(picture)
         prediction, time_taken = run(picture)
-        quality = qualities.setdefault(name, PanopticQuality(source.categories))
+        quality = qualities.setdefault(name, PanopticQuality(source.trained.categories))
         quality.update(truth, prediction)
         seconds.setdefault(name, []).append(time_taken)
   return {
@@ -88,13 +89,13 @@ def scores(result: Mapping[str, dict]) -> dict[str, float]:
   return {name: 100 * result[group]['pq'] for name, group in groups.items()}
 
 
-def load_source(model_dir: pathlib.Path, values: Mapping[str, object]) -> 'Source':
+def load_source(folder: ModelFolder) -> 'Source':
   """Loads the network as `python -m oanet_tf.export` does by default."""
   from oanet_tf.serving import parity
 
+  values = folder.values
   return parity.load_source(
-    model_dir,
-    '',
+    folder,
     values['task.model.fusion.method'],
     values['task.validation_data.output_size'],
     parity.shard_images(values['task.validation_data.input_path'], export.NUM_IMAGES),
@@ -102,7 +103,7 @@ def load_source(model_dir: pathlib.Path, values: Mapping[str, object]) -> 'Sourc
   )
 
 
-def examples(input_path: str) -> 'Iterator[tuple[np.ndarray, PanopticSegmentation]]':
+def examples(input_path: str) -> 'Iterator[tuple[np.ndarray, Segments]]':
   """Images, [H, W, 3] uint8, and their ground truth."""
   import tensorflow as tf
 
@@ -110,41 +111,36 @@ def examples(input_path: str) -> 'Iterator[tuple[np.ndarray, PanopticSegmentatio
 
   for record in tf.data.TFRecordDataset(shard_files.list_shards(input_path)):
     decoded = {key: value.numpy() for key, value in tf_example.decode(record).items()}
-    yield decoded['image'], tf_example.segmentation_from_decoded(decoded)
+    yield decoded['image'], tf_example.decoded_segments(decoded)
 
 
-Contender = Callable[['np.ndarray'], tuple['PanopticSegmentation', float]]
+Contender = Callable[['np.ndarray'], tuple['Segments', float]]
 
 
 def in_memory(source: 'Source') -> Contender:
   """Picture -> its segments, and the seconds that they took, by `oanet_tf.predict`."""
-  from oanet_tf import inference
-  from oanet_tf.data.panoptic_map import to_segmentation
+  from oanet_tf.serving import loading
 
-  predict = inference.image_predictor(
-    source.model, source.config.task, source.method, source.class_prior
-  )
+  segment = loading.of_trained(source.trained, source.method).segment
 
-  def run(picture: 'np.ndarray') -> tuple['PanopticSegmentation', float]:
+  def run(picture: 'np.ndarray') -> tuple['Segments', float]:
     start = time.perf_counter()
-    _, maps = predict(picture)
-    masks = [mask[0].numpy() for mask in maps]
-    time_taken = time.perf_counter() - start
-    return to_segmentation(*masks, source.categories), time_taken
+    (segmentation,) = segment([picture])
+    return segmentation, time.perf_counter() - start
 
   return run
 
 
 def of_file(source: 'Source', folder: pathlib.Path) -> Contender:
   """The same with a TFLite file, from the letterboxed image to the map on its canvas."""
-  from oanet_tf.data.panoptic_map import to_segmentation
+  from oanet_tf.data.panoptic_map import segments_of_masks
   from oanet_tf.serving import tflite
   from oanet_tf.serving.letterbox import from_canvas, letterbox
 
   segment = tflite.runner(folder / tflite.MODEL_FILE, os.cpu_count())
-  labels = source.categories.label_of_id_table()
+  labels = source.trained.categories.label_of_id_table()
 
-  def run(picture: 'np.ndarray') -> tuple['PanopticSegmentation', float]:
+  def run(picture: 'np.ndarray') -> tuple['Segments', float]:
     canvas = letterbox(picture, source.image_size)[None]
     start = time.perf_counter()
     outputs = segment(image=canvas)
@@ -153,7 +149,7 @@ def of_file(source: 'Source', folder: pathlib.Path) -> Contender:
       from_canvas(outputs[f'panoptic_{name}_mask'][0], picture.shape)
       for name in ('category', 'instance')
     )
-    return to_segmentation(labels[category], instance, source.categories), time_taken
+    return segments_of_masks(labels[category], instance, source.trained.categories), time_taken
 
   return run
 

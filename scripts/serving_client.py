@@ -17,7 +17,7 @@ from PIL import ExifTags, Image
 
 from oanet_tf import errors, visualize
 from oanet_tf.data.categories import PanopticCategories
-from oanet_tf.data.panoptic_map import PanopticSegmentation
+from oanet_tf.data.panoptic_map import Segments
 from oanet_tf.data.pictures import find_pictures, read_picture
 from oanet_tf.errors import InputError
 
@@ -158,18 +158,18 @@ def first_line(message: str) -> str:
   return message.strip().partition('\n')[0]
 
 
-def segmentation_of(outputs: dict[str, np.ndarray]) -> PanopticSegmentation:
+def segmentation_of(outputs: dict[str, np.ndarray]) -> Segments:
   """The segments of an answer. A segment's id is its row in the table, counted from 1."""
   number = int(outputs['num_segments'])
   category_ids = outputs['segment_category_id'][:number].astype(np.int32)
   instance_ids = outputs['segment_instance_id'][:number]
-  segment_map = np.zeros(outputs['panoptic_category_mask'].shape, np.int32)
+  segment_index = np.zeros(outputs['panoptic_category_mask'].shape, np.int32)
   for index, (category_id, instance_id) in enumerate(zip(category_ids, instance_ids, strict=True)):
     of_segment = outputs['panoptic_category_mask'] == category_id
     of_segment &= outputs['panoptic_instance_mask'] == instance_id
-    segment_map[of_segment] = index + 1
+    segment_index[of_segment] = index + 1
   ids = np.arange(1, number + 1, dtype=np.int32)
-  return PanopticSegmentation(segment_map, ids, category_ids, np.zeros(number, bool))
+  return Segments(segment_index, ids, category_ids, np.zeros(number, bool))
 
 
 def describe(outputs: dict[str, np.ndarray], categories: PanopticCategories) -> str:

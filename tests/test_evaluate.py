@@ -5,16 +5,12 @@ import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from oanet_tf import (
-  class_prior,
-  config_values,
-  evaluate,
-  experiments,
-  inference,
-  model_folder,
-  report,
-)
+from oanet_tf import class_prior, evaluate, report
+from oanet_tf.config import experiments
+from oanet_tf.config import values as config_values
+from oanet_tf.model_folder import ModelFolder
 from oanet_tf.training import loop
 from tests import end_to_end
 
@@ -133,24 +129,17 @@ def ranking_module(trained, tmp_path_factory):
 
 
 def test_a_ranking_module_of_another_training(model_dir, ranking_module, tmp_path):
-  model, config, categories = model_folder.load_model(model_dir)
-  inference.take_ranking_module(model, config.task, categories, ranking_module)
-  assert config.task.model.spatial_ranking.convolution == '1x1'
-  other, _, _ = model_folder.load_model(ranking_module)
-  for taken, given in zip(
-    model.spatial_ranking.weights, other.spatial_ranking.weights, strict=True
-  ):
-    np.testing.assert_array_equal(taken, given)
-  # The old one is gone, and so one kernel and one bias fewer.
-  own, _, _ = model_folder.load_model(model_dir)
-  assert len(model.weights) == len(own.weights) - 2
-  kernel, bias = (weight.numpy() for weight in model.spatial_ranking.weights)
-  predict = inference.image_predictor(model, config.task, 'srm')
-  outputs, _ = predict(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
+  trained, other = (ModelFolder(folder).load() for folder in (model_dir, ranking_module))
+  fuser = trained.fuser(['srm'], ranked_by=other)
+  kernel, bias = (weight.numpy() for weight in fuser.ranking_module.weights)
+  assert kernel.shape[:2] == (1, 1)
+  np.testing.assert_array_equal(bias, other.model.spatial_ranking.weights[1])
+  images = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), np.uint8)
+  info = tf.constant([[[64, 64], [64, 64], [1, 1], [0, 0]]], tf.float32)
+  batch = fuser.batch(trained.model(tf.constant(images), info), info, [64, 64])
   # Where no instance lies, a 1 × 1 convolution gives its bias.
   empty = np.exp(bias) / np.exp(bias).sum()
-  assert kernel.shape[:2] == (1, 1)
-  distances = np.abs(outputs['ranking_map'][0] - empty).max(axis=-1)
+  distances = np.abs(batch.ranking.map[0] - empty).max(axis=-1)
   assert distances.min() < 1e-6
 
 

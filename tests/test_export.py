@@ -10,7 +10,7 @@ from oanet_tf import export
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.class_prior import ClassPrior
 from oanet_tf.errors import InputError
-from oanet_tf.serving import parity
+from oanet_tf.serving import formats, parity
 from tests import end_to_end
 from tests.serving import requests
 
@@ -83,24 +83,24 @@ def test_every_fusion(trained, tmp_path, monkeypatch, capsys, method, override):
   flags = ['--fusion', method, '--params_override', override]
   code, *_ = run(monkeypatch, capsys, trained[0] / 'model', tmp_path, *flags)
   assert code == 0
-  assert export.read_record(tmp_path)['savedmodel/1']['fusion'] == method
+  assert formats.read_record(tmp_path)['savedmodel/1']['fusion'] == method
 
 
 @pytest.fixture
 def source(monkeypatch):
   """Of the formats of `tests.serving.formats`, which look at nothing but the fusion's name."""
   for name in ('GOOD', 'OTHER_PIXELS', 'OTHER_SCORES', 'NO_NUMBERS', 'INTERRUPTED'):
-    monkeypatch.setitem(export.FORMATS, name.lower(), f'tests.serving.formats:{name}')
+    monkeypatch.setitem(formats.FORMATS, name.lower(), f'tests.serving.formats:{name}')
   return parity.Source('runs/model', *[None] * 4, 'srm', *[None] * 4)
 
 
 def test_the_next_version_and_a_given_one(source, tmp_path):
   for version in (None, 7, None):
-    export.export('good', source, export.version_folder(tmp_path / 'good', version))
+    formats.export('good', source, formats.version_folder(tmp_path / 'good', version))
   assert sorted(p.name for p in (tmp_path / 'good').iterdir()) == ['1', '7', '8']
-  assert list(export.read_record(tmp_path)) == ['good/1', 'good/7', 'good/8']
+  assert list(formats.read_record(tmp_path)) == ['good/1', 'good/7', 'good/8']
   with pytest.raises(InputError, match=r'good/7: .*--version'):
-    export.version_folder(tmp_path / 'good', 7)
+    formats.version_folder(tmp_path / 'good', 7)
 
 
 @pytest.mark.parametrize(
@@ -113,15 +113,15 @@ def test_the_next_version_and_a_given_one(source, tmp_path):
 )
 def test_of_an_export_with_other_results_nothing_is_left(source, tmp_path, name, message):
   with pytest.raises(InputError, match=message):
-    export.export(name, source, tmp_path / name / '1')
+    formats.export(name, source, tmp_path / name / '1')
   assert not files_in(tmp_path) and not list((tmp_path / name).iterdir())
 
 
 def test_of_an_export_that_is_interrupted_nothing_is_left(source, tmp_path):
-  export.export('good', source, tmp_path / 'good' / '1')
+  formats.export('good', source, tmp_path / 'good' / '1')
   before = files_in(tmp_path)
   with pytest.raises(KeyboardInterrupt):
-    export.export('interrupted', source, tmp_path / 'interrupted' / '1')
+    formats.export('interrupted', source, tmp_path / 'interrupted' / '1')
   assert files_in(tmp_path) == before and not list((tmp_path / 'interrupted').iterdir())
 
 

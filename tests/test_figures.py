@@ -8,7 +8,9 @@ from PIL import Image
 
 from oanet_tf import figures
 from oanet_tf.data.pictures import read_picture
+from oanet_tf.model_folder import ModelFolder
 from oanet_tf.paper import examples
+from oanet_tf.paper import figures as paper_figures
 from oanet_tf.serving import loading
 from tests import end_to_end
 
@@ -31,11 +33,11 @@ def test_predictions_are_those_of_predict(model_dir, pictures):
   found = list(examples.predictions(model_dir, pictures, ['heuristic', 'srm']))
   assert len(found) == 3
   for method in ('heuristic', 'srm'):
-    predictor = loading.of_model_folder(model_dir, method)
+    predictor = loading.of_trained(ModelFolder(model_dir).load(), method)
     for path, one in zip(pictures, found, strict=True):
       (expected,) = predictor.segment([read_picture(path)])
       segmentation = one.segmentations[method]
-      np.testing.assert_array_equal(segmentation.segment_map, expected.segment_map)
+      np.testing.assert_array_equal(segmentation.index, expected.index)
       np.testing.assert_array_equal(segmentation.category_ids, expected.category_ids)
   for one in found:
     assert one.masks.shape == (len(one.labels), *one.image.shape[:2])
@@ -57,14 +59,16 @@ def test_draws_what_the_paper_draws(model_dir, pictures, tmp_path, monkeypatch, 
 
 
 def test_names_of_networks(model_dir, tmp_path):
-  assert figures._names([model_dir]) == ['sharing: backbone_and_fpn']
-  assert figures._names([model_dir, model_dir])[1].endswith(f'({model_dir})')
+  assert paper_figures.network_names([model_dir]) == ['sharing: backbone_and_fpn']
+  assert paper_figures.network_names([model_dir, model_dir])[1].endswith(f'({model_dir})')
   other = tmp_path / 'other'
   other.mkdir()
-  shutil.copy(model_dir / 'params.yaml', other)
+  for name in ('params.yaml', 'categories.json'):
+    shutil.copy(model_dir / name, other)
   text = (other / 'params.yaml').read_text().replace('sharing: backbone_and_fpn', 'sharing: none')
   (other / 'params.yaml').write_text(text)
-  assert figures._names([model_dir, other]) == ['sharing: backbone_and_fpn', 'sharing: none']
+  names = paper_figures.network_names([model_dir, other])
+  assert names == ['sharing: backbone_and_fpn', 'sharing: none']
 
 
 @pytest.mark.parametrize(

@@ -42,3 +42,21 @@ def test_a_folder_that_came_in_between_stays(tmp_path):
     path.mkdir()
     (path / 'other').write_text('')
   assert [p.name for p in path.iterdir()] == ['other'] and list(tmp_path.iterdir()) == [path]
+
+
+def test_write_text_makes_folders_and_replaces(tmp_path):
+  path = tmp_path / 'above' / 'file'
+  for text in ('old', 'né'):
+    files.write_text(path, text)
+  assert path.read_bytes() == 'né'.encode() and list(path.parent.iterdir()) == [path]
+
+
+def test_a_text_is_written_whole_or_not_at_all(tmp_path):
+  path = tmp_path / 'above' / 'file'
+  files.write_text(path, 'whole')
+  with pytest.raises(InputError, match=f'{path.parent}: '):
+    files.write_text(path.parent, 'a folder')
+  with pytest.raises(UnicodeEncodeError):
+    files.write_text(path, '\ud800')
+  assert path.read_text() == 'whole'
+  assert list(path.parent.iterdir()) == [path] and list(tmp_path.iterdir()) == [path.parent]

@@ -14,21 +14,16 @@ from PIL import Image
 
 from oanet_tf import pq
 from oanet_tf.data.categories import PanopticCategories
-from oanet_tf.data.panoptic_map import PanopticSegmentation
 from oanet_tf.evaluation.coco_results import PanopticResultsWriter, read_results
 from tests.categories import CATEGORIES, DOG, GRASS, PERSON, SKY
 from tests.end_to_end import one_line_error, run_command
+from tests.segments import id_map, segments_of_ids
 
 
-def segmentation(segment_map, category_ids):
+def segments(segment_map, category_ids):
   ids = np.unique(segment_map)
-  ids = ids[ids > 0].astype(np.int32)
-  return PanopticSegmentation(
-    np.array(segment_map, np.int32),
-    ids,
-    np.array([category_ids[i] for i in ids.tolist()], np.int32),
-    np.zeros(len(ids), bool),
-  )
+  ids = ids[ids > 0]
+  return segments_of_ids(segment_map, {i: category_ids[i] for i in ids.tolist()})
 
 
 def random_image(seed, shape=(6, 8)):
@@ -36,14 +31,14 @@ def random_image(seed, shape=(6, 8)):
   segment_map = (
     rng.integers(0, 4, [2, 3]).repeat(3, axis=0).repeat(3, axis=1)[: shape[0], : shape[1]]
   )
-  return segmentation(segment_map, {1: PERSON, 2: DOG, 3: (GRASS, SKY)[seed % 2]})
+  return segments(segment_map, {1: PERSON, 2: DOG, 3: (GRASS, SKY)[seed % 2]})
 
 
 def perturbed(image, seed):
   rng = np.random.default_rng(seed)
-  noise = rng.integers(0, 4, image.segment_map.shape)
-  moved = np.where(rng.random(image.segment_map.shape) < 0.2, noise, image.segment_map)
-  return segmentation(moved, {1: PERSON, 2: DOG, 3: GRASS})
+  noise = rng.integers(0, 4, image.index.shape)
+  moved = np.where(rng.random(image.index.shape) < 0.2, noise, id_map(image))
+  return segments(moved, {1: PERSON, 2: DOG, 3: GRASS})
 
 
 def write(folder, name, images):
@@ -141,7 +136,7 @@ def test_folders_are_those_beside_the_json(files, monkeypatch, capsys):
 def test_equals_panopticapi_on_random_files(tmp_path_factory, seeds):
   folder = tmp_path_factory.mktemp('random')
   # An image with all categories, as panopticapi divides by zero if things or stuff are missing.
-  whole = segmentation([[1, 2], [3, 4]], {1: PERSON, 2: DOG, 3: GRASS, 4: SKY})
+  whole = segments([[1, 2], [3, 4]], {1: PERSON, 2: DOG, 3: GRASS, 4: SKY})
   truth = {1000: whole, **{seed: random_image(seed) for seed in seeds}}
   write(folder, 'truth', truth)
   edit(folder / 'truth.json', mark_crowds)
@@ -155,8 +150,8 @@ def test_real_files(coco_sample, tmp_path):
   categories = PanopticCategories.from_json(truth)
   with PanopticResultsWriter(tmp_path, 'pred', categories) as writer:
     for image_id, image in read_results(truth, truth.with_suffix('')):
-      moved = np.roll(image.segment_map, (9, 5), axis=(0, 1))
-      writer.write(image_id, f'{image_id}.jpg', image._replace(segment_map=moved))
+      moved = np.roll(image.index, (9, 5), axis=(0, 1))
+      writer.write(image_id, f'{image_id}.jpg', image._replace(index=moved))
   paths = [truth, truth.with_suffix(''), tmp_path / 'pred.json', tmp_path / 'pred']
   result, _ = pq.score(*map(str, paths), num_workers=1)
   assert result == approx(pq_compute(str(truth), str(tmp_path / 'pred.json')))
@@ -273,15 +268,6 @@ def test_an_output_that_cannot_be_written(files, monkeypatch, capsys):
   assert_matches(r'truth: .*Is a directory', one_line_error(outcome))
   assert 'person' in outcome[1]
   assert sorted(files.iterdir()) == before
-
-
-def test_write_json_is_whole_or_not_at_all(tmp_path):
-  path = tmp_path / 'metrics.json'
-  pq.write_json(path, {'All': 1})
-  with pytest.raises(TypeError):
-    pq.write_json(path, {'All': np.float32(1)})
-  assert json.loads(path.read_text()) == {'All': 1}
-  assert [entry.name for entry in tmp_path.iterdir()] == ['metrics.json']
 
 
 @pytest.mark.parametrize('text', ['0', '-1', 'two', '1.5'])

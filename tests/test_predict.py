@@ -5,13 +5,14 @@ import zipfile
 
 import numpy as np
 import pytest
+from panopticapi.utils import rgb2id
 from PIL import Image
 
 from oanet_tf import predict
 from oanet_tf.data import pictures
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.class_prior import ClassPrior
-from oanet_tf.data.panoptic_map import rgb_to_ids
+from oanet_tf.serving import segment_files
 from tests import end_to_end
 
 
@@ -68,7 +69,7 @@ def test_any_picture_gets_overlay_png_and_entry(
   assert {image['file_name'] for image in results['images']} == {f'{s}.png' for s in sizes}
   for annotation in results['annotations']:
     name = annotation['file_name']
-    ids = rgb_to_ids(np.asarray(Image.open(output / 'predictions' / name)))
+    ids = rgb2id(np.asarray(Image.open(output / 'predictions' / name)))
     assert ids.shape == sizes[name.removesuffix('.png')]
     assert set(np.unique(ids)) - {0} == {segment['id'] for segment in annotation['segments_info']}
     height, width = ids.shape
@@ -133,7 +134,7 @@ def test_a_picture_that_is_not_there(model_dir, tmp_path, monkeypatch, capsys):
 def test_batches_are_of_neighbours_that_fit():
   def sides(*shapes):
     images = [(n, np.zeros((*shape, 3), np.uint8)) for n, shape in enumerate(shapes)]
-    return [[n for n, _ in batch] for batch in predict.batches_of(images, 3)]
+    return [[n for n, _ in batch] for batch in segment_files.batches_of(images, 3)]
 
   assert sides() == []
   assert sides((2, 3), (4, 1), (1, 1), (5, 5)) == [[0, 1, 2], [3]]
@@ -147,10 +148,10 @@ def test_what_a_path_holds(tmp_path):
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / name).write_bytes(b'')
   (tmp_path / 'model.bin').write_bytes(b'\0\0\0\0TFL3\0')
-  assert predict.find_model(tmp_path / 'training') == ('model_folder', tmp_path / 'training')
-  assert predict.find_model(tmp_path / 'one') == ('saved_model', tmp_path / 'one')
-  assert predict.find_model(tmp_path / 'many') == ('saved_model', tmp_path / 'many' / '10')
-  assert predict.find_model(tmp_path / 'model.bin') == ('tflite', tmp_path / 'model.bin')
+  assert segment_files.find_model(tmp_path / 'training') == ('model_folder', tmp_path / 'training')
+  assert segment_files.find_model(tmp_path / 'one') == ('saved_model', tmp_path / 'one')
+  assert segment_files.find_model(tmp_path / 'many') == ('saved_model', tmp_path / 'many' / '10')
+  assert segment_files.find_model(tmp_path / 'model.bin') == ('tflite', tmp_path / 'model.bin')
 
 
 @pytest.mark.parametrize('kind', ['nothing', 'folder', 'file'])
@@ -248,6 +249,6 @@ def test_the_example_of_the_readme(model_dir, tmp_path, monkeypatch, capsys):
   names = {}
   exec(example.replace('runs/quickstart/model', str(model_dir)), names)
   result = names['result']
-  assert result.segment_map.shape == gradient().shape[:2]
+  assert result.index.shape == gradient().shape[:2]
   lines = capsys.readouterr().out.splitlines()
-  assert [int(line.split()[0]) for line in lines] == list(result.segment_ids)
+  assert [int(line.split()[0]) for line in lines] == list(range(1, 1 + len(result.ids)))

@@ -8,23 +8,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from oanet_tf import (
-  class_prior,
-  config_check,
-  evaluate,
-  experiments,
-  inference,
-  model_folder,
-  predict,
-  task,
-)
+from oanet_tf import evaluate, predict
 from oanet_tf.cluster import Cluster
-from oanet_tf.data import preprocess
+from oanet_tf.config import check as config_check
+from oanet_tf.config import experiments
+from oanet_tf.data import class_prior, preprocess
 from oanet_tf.data.occluded_scenes import dataset as occluded_scenes
 from oanet_tf.errors import InputError
+from oanet_tf.model_folder import ModelFolder
 from oanet_tf.modeling import build
+from oanet_tf.modeling.fusion.methods import fuse
 from oanet_tf.modeling.srm_only import SRMOnly
-from oanet_tf.training import loop
+from oanet_tf.training import loop, task
 from oanet_tf.training.initialization import load_initial_weights
 from oanet_tf.training.state import create_state, find_categories
 from tests import end_to_end, small_model
@@ -89,7 +84,7 @@ def test_the_true_stuff_is_the_stuff(trained_srm):
 
 def test_only_the_ranking_module_is_built(folder, trained_srm):
   model_dir, _ = trained_srm
-  model, _, categories = model_folder.load_model(model_dir)
+  model, _, categories = ModelFolder(model_dir).load()
   assert isinstance(model, SRMOnly)
   things = categories.num_things
   shapes = sorted(tuple(variable.shape) for variable in model.variables)
@@ -98,7 +93,7 @@ def test_only_the_ranking_module_is_built(folder, trained_srm):
 
 def weights_of(config, model_dir):
   loop.run(config, model_dir, 'train')
-  return [variable.numpy() for variable in model_folder.load_model(model_dir)[0].variables]
+  return [variable.numpy() for variable in ModelFolder(model_dir).load()[0].variables]
 
 
 def test_goes_on_as_if_it_had_not_stopped(folder, tmp_path):
@@ -130,10 +125,11 @@ def test_the_order_is_the_modules(categories, on_top):
   kernel = np.zeros([1, 1, 2, 2], np.float32)
   kernel[0, 0, :, tie] = 5.0 if on_top == 'tie' else -5.0
   model.spatial_ranking.weights[0].assign(kernel)
-  _, maps = inference.predict_panoptic(
-    model, config.model, ['srm', 'heuristic'], batch['image'], batch['image_info'], [64, 64],
-    labels=batch,
-  )  # fmt: skip
+  info = batch['image_info']
+  fusion_batch = build.build_fuser(config, model).batch(
+    model(batch['image'], info, labels=batch), info, [64, 64]
+  )
+  maps = {method: fuse(fusion_batch, method) for method in ('srm', 'heuristic')}
   center = {method: map_.category_mask[0, 28, 20].numpy() for method, map_ in maps.items()}
   person = categories.label(7)
   assert center == {'heuristic': person, 'srm': tie + 1 if on_top == 'tie' else person}
@@ -174,7 +170,7 @@ def test_training_examples_are_those_of_the_whole_network(categories):
 
 def test_a_whole_network_starts_from_it(trained_srm, folder, caplog):
   model_dir, _ = trained_srm
-  model, _, categories = model_folder.load_model(model_dir)
+  model, _, categories = ModelFolder(model_dir).load()
   config = experiments.load_experiment(
     'oanet_synthetic', (), end_to_end.training_overrides(folder, 1)
   )
@@ -253,7 +249,7 @@ def test_prediction_is_refused_in_one_line(trained_srm, tmp_path, monkeypatch, c
 
 def test_the_evaluate_command_compares_orders(folder, trained_srm, tmp_path, monkeypatch, capsys):
   shards = sorted(str(path) for path in (folder / 'shards').glob('train-*'))
-  categories = model_folder.load_model(trained_srm[0])[2]
+  categories = ModelFolder(trained_srm[0]).load()[2]
   prior = tmp_path / 'prior.json'
   class_prior.ClassPrior(categories, np.zeros([categories.num_things] * 2, np.int64)).to_json(prior)
   assert shards

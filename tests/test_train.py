@@ -11,9 +11,10 @@ import tensorflow as tf
 from panopticapi.evaluation import PQStat, pq_compute_single_core
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from oanet_tf import model_folder, train
+from oanet_tf import train
 from oanet_tf.cluster import Cluster
 from oanet_tf.config import experiments
+from oanet_tf.model_folder import ModelFolder
 from oanet_tf.training import loop
 from oanet_tf.training.state import create_state
 from tests import end_to_end
@@ -125,7 +126,7 @@ def test_the_backbone_is_loaded_from_a_model_garden_checkpoint(trained, tmp_path
   config = experiments.load_experiment(
     'oanet_synthetic', (), end_to_end.training_overrides(folder, steps=1)
   )
-  model, _, categories = model_folder.load_model(folder / 'model')
+  model, _, categories = ModelFolder(folder / 'model').load()
   path = tf.train.Checkpoint(backbone=model.backbone).save(str(tmp_path / 'ckpt'))
   config.task.init_checkpoint = path
   cluster = Cluster(tf.distribute.get_strategy())

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from oanet_tf.data.categories import Category, PanopticCategories
-from oanet_tf.data.panoptic_map import PanopticSegmentation
 from oanet_tf.errors import InputError
 from oanet_tf.visualize import draw_panoptic, side_by_side
+from tests.segments import segments_of_ids
 
 PERSON, SKY = 7, 90
 CATEGORIES = PanopticCategories(
@@ -21,16 +21,6 @@ CATEGORIES = PanopticCategories(
 )
 
 
-def segmentation(segment_map, category_ids):
-  ids = np.array(list(category_ids), np.int32)
-  return PanopticSegmentation(
-    np.asarray(segment_map, np.int32),
-    ids,
-    np.array(list(category_ids.values()), np.int32),
-    np.zeros(len(ids), bool),
-  )
-
-
 def noise(height, width):
   return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
 
@@ -39,7 +29,7 @@ def test_void_is_untouched_and_stuff_is_blended_with_its_color():
   image = noise(400, 500)
   segment_map = np.zeros((400, 500))
   segment_map[:300, :300] = 9
-  drawn = draw_panoptic(image, segmentation(segment_map, {9: SKY}), CATEGORIES)
+  drawn = draw_panoptic(image, segments_of_ids(segment_map, {9: SKY}), CATEGORIES)
   assert drawn.shape == image.shape and drawn.dtype == np.uint8
   np.testing.assert_array_equal(drawn[300:], image[300:])
   np.testing.assert_array_equal(drawn[:, 300:], image[:, 300:])
@@ -50,7 +40,7 @@ def test_void_is_untouched_and_stuff_is_blended_with_its_color():
 
 def test_outlines_part_neighbours_and_contrast_with_their_surroundings():
   segment_map = np.repeat([[1, 2]], 400, axis=0).repeat(200, axis=1)
-  content = segmentation(segment_map, {1: PERSON, 2: PERSON})
+  content = segments_of_ids(segment_map, {1: PERSON, 2: PERSON})
   for brightness, line in ((0, 255), (255, 0)):
     image = np.full((400, 400, 3), brightness, np.uint8)
     light = PanopticCategories([Category(PERSON, 'person', True, (brightness,) * 3)])
@@ -65,7 +55,7 @@ def test_names_stand_in_large_segments_only():
   segment_map[100:300, 100:300] = 1
   segment_map[10:14, 10:14] = 2
   black = PanopticCategories([Category(SKY, 'sky', False, (0, 0, 0))])
-  drawn = draw_panoptic(image, segmentation(segment_map, {1: SKY, 2: SKY}), black)
+  drawn = draw_panoptic(image, segments_of_ids(segment_map, {1: SKY, 2: SKY}), black)
   rows, columns = np.nonzero(drawn[110:290, 110:290].max(axis=-1) > 200)
   assert len(rows) > 20
   assert abs(rows.mean() - 90) < 10 and abs(columns.mean() - 90) < 20
@@ -77,7 +67,7 @@ def test_a_name_at_the_edge_is_moved_into_the_picture():
   segment_map[:, :20] = 1
   black = PanopticCategories([Category(SKY, 'a name of many letters', False, (0, 0, 0))])
   image = np.zeros((400, 400, 3), np.uint8)
-  drawn = draw_panoptic(image, segmentation(segment_map, {1: SKY}), black)
+  drawn = draw_panoptic(image, segments_of_ids(segment_map, {1: SKY}), black)
   written = np.nonzero(drawn[:, 20:].max(axis=-1) > 200)[1]
   assert written.max() > 50  # to the right of its segment, as to the left there is no room
 
@@ -90,15 +80,17 @@ def test_the_smaller_segment_goes_without_a_name_that_would_cover_another():
   segment_map[180:220, :200] = 1
   segment_map[180:219, 200:] = 2
   image = np.zeros((400, 400, 3), np.uint8)
-  both = draw_panoptic(image, segmentation(segment_map, {1: SKY, 2: SKY}), categories)
-  alone = draw_panoptic(image, segmentation(np.where(segment_map == 1, 1, 0), {1: SKY}), categories)
+  both = draw_panoptic(image, segments_of_ids(segment_map, {1: SKY, 2: SKY}), categories)
+  alone = draw_panoptic(
+    image, segments_of_ids(np.where(segment_map == 1, 1, 0), {1: SKY}), categories
+  )
   np.testing.assert_array_equal(both[185:215, :198], alone[185:215, :198])
 
 
 def test_many_things_of_one_category_differ():
   rows, columns = np.mgrid[:480, :640]
   segment_map = np.minimum(rows // 80 * 8 + columns // 80, 46) + 1
-  content = segmentation(segment_map, dict.fromkeys(range(1, 48), PERSON))
+  content = segments_of_ids(segment_map, dict.fromkeys(range(1, 48), PERSON))
   drawn = draw_panoptic(np.zeros((480, 640, 3), np.uint8), content, CATEGORIES)
   corners = drawn[6::80, 6::80].reshape(-1, 3)[:47].astype(int)
   distances = np.abs(corners[:, np.newaxis] - corners).sum(axis=-1)
@@ -119,20 +111,20 @@ def test_many_things_of_one_category_differ():
   ],
 )
 def test_small_pictures_are_enlarged(size, drawn_size):
-  content = segmentation(np.full(size, 3), {3: SKY})
+  content = segments_of_ids(np.full(size, 3), {3: SKY})
   drawn = draw_panoptic(noise(*size), content, CATEGORIES)
   assert drawn.shape == (*drawn_size, 3)
 
 
 def test_void_alone_is_the_image():
   image = noise(400, 400)
-  void = segmentation(np.zeros((400, 400)), {})
+  void = segments_of_ids(np.zeros((400, 400)), {})
   np.testing.assert_array_equal(draw_panoptic(image, void, CATEGORIES), image)
 
 
 def test_a_name_wider_than_the_picture_is_left_out():
   black = np.zeros((400, 400, 3), np.uint8)
-  drawn = draw_panoptic(black, segmentation(np.ones((400, 400)), {1: 91}), CATEGORIES)
+  drawn = draw_panoptic(black, segments_of_ids(np.ones((400, 400)), {1: 91}), CATEGORIES)
   assert drawn.max() == 0
 
 
@@ -143,7 +135,7 @@ def test_a_name_wider_than_the_picture_is_left_out():
 def test_deterministic_and_leaves_its_input_alone(height, width, seed, category_id):
   rng = np.random.default_rng(seed)
   segment_map = rng.integers(0, 6, (height, width))
-  content = segmentation(segment_map, dict.fromkeys(range(1, 6), category_id))
+  content = segments_of_ids(segment_map, dict.fromkeys(range(1, 6), category_id))
   image = rng.integers(0, 256, (height, width, 3), np.uint8)
   before = image.copy()
   once, again = (draw_panoptic(image, content, CATEGORIES) for _ in range(2))
@@ -154,10 +146,9 @@ def test_deterministic_and_leaves_its_input_alone(height, width, seed, category_
 @pytest.mark.parametrize(
   ('image', 'content', 'message'),
   [
-    (noise(2, 3), segmentation(np.zeros((3, 2)), {}), r'\[2, 3, 3\].*\[3, 2\]'),
-    (noise(2, 3)[..., 0], segmentation(np.zeros((2, 3)), {}), r'\[2, 3\]'),
-    (noise(2, 3), segmentation(np.ones((2, 3)), {1: 8}), 'category id 8'),
-    (noise(2, 3), segmentation(np.ones((2, 3)), {}), 'segment 1 '),
+    (noise(2, 3), segments_of_ids(np.zeros((3, 2)), {}), r'\[2, 3, 3\].*\[3, 2\]'),
+    (noise(2, 3)[..., 0], segments_of_ids(np.zeros((2, 3)), {}), r'\[2, 3\]'),
+    (noise(2, 3), segments_of_ids(np.ones((2, 3)), {1: 8}), 'category id 8'),
   ],
 )
 def test_malformed_input(image, content, message):

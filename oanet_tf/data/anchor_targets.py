@@ -1,12 +1,12 @@
-"""Which anchors are objects and which background, for the region proposal network's losses.
+"""Labels anchors as objects or background, for the losses of the region proposal network.
 
-Gives what `official.vision.ops.anchor.RpnAnchorLabeler` gives, several times as fast: the overlap
-of a box with a grid of anchors is an outer product of overlaps along the two axes, and boxes of
-another size than a level's anchors are left out there. Also, sampling takes a seed, and anchors in
+Equals `official.vision.ops.anchor.RpnAnchorLabeler` but is several times as fast: the overlaps of a
+box with a grid of anchors are an outer product of overlaps along the two axes, and levels whose
+anchors differ too much in size are skipped. In addition, sampling takes a seed, and anchors in
 crowds are ignored.
 """
 
-# N anchors of all levels, H, W feature map of a level, A anchors at a location, M boxes, P pairs.
+# N anchors of all levels, H, W feature map of a level, A anchors at a location, M boxes.
 
 import numpy as np
 import tensorflow as tf
@@ -14,8 +14,7 @@ from official.vision.ops import anchor, box_ops
 
 from oanet_tf.config.definitions import Data, OANet
 
-# An anchor or proposal that lies in a crowd by this share of its area is neither object nor
-# background.
+# An anchor or proposal with this fraction of its area in a crowd is neither object nor background.
 CROWD_OVERLAP = 0.5
 
 
@@ -23,11 +22,11 @@ class AnchorLabeler:
   """Labels the anchors of one size of network input."""
 
   def __init__(self, data: Data, model: OANet, canvas: list[int]):
-    """Makes the anchors.
+    """Generates the anchors.
 
     Args:
-      data: gives thresholds and numbers of samples.
-      model: gives levels, sizes and shapes of anchors.
+      data: has thresholds and numbers of samples.
+      model: has levels, sizes and shapes of anchors.
       canvas: [height, width] of the network input.
     """
     self._data = data
@@ -46,23 +45,24 @@ class AnchorLabeler:
   def __call__(
     self, gt_boxes: tf.Tensor, crowd_boxes: tf.Tensor, seed: tf.Tensor
   ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Labels anchors and samples among them.
+    """Labels the anchors and samples from them.
 
     Args:
-      gt_boxes: [M, 4] float32 with area, in pixels of the network input; M may be 0.
+      gt_boxes: [M, 4] float32 of positive area, in pixels of the network input; M may be 0.
       crowd_boxes: [K, 4] regions to ignore.
       seed: [2] int64.
 
     Returns:
-      samples: [N] int8: 1 for a sampled object, 0 for sampled background, else -1.
-      matches: [N] int16: the box that an anchor is an object for, sampled or not, else -1.
+      samples: [N] int8: 1 for a sampled object, 0 for sampled background, otherwise -1.
+      matches: [N] int16: index of the box that an anchor, sampled or not, matches; otherwise -1.
     """
     best = tf.concat([self._best_overlap(grid, gt_boxes) for grid in self._grids.values()], axis=0)
     matched = tf.where(best >= self._data.rpn_match_threshold)[:, 0]
-    # With a box far off, so that there is one to choose from.
+    # A box far away makes sure that there is one to choose from.
     candidates = tf.concat([gt_boxes, tf.constant([[-2e4, -2e4, -1e4, -1e4]])], axis=0)
-    matched_boxes = tf.argmax(overlap(self._anchors(matched), candidates), axis=1)
-    # Each box's best anchor is an object too, and that box's, whatever the overlap.
+    anchors = tf.gather(tf.constant(self._boxes), matched)
+    matched_boxes = tf.argmax(overlap(anchors, candidates), axis=1)
+    # The best anchor of each box matches it too, whatever their overlap.
     forced = self._best_anchors(gt_boxes)
     matched = tf.concat([matched, forced], axis=0)
     matched_boxes = tf.concat([matched_boxes, tf.range(tf.size(forced, tf.int64))], axis=0)
@@ -78,14 +78,11 @@ class AnchorLabeler:
     )
     return self._sample(objects, background, seed), matches
 
-  def _anchors(self, indices: tf.Tensor) -> tf.Tensor:
-    return tf.gather(tf.constant(self._boxes), indices)
-
   def _best_overlap(self, grid: np.ndarray, gt_boxes: tf.Tensor) -> tf.Tensor:
-    """[H W A]: each anchor's largest overlap, or 0 where all are under the unmatched threshold."""
-    area = (grid[..., 2] - grid[..., 0]) * (grid[..., 3] - grid[..., 1])
+    """[H W A]: each anchor's largest overlap, or 0 if that is below the unmatched threshold."""
+    area = _area(grid)
     gt_area = _area(gt_boxes)
-    # The overlap is at most the ratio of the areas.
+    # An overlap is at most the ratio of the areas.
     ratio = tf.minimum(gt_area, area.max()) / tf.maximum(gt_area, area.min())
     gt_boxes = tf.boolean_mask(gt_boxes, ratio >= self._data.rpn_unmatched_threshold)
     rows, columns = _overlap_along_axes(grid, gt_boxes)
@@ -96,7 +93,7 @@ class AnchorLabeler:
   def _best_anchors(self, gt_boxes: tf.Tensor) -> tf.Tensor:
     """[M] int64: the index of the anchor that overlaps each box most.
 
-    Anchors of one shape share most with a box where the overlaps along both axes are largest.
+    Of anchors of one shape, it is the one with the largest overlaps along both axes.
     """
     overlaps, indices, first = [], [], 0
     for grid in self._grids.values():
@@ -130,7 +127,7 @@ class AnchorLabeler:
 def rpn_targets(
   samples: tf.Tensor, matches: tf.Tensor, gt_boxes: tf.Tensor, anchors: dict[str, tf.Tensor]
 ) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
-  """A batch of `AnchorLabeler`'s labels as the Model Garden's losses take them.
+  """Converts a batch of `AnchorLabeler`'s labels for the Model Garden's losses.
 
   Args:
     samples: [B, N] int8.
@@ -139,8 +136,8 @@ def rpn_targets(
     anchors: [H, W, 4 A] by level.
 
   Returns:
-    By level, [B, H, W, A] int32 scores' targets, and [B, H, W, 4 A] float32 boxes' targets, 0 where
-    an anchor is no object.
+    By level, [B, H, W, A] int32 targets of scores, and [B, H, W, 4 A] float32 targets of boxes, 0
+    where an anchor is no object.
   """
   boxes = tf.concat([tf.reshape(grid, [1, -1, 4]) for grid in anchors.values()], axis=1)
   is_object = matches[..., None] >= 0
@@ -160,7 +157,7 @@ def rpn_targets(
 
 
 def _overlap_along_axes(grid: np.ndarray, boxes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-  """[M, H, A] and [M, W, A]: how many pixels a box shares with a row and a column of anchors."""
+  """[M, H, A] and [M, W, A]: pixels that a box shares with a row and with a column of anchors."""
   low, high = boxes[:, None, None, :2], boxes[:, None, None, 2:]
   rows, columns = grid[:, 0], grid[0]
   shared_rows = tf.minimum(high[..., 0], rows[..., 2]) - tf.maximum(low[..., 0], rows[..., 0])
@@ -172,14 +169,14 @@ def _overlap_along_axes(grid: np.ndarray, boxes: tf.Tensor) -> tuple[tf.Tensor, 
 def _choose(
   candidates: tf.Tensor, noise: tf.Tensor, most: int, limit: int | tf.Tensor
 ) -> tf.Tensor:
-  """Indices of min(limit, count) of the candidates, those of the largest noise."""
+  """Indices of the candidates with the largest noise; at most `limit`, which is at most `most`."""
   most = min(most, candidates.shape[0])
   values, indices = tf.math.top_k(tf.where(candidates, noise, -1.0), most)
   count = tf.minimum(tf.reduce_sum(tf.cast(values >= 0.0, tf.int32)), limit)
   return indices[:count]
 
 
-def _area(boxes: tf.Tensor) -> tf.Tensor:
+def _area(boxes: tf.Tensor | np.ndarray) -> tf.Tensor | np.ndarray:
   return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 
 
@@ -197,11 +194,11 @@ def overlap(boxes: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
 
 
 def within_crowd(boxes: tf.Tensor, crowd_boxes: tf.Tensor) -> tf.Tensor:
-  """Which boxes lie in a crowd region by `CROWD_OVERLAP` of their area.
+  """Finds boxes with at least `CROWD_OVERLAP` of their area in one crowd region.
 
   Args:
     boxes: [..., N, 4].
-    crowd_boxes: [..., K, 4]; padding of -1 is no region.
+    crowd_boxes: [..., K, 4]; padding of -1 has no effect.
 
   Returns:
     [..., N] bool; all False where K is 0.

@@ -1,8 +1,8 @@
-"""Annotated objects as detections: scores that err as a detector's do.
+"""Annotated objects as detections, with scores that have a detector's bias.
 
-A detector is surest of what is big and frequent, and a merge in the order of its scores therefore
-hides what is small and rare (section 3.2). With scores of that kind the true masks show how much of
-this an order of instances mends, whatever the detector.
+A detector is most confident of large and frequent objects, so merging by its scores hides small and
+rare ones (section 3.2). With such scores, ground-truth masks show how much of this an order of
+instances repairs, independent of any detector.
 """
 
 # M objects, S mask side, T thing categories.
@@ -14,7 +14,7 @@ from oanet_tf.config.definitions import Data
 from oanet_tf.data import shard_files, tf_example
 from oanet_tf.data.categories import PanopticCategories
 
-# Records that are read at a time.
+# Records that are parsed at a time.
 _BATCH = 64
 
 
@@ -22,7 +22,7 @@ def annotation_scores(areas: tf.Tensor, frequencies: tf.Tensor) -> tf.Tensor:
   """1/2 + 1/4 · the square root of the area + 1/4 · the frequency.
 
   Args:
-    areas: [M] float in [0, 1], shares of the picture.
+    areas: [M] float in [0, 1], fractions of the image.
     frequencies: [M] float in [0, 1], of the objects' categories relative to the most frequent one.
 
   Returns:
@@ -32,7 +32,7 @@ def annotation_scores(areas: tf.Tensor, frequencies: tf.Tensor) -> tf.Tensor:
 
 
 def score_instances(example: dict[str, tf.Tensor], frequencies: np.ndarray) -> dict[str, tf.Tensor]:
-  """Scores the instances and sorts them, the highest score first.
+  """Scores the instances and sorts them by descending score.
 
   Args:
     example: with `gt_boxes` [M, 4] in the network input, `gt_classes` [M], `gt_masks` [M, S, S] in
@@ -40,7 +40,7 @@ def score_instances(example: dict[str, tf.Tensor], frequencies: np.ndarray) -> d
     frequencies: of `category_frequencies`.
 
   Returns:
-    `gt_scores` [M] float32, and `gt_boxes`, `gt_classes` and `gt_masks` in their order.
+    `gt_scores` [M] float32, and `gt_boxes`, `gt_classes` and `gt_masks` in the same order.
   """
   boxes, classes, masks = (example[key] for key in ('gt_boxes', 'gt_classes', 'gt_masks'))
   pixels = tf.reduce_prod(boxes[:, 2:] - boxes[:, :2], axis=1) * tf.reduce_mean(masks, axis=[1, 2])
@@ -52,9 +52,7 @@ def score_instances(example: dict[str, tf.Tensor], frequencies: np.ndarray) -> d
 
 
 def category_frequencies(data: Data, categories: PanopticCategories) -> np.ndarray:
-  """How many objects of each thing category a split has, relative to the most frequent one.
-
-  Crowds are not counted. Of the records nothing else is decoded.
+  """Counts the objects of each thing category, without crowds, relative to the most frequent one.
 
   Args:
     data: the split.
@@ -79,7 +77,7 @@ def category_frequencies(data: Data, categories: PanopticCategories) -> np.ndarr
 
 
 def _single_objects(records: tf.Tensor) -> tf.Tensor:
-  """Category ids of all objects but crowds."""
+  """Category ids of all objects except crowds."""
   keys = (tf_example.OBJECT_CATEGORY_ID, tf_example.OBJECT_IS_CROWD)
   parsed = tf.io.parse_example(records, {key: tf.io.RaggedFeature(tf.int64) for key in keys})
   category_ids, is_crowd = (parsed[key].flat_values for key in keys)

@@ -1,7 +1,7 @@
 """Categories of a panoptic dataset, and their contiguous labels.
 
-Label 0 is void, 1…T are the T thing categories and T+1…T+S the S stuff categories, each group in
-the order of the dataset's ids. A thing's label is also its detection class (0 is background).
+Label 0 is void, 1…T are the T thing categories and T+1…T+S the S stuff categories, both in the
+order of the dataset's ids. A thing's label is also its detection class (0 is background).
 """
 
 import colorsys
@@ -12,12 +12,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from oanet_tf import files
 from oanet_tf.data.json_file import read_json_object
 from oanet_tf.errors import InputError
 
 CATEGORIES_FILE = 'categories.json'
 VOID_LABEL = 0
-# The largest category id that fits the 16-bit maps of the records.
+# The largest id that fits the 16-bit maps of the records.
 MAX_CATEGORY_ID = 2**16 - 1
 
 
@@ -38,14 +39,12 @@ class PanopticCategories:
     """Orders the categories.
 
     Raises:
-      InputError: if there is none, or two share an id.
+      InputError: if there are none, or two have the same id.
     """
     if not categories:
       raise InputError('there is no category')
-    things = sorted((c for c in categories if c.is_thing), key=lambda c: c.id)
-    stuff = sorted((c for c in categories if not c.is_thing), key=lambda c: c.id)
-    self._ordered = tuple(things + stuff)
-    self._num_things = len(things)
+    self._ordered = tuple(sorted(categories, key=lambda c: (not c.is_thing, c.id)))
+    self._num_things = sum(c.is_thing for c in categories)
     self._label_of = {c.id: label for label, c in enumerate(self._ordered, start=1)}
     if len(self._label_of) != len(self._ordered):
       ids = [c.id for c in self._ordered]
@@ -59,17 +58,15 @@ class PanopticCategories:
 
     Args:
       entries: the list, as `json.load` gives it.
-      source: what to call it in an error, usually the file's name.
+      source: its name in errors, usually the file's.
 
     Raises:
-      InputError: if an entry lacks a field, has one of the wrong kind, or an id is out of
-        [1, 65535] or given twice.
+      InputError: if a field is missing or of the wrong kind, or an id is out of [1, 65535] or
+        given twice.
     """
     if not isinstance(entries, list) or not entries:
       raise InputError(f'{source}: `categories` is not a list of categories')
-    parsed = [
-      _parse_entry(entry, index, len(entries), source) for index, entry in enumerate(entries)
-    ]
+    parsed = [_parse_entry(*one, len(entries), source) for one in enumerate(entries)]
     try:
       return cls(parsed)
     except InputError as error:
@@ -77,7 +74,7 @@ class PanopticCategories:
 
   @classmethod
   def from_json(cls, path: str | pathlib.Path) -> 'PanopticCategories':
-    """Reads what `to_json` wrote, or any JSON file with COCO's `categories`."""
+    """Reads a file of `to_json`, or any JSON file with COCO's `categories`."""
     content = read_json_object(path)
     if 'categories' not in content:
       raise InputError(f'{path}: has no `categories`')
@@ -91,8 +88,13 @@ class PanopticCategories:
     ]
 
   def to_json(self, path: str | pathlib.Path) -> None:
-    """Writes `{"categories": [...]}`."""
-    pathlib.Path(path).write_text(json.dumps({'categories': self.to_coco()}, indent=1) + '\n')
+    """Writes `{"categories": [...]}`.
+
+    Raises:
+      InputError: if the file cannot be written.
+    """
+    text = json.dumps({'categories': self.to_coco()}, indent=1) + '\n'
+    files.write_text(pathlib.Path(path), text, durable=True)
 
   @property
   def num_things(self) -> int:
@@ -104,7 +106,7 @@ class PanopticCategories:
 
   @property
   def num_labels(self) -> int:
-    """1 + T + S: void counts."""
+    """1 + T + S, including void."""
     return len(self._ordered) + 1
 
   def __len__(self) -> int:
@@ -124,7 +126,7 @@ class PanopticCategories:
     return hash(self._ordered)
 
   def label(self, category_id: int) -> int:
-    """The label of a dataset's id; `KeyError` if there is no such category."""
+    """The label of a dataset's id; raises `KeyError` for an unknown one."""
     return self._label_of[category_id]
 
   def category(self, label: int) -> Category:
@@ -139,8 +141,7 @@ class PanopticCategories:
   def label_of_id_table(self) -> np.ndarray:
     """[largest id + 1] int32: the label of each dataset id, 0 where there is none."""
     table = np.zeros(max(self._label_of) + 1, np.int32)
-    for category_id, label in self._label_of.items():
-      table[category_id] = label
+    table[list(self._label_of)] = list(self._label_of.values())
     return table
 
   def id_of_label_table(self) -> np.ndarray:
@@ -148,7 +149,7 @@ class PanopticCategories:
     return np.array([0] + [c.id for c in self._ordered], np.int32)
 
 
-def _parse_entry(entry: Mapping, index: int, count: int, source: str) -> Category:
+def _parse_entry(index: int, entry: Mapping, count: int, source: str) -> Category:
   where = f'{source}: category {index}'
   if not isinstance(entry, dict):
     raise InputError(f'{where} is not an object')
@@ -171,6 +172,6 @@ def _is_int(value: object) -> bool:
 
 
 def _default_color(index: int, count: int) -> tuple[int, int, int]:
-  """A hue of its own for each category of a dataset that gives no colours."""
+  """A different hue for each category of a dataset without colours."""
   rgb = colorsys.hsv_to_rgb(index / count, 0.55 + 0.35 * (index % 2), 0.9 - 0.3 * (index % 3 == 1))
   return tuple(round(255 * value) for value in rgb)

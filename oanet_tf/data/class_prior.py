@@ -1,7 +1,6 @@
-"""Which thing category lies on which, counted from shards.
+"""Counts from shards which thing category lies on which."""
 
-T thing categories, M objects, K categories of one image, P pixels.
-"""
+# T thing categories.
 
 import dataclasses
 import io
@@ -13,20 +12,14 @@ import numpy as np
 import tqdm
 from PIL import Image
 
+from oanet_tf import files
 from oanet_tf.data import shard_files, tf_example
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.json_file import read_json_object
 from oanet_tf.errors import InputError
-from oanet_tf.files import replacing
 
-# So many pixels count for either of two categories before any is seen: the share of a pair that is
-# rare stays near 1/2.
+# Pixels that are added to the counts of both categories, so that rare pairs stay near 1/2.
 PRIOR_PIXELS = 100
-
-_KEYS = (
-  'segment_index', 'segment_category_ids', 'object_boxes', 'object_category_ids',
-  'object_is_crowd', 'object_masks',
-)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,23 +28,23 @@ class ClassPrior:
 
   Attributes:
     categories: of the dataset.
-    pixels: [T, T] int64: of those that objects of a and b cover, the ones that the panoptic truth
-      gives to a. Objects of one category are no pair.
+    pixels: [T, T] int64: of the pixels that objects of both a and b cover, those that are a in the
+      panoptic ground truth. Objects of one category do not count.
   """
 
   categories: PanopticCategories
   pixels: np.ndarray
 
   def table(self) -> np.ndarray:
-    """[T, T] float32: how likely a pixel that a and b cover is of a, rather than of b."""
+    """[T, T] float32: the probability that a pixel that a and b cover is a, rather than b."""
     pixels = self.pixels + PRIOR_PIXELS
     return (pixels / (pixels + pixels.T)).astype(np.float32)
 
   def to_json(self, path: pathlib.Path) -> None:
-    """Writes all thing categories, and the pairs of which there is a pixel, most pixels first.
+    """Writes all thing categories, and the pairs that have pixels, those with the most first.
 
     Raises:
-      InputError: if there cannot be such a file.
+      InputError: if the file cannot be written.
     """
     things = [category for category in self.categories if category.is_thing]
     total = np.triu(self.pixels + self.pixels.T)
@@ -65,12 +58,7 @@ class ClassPrior:
     ]
     rows = ',\n'.join(json.dumps(pair, ensure_ascii=False) for pair in pairs)
     thing_ids = [thing.id for thing in things]
-    try:
-      path.parent.mkdir(parents=True, exist_ok=True)
-      with replacing(path) as temporary:
-        temporary.write_text(f'{{"thing_ids": {thing_ids},\n"pairs": [\n{rows}\n]}}\n')
-    except OSError as error:
-      raise InputError(f'{path}: cannot be written ({error.strerror})') from None
+    files.write_text(path, f'{{"thing_ids": {thing_ids},\n"pairs": [\n{rows}\n]}}\n')
 
   @classmethod
   def from_json(cls, path: str | pathlib.Path, categories: PanopticCategories) -> 'ClassPrior':
@@ -101,7 +89,7 @@ class ClassPrior:
 def load_table(
   path: str, categories: PanopticCategories, methods: Sequence[str]
 ) -> np.ndarray | None:
-  """The table that the fusion 'class_prior' needs; None if it is not among the methods.
+  """Reads the table of the fusion 'class_prior'; None if that is not among the methods.
 
   Raises:
     InputError: if the file cannot be read, or was counted for other categories.
@@ -117,19 +105,14 @@ def count(shards: Sequence[str], categories: PanopticCategories) -> ClassPrior:
     categories: of the shards.
 
   Raises:
-    InputError: if a shard is damaged, or has a category that is unknown.
+    InputError: if a shard is damaged or has an unknown category.
   """
   import tensorflow as tf
 
-  total = sum(shard_files.count_whole_records(shard) for shard in shards)
+  total = sum(map(shard_files.count_whole_records, shards))
   pixels = np.zeros([categories.num_things] * 2, np.int64)
-
-  @tf.autograph.experimental.do_not_convert
-  def needed(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
-    decoded = tf_example.decode(serialized)
-    return {key: decoded[key] for key in ('source_id', *_KEYS)}
-
-  dataset = tf.data.TFRecordDataset(list(shards)).map(needed, tf.data.AUTOTUNE).prefetch(2)
+  dataset = tf.data.TFRecordDataset(list(shards))
+  dataset = dataset.map(tf_example.decode_annotations, tf.data.AUTOTUNE).prefetch(2)
   with shard_files.named_errors(','.join(shards)):
     for record in tqdm.tqdm(dataset.as_numpy_iterator(), 'counting', total, unit='image'):
       pixels += conflicts(record, categories)
@@ -140,11 +123,11 @@ def conflicts(record: Mapping[str, np.ndarray], categories: PanopticCategories) 
   """`ClassPrior.pixels` of one record, [T, T] int64.
 
   Args:
-    record: of `tf_example.decode`; crowds are left out.
+    record: of `tf_example.decode_annotations`; crowds are ignored.
     categories: of the dataset.
 
   Raises:
-    InputError: if the record has an object of a category that is no known thing.
+    InputError: if an object's category is not a known thing.
   """
   single = np.flatnonzero(~record['object_is_crowd'])
   labels = [
@@ -160,9 +143,9 @@ def conflicts(record: Mapping[str, np.ndarray], categories: PanopticCategories) 
   conflict = covered.sum(axis=0) >= 2
   if conflict.any():
     of_segment = np.append(0, categories.label_of_id_table()[record['segment_category_ids']])
-    truth = of_segment[record['segment_index'][conflict]]
+    visible = of_segment[record['segment_index'][conflict]]
     covered = covered[:, conflict].astype(np.float64)
-    shown = covered * (present[:, np.newaxis] == truth)
+    shown = covered * (present[:, np.newaxis] == visible)
     pixels[np.ix_(present - 1, present - 1)] = shown @ covered.T
     np.fill_diagonal(pixels, 0)
   return pixels

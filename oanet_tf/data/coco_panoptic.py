@@ -1,4 +1,4 @@
-"""Pictures and panoptic PNGs of a COCO dataset -> checked records.
+"""Images and panoptic PNGs of a COCO dataset -> checked records.
 
 H, W height and width of an image, S segments.
 """
@@ -13,29 +13,18 @@ from PIL import Image, UnidentifiedImageError
 
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.coco_json import ImageEntry
-from oanet_tf.data.objects import (
-  Objects,
-  Overlaps,
-  objects_of_instances,
-  objects_of_segments,
-)
-from oanet_tf.data.panoptic_map import (
-  MAX_SEGMENT_ID,
-  VOID_ID,
-  IndexedSegments,
-  check_segments_have_pixels,
-  rgb_to_ids,
-)
+from oanet_tf.data.objects import Objects, Overlaps, objects_of_instances, objects_of_segments
+from oanet_tf.data.panoptic_map import Segments, check_segments_have_pixels, read_index
 from oanet_tf.errors import InputError
 
 # Pillow's format -> the record's. TensorFlow decodes these, exactly; all else is stored as PNG.
-# MPO is a JPEG with further pictures after the first, as many cameras write.
+# MPO, which many cameras write, is a JPEG with further images after the first.
 _STORED_AS_IS = {'JPEG': 'jpeg', 'MPO': 'jpeg', 'PNG': 'png'}
 _PNG_END = b'IEND\xae\x42\x60\x82'
-# Up to here a process of the converter needs less than 1 GB.
+# Up to this size a process of the converter needs less than 1 GB.
 _MAX_PIXELS = 10_000**2
 _STRIP_PIXELS = 2**20
-# The 16-bit index of the records holds as many.
+# The most that the 16-bit index of a record can hold.
 _MAX_SEGMENTS = 2**16 - 1
 
 
@@ -44,12 +33,12 @@ class PanopticRecord(NamedTuple):
 
   Attributes:
     image_id: the dataset's.
-    file_name: of the picture, relative to its folder.
+    file_name: of the image, relative to its folder.
     height: H, in pixels.
     width: W, in pixels.
     image_format: 'jpeg' or 'png'.
-    encoded_image: the picture's file.
-    segments: of [H, W].
+    encoded_image: content of the image file.
+    segments: `index` is uint16.
     is_thing: [S] bool, which segments are things.
     objects: in the order of the instances JSON, or of the panoptic segments.
   """
@@ -60,7 +49,7 @@ class PanopticRecord(NamedTuple):
   width: int
   image_format: str
   encoded_image: bytes
-  segments: IndexedSegments
+  segments: Segments
   is_thing: np.ndarray
   objects: Objects
 
@@ -68,10 +57,10 @@ class PanopticRecord(NamedTuple):
 def read_record(
   entry: ImageEntry, categories: PanopticCategories, overlaps: Overlaps = 'fill_holes'
 ) -> PanopticRecord:
-  """Reads the picture and the PNG of an entry, and checks them.
+  """Reads the image and the panoptic PNG of an entry, and checks them.
 
-  A JPEG or PNG is kept byte for byte; its EXIF orientation is ignored, as COCO's annotations are
-  of the pixels as stored. Instances whose mask has no pixel are left out.
+  A JPEG or PNG is kept byte for byte. Its EXIF orientation is ignored, since COCO annotates the
+  pixels as stored. Instances whose mask has no pixel are left out.
 
   Args:
     entry: one of `load`.
@@ -85,11 +74,11 @@ def read_record(
   _check_limits(entry)
   encoded, image_format = _read_image(entry)
   segments = _read_segments(entry)
-  is_thing = np.isin(entry.category_ids, [c.id for c in categories if c.is_thing])
+  is_thing = segments.is_thing(categories)
   if entry.instances is None:
     objects = objects_of_segments(segments, is_thing, overlaps)
   else:
-    objects = _read_instances(entry)
+    objects = objects_of_instances(entry.instances, entry.height, entry.width, entry.instances_json)
   return PanopticRecord(
     entry.image_id,
     entry.file_name,
@@ -109,15 +98,12 @@ def _check_limits(entry: ImageEntry) -> None:
       f'{entry.image_path}: is said to have {entry.width} × {entry.height} pixels, more than '
       f'{_MAX_PIXELS:,}; make it smaller'
     )
-  if len(entry.segment_ids) > _MAX_SEGMENTS:
-    raise InputError(f'{entry.panoptic_path}: has more than {_MAX_SEGMENTS:,} segments')
+  if len(entry.annotation.segment_ids) > _MAX_SEGMENTS:
+    raise InputError(f'{entry.annotation.png_path}: has more than {_MAX_SEGMENTS:,} segments')
 
 
-def _open_picture(path: str) -> tuple[bytes, Image.Image]:
-  """A file's bytes, and the picture that they decode to without loss or complaint.
-
-  How large it may be is for `_check_limits` to say, not for Pillow's warning.
-  """
+def _open_image(path: str) -> tuple[bytes, Image.Image]:
+  """A file's bytes, and the image decoded from them."""
   try:
     encoded = pathlib.Path(path).read_bytes()
   except FileNotFoundError:
@@ -126,8 +112,9 @@ def _open_picture(path: str) -> tuple[bytes, Image.Image]:
     raise InputError(f'{path}: cannot be read ({error.strerror})') from None
   try:
     with warnings.catch_warnings():
+      # `_check_limits` has the say on size.
       warnings.simplefilter('ignore', Image.DecompressionBombWarning)
-      # TensorFlow refuses PNGs with wrong checksums, which `load` accepts, or without their end.
+      # TensorFlow refuses PNGs with wrong checksums or without an end, which `load` accepts.
       Image.open(io.BytesIO(encoded)).verify()
       image = Image.open(io.BytesIO(encoded))
       image.load()
@@ -149,8 +136,8 @@ def _check_size(image: Image.Image, path: str, entry: ImageEntry) -> None:
 
 
 def _read_image(entry: ImageEntry) -> tuple[bytes, str]:
-  """Encoded picture and its format, re-encoded if TensorFlow could not decode the file."""
-  encoded, image = _open_picture(entry.image_path)
+  """Encoded image and its format, re-encoded if TensorFlow could not decode the file."""
+  encoded, image = _open_image(entry.image_path)
   _check_size(image, entry.image_path, entry)
   if image.format in _STORED_AS_IS:
     return encoded, _STORED_AS_IS[image.format]
@@ -161,38 +148,20 @@ def _read_image(entry: ImageEntry) -> tuple[bytes, str]:
   return buffer.getvalue(), 'png'
 
 
-def _read_segments(entry: ImageEntry) -> IndexedSegments:
-  path = entry.panoptic_path
-  _, image = _open_picture(path)
-  if image.format != 'PNG' or image.mode != 'RGB':
-    raise InputError(
-      f'{path}: is {image.format} {image.mode}, not PNG RGB, which codes segment ids'
-    )
-  _check_size(image, path, entry)
-  count = len(entry.segment_ids)
-  # 32 MB, of which the system only provides the few pages that are touched.
-  position_of = np.zeros(MAX_SEGMENT_ID + 1, np.uint16)
-  position_of[entry.segment_ids] = np.arange(1, count + 1)
+def _read_segments(entry: ImageEntry) -> Segments:
+  path, segment_ids = entry.annotation.png_path, entry.annotation.segment_ids
+  _, png = _open_image(path)
+  if png.format != 'PNG' or png.mode != 'RGB':
+    raise InputError(f'{path}: is {png.format} {png.mode}, not PNG RGB, which codes segment ids')
+  _check_size(png, path, entry)
   index = np.empty([entry.height, entry.width], np.uint16)
-  areas = np.zeros(count + 1, np.int64)
+  areas = np.zeros(len(segment_ids) + 1, np.int64)
+  # In strips, since ids and the counting of areas take several times the memory of the index.
   rows = max(1, _STRIP_PIXELS // entry.width)
   for top in range(0, entry.height, rows):
     bottom = min(top + rows, entry.height)
-    ids = rgb_to_ids(np.asarray(image.crop((0, top, entry.width, bottom))))
-    strip = index[top:bottom] = position_of[ids]
-    unlisted = (strip == 0) & (ids != VOID_ID)
-    if unlisted.any():
-      raise InputError(
-        f'{path}: segment {ids[unlisted][0]} is in the map but not in the list of segments'
-      )
-    areas += np.bincount(strip.ravel(), minlength=count + 1)
-  segments = IndexedSegments(index, entry.segment_ids, entry.category_ids, entry.is_crowd)
-  check_segments_have_pixels(segments, areas[1:], path)
-  return segments
-
-
-def _read_instances(entry: ImageEntry) -> Objects:
-  try:
-    return objects_of_instances(entry.instances, entry.height, entry.width)
-  except ValueError as error:
-    raise InputError(f'{entry.instances_json}: {error}') from None
+    strip = read_index(png.crop((0, top, entry.width, bottom)), segment_ids, path)
+    index[top:bottom] = strip
+    areas += np.bincount(strip.ravel(), minlength=len(areas))
+  check_segments_have_pixels(segment_ids, areas[1:], path)
+  return entry.annotation.segments(index)

@@ -29,7 +29,7 @@ from oanet_tf.errors import InputError, run
 if TYPE_CHECKING:
   import tensorflow as tf
 
-# About 100 MB of COCO.
+# About 100 MB for COCO.
 IMAGES_PER_SHARD = 500
 MAX_DEFAULT_SHARDS = 256
 
@@ -37,7 +37,7 @@ OnError = Literal['raise', 'skip']
 
 
 class Encoded(NamedTuple):
-  """One image: its features and numbers, or the error for which it is left out."""
+  """One image: its features and counts, or the error for which it is left out."""
 
   features: tf_example.Features | None
   summary: Summary
@@ -59,18 +59,17 @@ def convert(
 ) -> Summary:
   """Writes `<split>-00000-of-000NN.tfrecord`, `<split>_summary.json` and `categories.json`.
 
-  Images stay in the order of the panoptic JSON, shard after shard; the bytes do not depend on
-  `num_workers`, nor on how often the conversion was stopped and started again.
+  Images keep the order of the panoptic JSON, from shard to shard. The bytes depend neither on
+  `num_workers` nor on how often the conversion was interrupted.
 
-  However it ends (by an error, Ctrl-C, SIGTERM or `kill -9`), the shards that were finished stay,
-  and the same call goes on after them; an unfinished one is a hidden file that nothing reads. The
-  summary then says `"complete": false`. If none was finished, no file is left.
-  Shards are of the same conversion if the JSON files' bytes, `num_shards`, `mask_encoding`,
-  `overlaps` and the schema are the same; whether pictures or PNGs have changed since is not
-  looked at.
+  However the conversion ends (an error, Ctrl-C, SIGTERM, `kill -9`), finished shards stay, and the
+  same call goes on after them. The summary then says `"complete": false`; an unfinished shard is a
+  hidden file that nothing reads. If no shard was finished, no file is left. A conversion is the
+  same if the bytes of the JSON files, `num_shards`, `mask_encoding`, `overlaps` and the schema
+  are; changes of images or PNGs are not noticed.
 
   Args:
-    image_dir: folder of the pictures.
+    image_dir: folder of the images.
     panoptic_json: COCO panoptic annotations.
     panoptic_dir: folder of the panoptic PNGs.
     output_dir: made if it is missing.
@@ -78,32 +77,33 @@ def convert(
     instances_json: COCO instance annotations, whose masks may overlap.
     num_shards: default: one per 500 images, at most 256.
     num_workers: processes; default: the number of CPUs. 1 starts none.
-    on_error: whether an image whose files or masks are wrong ends the conversion, or is left out
-      and listed in the summary with the reason. Shards that leave images out are made anew if
-      'raise' follows 'skip'. What is wrong with a JSON file as such always ends it.
+    on_error: 'raise' ends the conversion at an image whose files or masks are wrong; 'skip' leaves
+      it out and lists it in the summary. Under 'raise', shards that an earlier 'skip' left
+      incomplete are made again. Errors in a JSON file always end the conversion.
     mask_encoding: see `tf_example.features`.
-    overlaps: how objects are made of panoptic masks; see `objects.objects_of_segments`.
+    overlaps: how objects are made from panoptic masks; see `objects.objects_of_segments`.
 
   Raises:
     InputError: if the dataset or an argument is wrong, see `coco_json.load`; if `output_dir` has
-      other shards of this split; if a file cannot be written, e.g. because the disk is full.
+      other shards of this split; if a file cannot be written, for instance on a full disk.
   """
   if not re.fullmatch(r'[\w.-]+', split):
     raise InputError(f'split {split!r} is not made of letters, digits, _, - and . only')
   print(f'reading {panoptic_json}', file=sys.stderr)
   dataset = coco_json.load(panoptic_json, panoptic_dir, image_dir, instances_json)
-  parts = _deal(dataset.entries, num_shards)
-  parts = dict(zip(resume.shard_names(split, len(parts)), parts, strict=True))
+  shards = _deal(dataset.entries, split, num_shards)
   made_of = {
     'panoptic_json': resume.sha256(panoptic_json),
     'instances_json': resume.sha256(instances_json) if instances_json else None,
-    'num_shards': len(parts),
+    'num_shards': len(shards),
     'mask_encoding': mask_encoding,
     'overlaps': overlaps,
     'schema_version': tf_example.SCHEMA,
   }
   output_dir = pathlib.Path(output_dir)
-  _check_categories(output_dir / CATEGORIES_FILE, dataset.categories)
+  path = output_dir / CATEGORIES_FILE
+  if path.exists() and PanopticCategories.from_json(path) != dataset.categories:
+    raise InputError(f'{path}: has other categories than this dataset; use another output folder')
   encode = functools.partial(
     _encode_image,
     categories=dataset.categories,
@@ -113,11 +113,9 @@ def convert(
   )
   start = Progress(made_of, dataset.num_unannotated, {}, [])
   with resume.only_run(output_dir, split):
-    progress = resume.resume(output_dir, split, list(parts), start, on_error == 'skip')
-    _write_shards(output_dir, split, parts, progress, encode, num_workers)
-    path = output_dir / CATEGORIES_FILE
-    with files.replacing(path, durable=True) as temporary, files.writing(path):
-      dataset.categories.to_json(temporary)
+    progress = resume.resume(output_dir, split, list(shards), start, on_error == 'skip')
+    _write_shards(output_dir, split, shards, progress, encode, num_workers)
+    dataset.categories.to_json(path)
     resume.write_progress(resume.summary_path(output_dir, split), progress, is_complete=True)
   return progress.total()
 
@@ -131,22 +129,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
   if summary.skipped_images:
     path = resume.summary_path(pathlib.Path(arguments.output_dir), arguments.split)
     print(
-      f'{path} lists the {summary.skipped_images} images with an error. Once they are mended, '
-      'the same command with --on_error=raise makes their shards anew.'
+      f'{path} lists the {summary.skipped_images} images with an error. Once they are repaired, '
+      'the same command with --on_error=raise makes their shards again.'
     )
 
 
 def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
-    description=f'{__doc__} Stopped at any moment, the same command goes on where it was.'
+    description=f'{__doc__} If it is interrupted, the same command goes on where it stopped.'
   )
-  parser.add_argument('--image_dir', required=True, help='folder of the pictures')
+  parser.add_argument('--image_dir', required=True, help='folder of the images')
   parser.add_argument('--panoptic_json', required=True, help='COCO panoptic annotations')
   parser.add_argument('--panoptic_dir', required=True, help='folder of the panoptic PNGs')
   parser.add_argument(
     '--instances_json',
-    help='COCO instance annotations, whose masks may overlap; without them, and for images that '
-    'they do not list, objects come from the panoptic masks',
+    help='COCO instance annotations, whose masks may overlap; objects of images that are not in '
+    'them come from the panoptic masks',
   )
   parser.add_argument('--output_dir', required=True, help='folder of the shards')
   parser.add_argument('--split', required=True, help="how the shards' names begin, e.g. train")
@@ -160,52 +158,50 @@ def _parser() -> argparse.ArgumentParser:
     '--on_error',
     choices=get_args(OnError),
     default='raise',
-    help='raise: the first image with an error ends the conversion (default); skip: images with '
-    'an error are left out and listed in <split>_summary.json',
+    help='raise: stop at the first image with an error (default); skip: leave such images out and '
+    'list them in <split>_summary.json',
   )
   parser.add_argument(
     '--mask_encoding',
     choices=get_args(MaskEncoding),
     default='cropped',
-    help='cropped: small and quick to decode (default); full_png: for the decoder of the '
+    help='cropped: small and fast to decode (default); full_png: for the decoder of the '
     'TensorFlow Model Garden',
   )
   parser.add_argument(
     '--overlaps',
     choices=get_args(Overlaps),
     default='fill_holes',
-    help='of objects that come from panoptic masks. fill_holes: holes that other things occupy '
-    'are filled in (default); none: masks stay as they are',
+    help='of objects that come from panoptic masks. fill_holes: fill holes that other things '
+    'occupy (default); none: leave masks as they are',
   )
   return parser
 
 
-def _deal(entries: list[ImageEntry], num_shards: int | None) -> list[list[ImageEntry]]:
-  """Runs of entries, one for each shard."""
+def _deal(
+  entries: list[ImageEntry], split: str, num_shards: int | None
+) -> dict[str, list[ImageEntry]]:
+  """Consecutive entries for each shard, by its name."""
   count = len(entries)
   num_shards = num_shards or min(max(1, round(count / IMAGES_PER_SHARD)), MAX_DEFAULT_SHARDS)
   if num_shards > count:
     raise InputError(f'{num_shards} shards are too many for {count} images')
   bounds = [count * i // num_shards for i in range(num_shards + 1)]
-  return [entries[start:stop] for start, stop in itertools.pairwise(bounds)]
-
-
-def _check_categories(path: pathlib.Path, categories: PanopticCategories) -> None:
-  if path.exists() and PanopticCategories.from_json(path) != categories:
-    raise InputError(f'{path}: has other categories than this dataset; use another output folder')
+  pieces = [entries[start:stop] for start, stop in itertools.pairwise(bounds)]
+  return dict(zip(resume.shard_names(split, num_shards), pieces, strict=True))
 
 
 def _write_shards(
   folder: pathlib.Path,
   split: str,
-  parts: dict[str, list[ImageEntry]],
+  shards: dict[str, list[ImageEntry]],
   progress: Progress,
   encode: Callable[[ImageEntry], Encoded],
   num_workers: int | None,
 ) -> None:
   """Writes the shards that `progress` lacks, and adds them to it."""
   summary_path = resume.summary_path(folder, split)
-  missing = {name: part for name, part in parts.items() if name not in progress.shards}
+  missing = {name: of_shard for name, of_shard in shards.items() if name not in progress.shards}
   if not progress.shards:
     summary_path.unlink(missing_ok=True)
   elif missing:
@@ -213,32 +209,32 @@ def _write_shards(
   for name in missing:
     (folder / name).unlink(missing_ok=True)
   entries = list(itertools.chain.from_iterable(missing.values()))
-  total = sum(map(len, parts.values()))
+  total = sum(map(len, shards.values()))
   with (
     tqdm.tqdm(total=total, initial=total - len(entries), desc=split, unit='image') as bar,
     contextlib.closing(map_in_order(encode, entries, num_workers)) as encoded,
   ):
-    for name, part in missing.items():
+    for name, of_shard in missing.items():
       path = folder / name
       with files.replacing(path, durable=True) as temporary:
         with resume.record_writer(path, temporary) as writer:
-          summary, skipped = _write_shard(writer, name, part, encoded, bar)
+          summary, skipped = _write_shard(writer, name, of_shard, encoded, bar)
         progress.shards[name] = summary
         progress.skipped.extend(skipped)
-        # Before the shard has its name: the summary lists every shard that there is.
+        # Before the shard gets its name, so that the summary lists every shard there is.
         resume.write_progress(summary_path, progress, is_complete=False)
 
 
 def _write_shard(
   writer: 'tf.io.TFRecordWriter',
   name: str,
-  part: list[ImageEntry],
+  entries: list[ImageEntry],
   encoded: Iterator[Encoded],
   bar: tqdm.tqdm,
 ) -> tuple[Summary, list[SkippedImage]]:
-  """Takes as many images from `encoded` as there are entries in `part`."""
+  """Takes as many images from `encoded` as there are entries."""
   total, skipped = Summary(), []
-  for entry, image in zip(part, encoded, strict=False):
+  for entry, image in zip(entries, encoded, strict=False):
     if image.error is None:
       writer.write(tf_example.serialize(image.features))
     else:
@@ -270,7 +266,7 @@ def _summary(entry: ImageEntry, record: PanopticRecord) -> Summary:
   num_objects = len(objects.masks)
   return Summary(
     images=1,
-    segments=len(record.segments.segment_ids),
+    segments=len(record.segments.ids),
     crowd_segments=int(record.segments.is_crowd.sum()),
     objects=num_objects,
     crowd_objects=int(objects.is_crowd.sum()),

@@ -1,7 +1,6 @@
-"""What is in TFRecord shards, in numbers and pictures: `python -m oanet_tf.data.inspect --help`.
+"""Shows what is in TFRecord shards: `python -m oanet_tf.data.inspect --help`."""
 
-H, W height and width of an image, S segments, M objects, h, w height and width of an object's box.
-"""
+# H, W image, M objects, h, w an object's box.
 
 import argparse
 import itertools
@@ -19,17 +18,18 @@ from PIL import Image
 from oanet_tf import files
 from oanet_tf.data import inspect_pictures, shard_files, tf_example
 from oanet_tf.data.categories import CATEGORIES_FILE, PanopticCategories
-from oanet_tf.errors import InputError, run
+from oanet_tf.data.objects import Objects, overlapping
+from oanet_tf.errors import InputError, first_line, run
 
 STATISTICS_FILE = 'statistics.json'
 CATEGORIES_PICTURE = 'categories.png'
 CONTACT_SHEET = 'contact_sheet.png'
-# Above it, the contact sheet is larger than viewers open.
+# Viewers cannot open larger contact sheets.
 MAX_IMAGES = 100
 
 
 class Statistics:
-  """Counts over records, one after the other."""
+  """Adds up counts over records."""
 
   def __init__(self, categories: PanopticCategories):
     self._categories = categories
@@ -43,15 +43,15 @@ class Statistics:
     )
 
   def add(self, record: inspect_pictures.Record) -> None:
-    """Counts a record of `checked_records`."""
+    """Adds a record of `checked_records`."""
     self._heights.append(int(record['height']))
     self._widths.append(int(record['width']))
     self._objects_per_image.append(len(record['object_masks']))
     self._crowd_segments += int(record['segment_is_crowd'].sum())
     self._crowd_objects += int(record['object_is_crowd'].sum())
-    boxes, masks = overlapping_objects(record)
-    self._overlapping_boxes += int(boxes.sum())
-    self._overlapping_masks += int(masks.sum())
+    objects = Objects(*(record[f'object_{name}'] for name in Objects._fields))
+    self._overlapping_boxes += int(overlapping_boxes(objects.boxes).sum())
+    self._overlapping_masks += int(overlapping(objects, *record['segment_index'].shape).sum())
 
     segment_labels = self._label_of_id[record['segment_category_ids']]
     object_labels = self._label_of_id[record['object_category_ids']]
@@ -62,12 +62,12 @@ class Statistics:
     np.add.at(self._pixels, np.concatenate([[0], segment_labels]), areas)
 
   def to_json(self) -> dict:
-    """The counts as plain numbers; there must have been a record.
+    """The counts of at least one record as plain numbers.
 
-    `images_without_things` have no object. Medians are values that occur (of two, the lower). A
-    `pixel_share` is of all pixels; with `void_share` they add up to 1.
+    `images_without_things` have no object. A median is a value that occurs, the lower of two. Each
+    `pixel_share` is a fraction of all pixels; with `void_share` they add up to 1.
     """
-    share = (self._pixels / self._pixels.sum()).tolist()
+    fractions = (self._pixels / self._pixels.sum()).tolist()
     return {
       'records': len(self._heights),
       'segments': int(self._segments.sum()),
@@ -77,7 +77,7 @@ class Statistics:
       'objects_with_overlapping_box': self._overlapping_boxes,
       'objects_with_overlapping_mask': self._overlapping_masks,
       'images_without_things': self._objects_per_image.count(0),
-      'void_share': share[0],
+      'void_share': fractions[0],
       'image_height': _spread(self._heights),
       'image_width': _spread(self._widths),
       'objects_per_image': _spread(self._objects_per_image),
@@ -89,7 +89,7 @@ class Statistics:
           'segments': int(self._segments[label]),
           'objects': int(self._objects[label]),
           'images': int(self._images[label]),
-          'pixel_share': share[label],
+          'pixel_share': fractions[label],
         }
         for label, category in enumerate(self._categories, start=1)
       ],
@@ -100,31 +100,18 @@ def _spread(values: Sequence[int]) -> dict[str, int]:
   return {'min': min(values), 'median': statistics.median_low(values), 'max': max(values)}
 
 
-def overlapping_objects(record: inspect_pictures.Record) -> tuple[np.ndarray, np.ndarray]:
-  """Which objects overlap another; crowds are objects too.
-
-  Returns:
-    [M] bool by box, and [M] bool by mask: where a pixel is shared.
-  """
-  boxes, masks = record['object_boxes'], record['object_masks']
+def overlapping_boxes(boxes: np.ndarray) -> np.ndarray:
+  """[M] bool: which of [M, 4] boxes share area with another one."""
   top_left = np.maximum(boxes[:, np.newaxis, :2], boxes[:, :2])
   bottom_right = np.minimum(boxes[:, np.newaxis, 2:], boxes[:, 2:])
-  meets = (top_left < bottom_right).all(axis=-1)
-  covers = np.zeros(record['segment_index'].shape, np.int32)
-  for box, mask in zip(boxes, masks, strict=True):
-    covers[inspect_pictures.slices(box)] += mask
-  by_mask = [
-    (covers[inspect_pictures.slices(box)][mask] > 1).any()
-    for box, mask in zip(boxes, masks, strict=True)
-  ]
-  return meets.sum(axis=1) > 1, np.array(by_mask, bool)  # each box meets itself
+  return (top_left < bottom_right).all(axis=-1).sum(axis=1) > 1  # Each box overlaps itself.
 
 
 def read_categories(shards: Sequence[pathlib.Path], file: str | None) -> PanopticCategories:
-  """The categories of a file, or else those beside the shards.
+  """Reads the categories from a file, or else from `categories.json` beside the shards.
 
   Raises:
-    InputError: if there is no such file, it is malformed, or shards of different categories meet.
+    InputError: if the file is missing or malformed, or the shards are of different categories.
   """
   if file:
     return PanopticCategories.from_json(file)
@@ -142,11 +129,11 @@ def read_categories(shards: Sequence[pathlib.Path], file: str | None) -> Panopti
 def checked_records(
   shard: pathlib.Path, categories: PanopticCategories
 ) -> Iterator[inspect_pictures.Record]:
-  """A shard's records in order: `tf_example.decode`'s dicts, with masks as M arrays [h, w] bool.
+  """Yields a shard's records: `tf_example.decode`'s dicts, with masks as M arrays [h, w] bool.
 
   Raises:
-    InputError: if the shard is damaged, a record is not of the schema, has a category that is
-      unknown, or contradicts itself.
+    InputError: if the shard is damaged, or a record is not of the schema, has an unknown category
+      or contradicts itself.
   """
   import tensorflow as tf
 
@@ -160,11 +147,11 @@ def checked_records(
     except StopIteration:
       return
     except tf.errors.DataLossError as error:
-      raise InputError(f'{shard}: {_fact(error.message)}; convert or copy it again') from None
+      raise InputError(f'{shard}: {first_line(error)}; convert or copy it again') from None
     except tf.errors.InvalidArgumentError as error:
       raise InputError(
         f'{shard}: record {index} is no panoptic record of schema {tf_example.SCHEMA} '
-        f'({_fact(error.message)})'
+        f'({_unasserted(first_line(error))})'
       ) from None
     record = {**record, 'object_masks': [mask[..., 0] > 0 for mask in masks]}
     fault = _misfit(record, categories) or _contradiction(record)
@@ -173,10 +160,9 @@ def checked_records(
     yield record
 
 
-def _fact(message: str) -> str:
-  """TensorFlow's message without the names of its operations."""
-  line = re.sub(r'^\{\{.*?\}\} |.*Iterator::Root(::\w+)*: ', '', message.split('\n')[0])
-  return re.sub(r' \[Op:.*|assertion failed: | \[Condition.*|[\[\]]', '', line)
+def _unasserted(fact: str) -> str:
+  """The message of a failed `tf.debugging.assert_…`, without its frame."""
+  return re.sub(r'assertion failed: | \[Condition.*|[\[\]]', '', fact)
 
 
 def _misfit(record: inspect_pictures.Record, categories: PanopticCategories) -> str | None:
@@ -208,34 +194,32 @@ def _contradiction(record: inspect_pictures.Record) -> str | None:
 
 
 def table(counts: Mapping) -> str:
-  """`Statistics.to_json` as lines of text."""
-
-  def spread(key: str) -> str:
-    return '{min:,} … {median:,} … {max:,}'.format(**counts[key])
-
+  """Formats `Statistics.to_json` as text."""
+  spread = {
+    key: '{min:,} … {median:,} … {max:,}'.format(**counts[key])
+    for key in ('image_height', 'image_width', 'objects_per_image')
+  }
   rows = {
     'records': f'{counts["records"]:,}',
     'without things': f'{counts["images_without_things"]:,}',
-    'height in pixels': f'{spread("image_height")} (least … median … greatest)',
-    'width in pixels': spread('image_width'),
+    'height in pixels': f'{spread["image_height"]} (least … median … greatest)',
+    'width in pixels': spread['image_width'],
     'void': f'{inspect_pictures.percent(counts["void_share"])} of the pixels',
     'segments': f'{counts["segments"]:,}, of which crowds: {counts["crowd_segments"]:,}',
     'objects': f'{counts["objects"]:,}, of which crowds: {counts["crowd_objects"]:,}',
-    'objects per image': spread('objects_per_image'),
+    'objects per image': spread['objects_per_image'],
     'whose box overlaps': f'{counts["objects_with_overlapping_box"]:,}',
     'whose mask overlaps': f'{counts["objects_with_overlapping_mask"]:,}',
   }
   lines = [f'{name:<20} {value}' for name, value in rows.items()]
-  columns = (
-    f'{{:>5}} {{:<{inspect_pictures.LONGEST_NAME}}} {{:<5}} {{:>9}} {{:>9}} {{:>9}} {{:>11}}'
-  )
+  columns = '{:>5} {:<32} {:<5} {:>9} {:>9} {:>9} {:>11}'
   heading = ('id', 'category', '', 'segments', 'objects', 'images', 'of pixels')
   lines += ['', columns.format(*heading)]
   for c in counts['categories']:
     name, kind = inspect_pictures.shortened(c['name']), 'thing' if c['isthing'] else 'stuff'
     numbers = [f'{c[key]:,}' for key in ('segments', 'objects', 'images')]
-    share = inspect_pictures.percent(c['pixel_share'])
-    lines.append(columns.format(c['id'], name, kind, *numbers, share))
+    fraction = inspect_pictures.percent(c['pixel_share'])
+    lines.append(columns.format(c['id'], name, kind, *numbers, fraction))
   return '\n'.join(lines)
 
 
@@ -245,15 +229,17 @@ def inspect(
   output_dir: pathlib.Path,
   num_images: int = 16,
 ) -> dict:
-  """Reads all shards once, and writes what the command line promises.
+  """Reads all shards once, and writes the statistics and both pictures.
 
   Args:
     shards: TFRecord files.
     categories: of the shards.
-    output_dir: is made if need be.
-    num_images: how many images to draw, spread over the shards evenly.
+    output_dir: made if it is missing.
+    num_images: images to draw, spread evenly over the shards.
+
   Returns:
     `Statistics.to_json`.
+
   Raises:
     InputError: if a shard is damaged or does not fit the categories, or the folder cannot be
       written.
@@ -263,34 +249,32 @@ def inspect(
   total = sum(lengths)
   num_images = min(num_images, total)
   drawn = {(2 * i + 1) * total // (2 * num_images) for i in range(num_images)}
-  totals, pictures = Statistics(categories), []
+  totals, images = Statistics(categories), []
   numbered = itertools.count()
   with tqdm.tqdm(total=total, desc='inspecting', unit='image') as bar:
     for shard in shards:
       for record in checked_records(shard, categories):
         totals.add(record)
         if next(numbered) in drawn:
-          pictures.append(inspect_pictures.draw_record(record, categories, shard.name))
+          images.append(inspect_pictures.draw_record(record, categories, shard.name))
         bar.update()
   counts = totals.to_json()
   histogram = inspect_pictures.draw_categories(
     counts['categories'], [category.color for category in categories]
   )
-  with files.writing(output_dir):
-    output_dir.mkdir(parents=True, exist_ok=True)
   files.write_text(output_dir / STATISTICS_FILE, json.dumps(counts, indent=1) + '\n')
   _save(histogram, output_dir / CATEGORIES_PICTURE)
-  _save(inspect_pictures.contact_sheet(pictures), output_dir / CONTACT_SHEET)
+  _save(inspect_pictures.contact_sheet(images), output_dir / CONTACT_SHEET)
   return counts
 
 
-def _save(picture: Image.Image, path: pathlib.Path) -> None:
+def _save(image: Image.Image, path: pathlib.Path) -> None:
   with files.replacing(path) as temporary, files.writing(path):
-    picture.save(temporary, 'PNG')
+    image.save(temporary, 'PNG')
 
 
 def _check_writable(folder: pathlib.Path) -> None:
-  """Tells before the long work; makes nothing yet."""
+  """Fails before the long work starts; makes nothing yet."""
   folder = folder.resolve()
   existing = next(path for path in (folder, *folder.parents) if path.exists())
   if not existing.is_dir() or not os.access(existing, os.W_OK):
@@ -302,8 +286,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
   parser = argparse.ArgumentParser(
     prog='python -m oanet_tf.data.inspect',
     description='Shows what is in TFRecord shards. Prints a table, and writes it as '
-    f'{STATISTICS_FILE}, a histogram of the categories ({CATEGORIES_PICTURE}), and images with '
-    f'their segments and objects drawn over them ({CONTACT_SHEET}).',
+    f'{STATISTICS_FILE}, with a histogram of the categories ({CATEGORIES_PICTURE}) and some images '
+    f'with their segments and objects ({CONTACT_SHEET}).',
   )
   parser.add_argument('shards', nargs='+', metavar='SHARDS', help='TFRecord files, or globs')
   parser.add_argument(
@@ -316,7 +300,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     '--num_images',
     type=_image_count,
     default=16,
-    help=f'images to draw, 1 to {MAX_IMAGES}, spread over the shards evenly (default: 16)',
+    help=f'images to draw, 1 to {MAX_IMAGES}, spread evenly over the shards (default: 16)',
   )
   arguments = parser.parse_args(arguments)
   shards = [pathlib.Path(shard) for shard in shard_files.find_shards(arguments.shards)]

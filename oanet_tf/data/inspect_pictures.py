@@ -1,20 +1,19 @@
-"""Pictures of records and of their categories, for `oanet_tf.data.inspect`.
+"""Draws records and their categories, for `oanet_tf.data.inspect`."""
 
-H, W height and width of an image, M objects, h, w height and width of an object's box.
-"""
+# H, W image, M objects, h, w an object's box.
 
 import colorsys
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 from scipy import ndimage
 
 from oanet_tf import visualize
 from oanet_tf.data import tf_example
 from oanet_tf.data.categories import PanopticCategories
 
-# `visualize.draw_panoptic` leaves a picture as it is whose shorter side is 384.
+# `visualize.draw_panoptic` does not enlarge an image whose shorter side has 384 pixels.
 _PANEL_SHORT, _PANEL_LONG = 384, 768
 _SHEET_COLUMNS = 2
 _DIMMED = 0.55
@@ -31,26 +30,25 @@ _INK, _PALE, _PAPER, _BAR_OUTLINE = (32, 32, 32), (110, 110, 110), (255, 255, 25
 Record = Mapping[str, np.ndarray]
 
 
-def draw_record(record: Record, categories: PanopticCategories, shard: str) -> Image.Image:
-  """A record's panoptic truth, and beside it its objects, titled."""
+def draw_record(record: Record, categories: PanopticCategories, shard: str) -> np.ndarray:
+  """Draws a record's panoptic ground truth, and beside it its objects, titled."""
   panel = _scaled(record)
-  segmentation = tf_example.segmentation_from_decoded(panel)
+  segmentation = tf_example.decoded_segments(panel)
   names = [categories.category(categories.label(i)).name for i in panel['object_category_ids']]
   crowds = int(panel['object_is_crowd'].sum())
-  truth = visualize.draw_panoptic(panel['image'], segmentation, categories)
+  panoptic = visualize.draw_panoptic(panel['image'], segmentation, categories)
   title = f'{source_id(panel)[:LONGEST_NAME]} in {shard.removesuffix(".tfrecord")[-LONGEST_NAME:]}'
   objects = f'objects: {len(names)}' + f', of which crowds (hatched): {crowds}' * (crowds > 0)
-  row = visualize.side_by_side({title: truth, objects: draw_objects(panel, names)})
-  return Image.fromarray(row)
+  return visualize.side_by_side({title: panoptic, objects: draw_objects(panel, names)})
 
 
 def _scaled(record: Record) -> Record:
-  """A record with its image, map, boxes and masks at the size of a panel, black around it."""
+  """A record with its image, map, boxes and masks scaled to the size of a panel, and padded."""
   size = np.array(record['segment_index'].shape)
   factor = min(_PANEL_SHORT / size.min(), _PANEL_LONG / size.max())
   panel_size = np.maximum(np.rint(factor * size), 1).astype(int)
   boxes = np.rint(record['object_boxes'] * np.tile(panel_size / size, 2)).astype(int)
-  # Not even the smallest object vanishes.
+  # Keeps at least one pixel of every object.
   boxes[:, :2] = np.minimum(boxes[:, :2], panel_size - 1)
   boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 1)
   return {
@@ -72,15 +70,15 @@ def _resize(array: np.ndarray, size: np.ndarray, method: Image.Resampling) -> np
 
 
 def _padded(array: np.ndarray) -> np.ndarray:
-  """Zeros below or to the right, as `draw_panoptic` would enlarge what is narrower."""
+  """Zeros below or to the right, since `draw_panoptic` would enlarge a narrower image."""
   rows, columns = (max(0, _PANEL_SHORT - side) for side in array.shape[:2])
   return np.pad(array, [(0, rows), (0, columns), *[(0, 0)] * (array.ndim - 2)])
 
 
 def draw_objects(record: Record, names: Sequence[str]) -> np.ndarray:
-  """Lays objects over their dimmed image, as they overlap: colour, outline, box and name.
+  """Draws objects with their boxes and names over their dimmed image.
 
-  Each object has a colour of its own, where two overlap both show. Crowds are hatched.
+  Each object has a colour of its own; where two overlap, both show. Crowds are hatched.
 
   Args:
     record: with masks as M arrays [h, w] bool.
@@ -88,19 +86,19 @@ def draw_objects(record: Record, names: Sequence[str]) -> np.ndarray:
   Returns:
     [H, W, 3] uint8.
   """
-  picture = np.rint(_DIMMED * record['image']).astype(np.uint8)
+  image = np.rint(_DIMMED * record['image']).astype(np.uint8)
   fields = (record[f'object_{name}'] for name in ('boxes', 'masks', 'is_crowd'))
   objects = sorted(zip(*fields, names, strict=True), key=lambda item: -item[1].sum())
   colors = [_object_color(k) for k in range(len(objects))]
   for (box, mask, is_crowd, _), color in zip(objects, colors, strict=True):
-    region = picture[slices(box)]
+    region = image[slices(box)]
     fill = mask & _hatching(box) if is_crowd else mask
     region[fill] = (1 - _OPACITY) * region[fill] + _OPACITY * np.array(color)
   for (box, mask, _, _), color in zip(objects, colors, strict=True):
-    picture[slices(box)][mask & ~ndimage.binary_erosion(mask)] = color
+    image[slices(box)][mask & ~ndimage.binary_erosion(mask)] = color
   boxes = [box.tolist() for box, *_ in objects]
   labels = [f'{name}, crowd' if is_crowd else name for *_, is_crowd, name in objects]
-  return _draw_boxes(picture, boxes, colors, labels)
+  return _draw_boxes(image, boxes, colors, labels)
 
 
 def _object_color(index: int) -> tuple[int, ...]:
@@ -116,84 +114,64 @@ def _hatching(box: np.ndarray) -> np.ndarray:
 
 
 def _draw_boxes(
-  picture: np.ndarray,
+  image: np.ndarray,
   boxes: Sequence[Sequence[int]],
   colors: Sequence[tuple[int, ...]],
   names: Sequence[str],
 ) -> np.ndarray:
-  """Boxes, and in their corners those names that fit and do not cover an earlier one."""
-  image = Image.fromarray(picture)
-  draw = ImageDraw.Draw(image)
+  """Draws boxes, and in their corners the names that fit and do not cover an earlier one."""
+  canvas = Image.fromarray(image)
+  draw = ImageDraw.Draw(canvas)
   for (y1, x1, y2, x2), color in zip(boxes, colors, strict=True):
     draw.rectangle((x1, y1, x2 - 1, y2 - 1), outline=color)
-  font = _font(12)
-  plate_height = sum(font.getmetrics())
-  taken = np.zeros(picture.shape[:2], bool)
+  font = ImageFont.load_default(size=12)
+  height = sum(font.getmetrics())
+  taken = []
   for (y1, x1, y2, _), color, name in zip(boxes, colors, names, strict=True):
-    bottom, right = y1 + plate_height, x1 + int(font.getlength(name)) + 7
-    plate = taken[y1:bottom, x1:right]
-    if bottom > y2 or right > image.width or plate.any():
-      continue
-    plate[:] = True
-    draw.rectangle((x1, y1, right - 1, bottom - 1), fill=color)
-    ink = _PAPER if np.dot(color, _LUMINANCE) < 120 else _INK
-    draw.text((x1 + 4, y1 + plate_height / 2), name, ink, font, anchor='lm')
-  return np.asarray(image)
+    corner, size = np.array([x1, y1]), np.array([int(font.getlength(name)) + 7, height])
+    fits = y1 + height <= y2 and x1 + size[0] <= canvas.width
+    if fits and visualize.place_label(corner, size, np.array(canvas.size), taken) is not None:
+      draw.rectangle((x1, y1, *(corner + size - 1)), fill=color)
+      ink = _PAPER if np.dot(color, _LUMINANCE) < 120 else _INK
+      draw.text((x1 + 4, y1 + height / 2), name, ink, font, anchor='lm')
+  return np.asarray(canvas)
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont:
-  return ImageFont.load_default(size=size)
-
-
-def contact_sheet(pictures: Sequence[Image.Image]) -> Image.Image:
-  """Pictures, at least one, in rows of two."""
-  rows = [pictures[i : i + _SHEET_COLUMNS] for i in range(0, len(pictures), _SHEET_COLUMNS)]
-  widths = [sum(p.width for p in row) + _MARGIN * (len(row) + 1) for row in rows]
-  heights = [max(p.height for p in row) + _MARGIN for row in rows]
-  sheet = Image.new('RGB', (max(widths), sum(heights) + _MARGIN), _PAPER)
-  top = _MARGIN
-  for row, height in zip(rows, heights, strict=True):
-    left = _MARGIN
-    for picture in row:
-      sheet.paste(picture, (left, top))
-      left += picture.width + _MARGIN
-    top += height
-  return sheet
+def contact_sheet(images: Sequence[np.ndarray]) -> Image.Image:
+  """Sets images, at least one, in rows of two."""
+  rows = [
+    visualize.stack(images[i : i + _SHEET_COLUMNS], axis=1, gap=_MARGIN)
+    for i in range(0, len(images), _SHEET_COLUMNS)
+  ]
+  sheet = Image.fromarray(visualize.stack(rows, axis=0, gap=_MARGIN))
+  return ImageOps.expand(sheet, _MARGIN, _PAPER)
 
 
 def draw_categories(counts: Sequence[Mapping], colors: Sequence[tuple[int, ...]]) -> Image.Image:
-  """Horizontal bars of segments and pixels, things to the left and stuff to the right.
+  """Draws bars for segments and pixels of each category, things on the left, stuff on the right.
 
-  The most frequent category is on top; bars of a column are to one scale, from 0.
+  The most frequent category is on top. The bars of a column have one scale, which starts at 0.
 
   Args:
     counts: 'categories' of `Statistics.to_json`.
     colors: RGB of each.
   """
-  colored = list(zip(counts, colors, strict=True))
-  groups = {
-    'things': [(c, color) for c, color in colored if c['isthing']],
-    'stuff': [(c, color) for c, color in colored if not c['isthing']],
-  }
+  groups = {'things': [], 'stuff': []}
+  for one, color in zip(counts, colors, strict=True):
+    groups['things' if one['isthing'] else 'stuff'].append((one, color))
   panels = [_draw_group(title, group) for title, group in groups.items() if group]
-  width = sum(panel.width for panel in panels)
-  picture = Image.new('RGB', (width, max(panel.height for panel in panels)), _PAPER)
-  left = 0
-  for panel in panels:
-    picture.paste(panel, (left, 0))
-    left += panel.width
-  return picture
+  return Image.fromarray(visualize.stack(panels, axis=1))
 
 
-def _draw_group(title: str, group: Sequence[tuple[Mapping, tuple[int, ...]]]) -> Image.Image:
-  font = _font(13)
+def _draw_group(title: str, group: Sequence[tuple[Mapping, tuple[int, ...]]]) -> np.ndarray:
+  font = ImageFont.load_default(size=13)
   group = sorted(group, key=lambda item: (-item[0]['segments'], item[0]['name']))
   names = [shortened(counts['name']) for counts, _ in group]
   bars_left = 2 * _MARGIN + int(max(font.getlength(name) for name in [title, *names]))
   column_width = _BAR_WIDTH + _NUMBER_WIDTH
   size = bars_left + 2 * column_width, 2 * _MARGIN + _ROW_HEIGHT * (len(group) + 1)
-  picture = Image.new('RGB', size, _PAPER)
-  draw = ImageDraw.Draw(picture)
+  image = Image.new('RGB', size, _PAPER)
+  draw = ImageDraw.Draw(image)
   middles = [_MARGIN + _ROW_HEIGHT * row + _ROW_HEIGHT // 2 for row in range(len(group) + 1)]
   draw.text((bars_left - 8, middles[0]), title, _INK, font, anchor='rm')
   for name, middle in zip(names, middles[1:], strict=True):
@@ -207,10 +185,9 @@ def _draw_group(title: str, group: Sequence[tuple[Mapping, tuple[int, ...]]]) ->
     for (counts, color), middle in zip(group, middles[1:], strict=True):
       right = left + round(_BAR_WIDTH * counts[key] / longest)
       if counts[key]:
-        bar = (left, middle - 7, right, middle + 7)
-        draw.rectangle(bar, fill=color, outline=_BAR_OUTLINE)
+        draw.rectangle((left, middle - 7, right, middle + 7), fill=color, outline=_BAR_OUTLINE)
       draw.text((right + 6, middle), as_text(counts[key]), _INK, font, anchor='lm')
-  return picture
+  return np.asarray(image)
 
 
 def slices(box: np.ndarray) -> tuple[slice, slice]:
@@ -225,10 +202,10 @@ def source_id(record: Record) -> str:
 
 
 def shortened(name: str) -> str:
-  """At most 32 letters of a name."""
+  """A name, cut to 32 characters."""
   return name if len(name) <= LONGEST_NAME else f'{name[: LONGEST_NAME - 1]}…'
 
 
-def percent(share: float) -> str:
-  """A share in [0, 1] as text; what is not 0 does not look like it."""
-  return '< 0.01 %' if 0 < share < 1e-4 else f'{100 * share:.2f} %'
+def percent(fraction: float) -> str:
+  """A fraction in [0, 1] as text, in percent; a positive one is never shown as 0."""
+  return '< 0.01 %' if 0 < fraction < 1e-4 else f'{100 * fraction:.2f} %'

@@ -1,8 +1,10 @@
-"""Reading JSON files that users give."""
+"""Reading JSON files that users give, and checks of what they say."""
 
 import json
 import pathlib
-from collections.abc import Callable
+import reprlib
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from oanet_tf.errors import InputError
 
@@ -24,3 +26,38 @@ def read_json_object(
   if not isinstance(content, dict):
     raise InputError(f'{path}: is no COCO file: its JSON is not an object')
   return content
+
+
+def field(entry: Any, key: str, kind: type | tuple[type, ...], where: str) -> Any:
+  """`entry[key]`.
+
+  Raises:
+    InputError: if there is none, or it is of another kind; `where` says of what.
+  """
+  if not isinstance(entry, dict) or key not in entry:
+    raise InputError(f'{where}: has no `{key}`')
+  value = entry[key]
+  if not isinstance(value, kind) or isinstance(value, bool):
+    raise InputError(f'{where}: `{key}` cannot be {reprlib.repr(value)}')
+  return value
+
+
+def check_unique(values: Iterable, what: str) -> None:
+  """Raises `InputError` if a value is there twice."""
+  seen = set()
+  for value in values:
+    if value in seen:
+      raise InputError(f'{what} {value} is listed twice')
+    seen.add(value)
+
+
+def path_inside(folder: str | pathlib.Path, name: str, where: str) -> str:
+  """The path of a file in a folder.
+
+  Raises:
+    InputError: if the name leads out of the folder.
+  """
+  path = pathlib.PurePath(name)
+  if not path.parts or path.is_absolute() or '..' in path.parts or '\0' in name:
+    raise InputError(f'{where}: file name {name!r} is not one inside {folder}')
+  return str(pathlib.Path(folder, path))

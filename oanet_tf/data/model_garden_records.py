@@ -1,11 +1,11 @@
-"""The Model Garden's own way to store masks: official/vision/data/create_coco_tf_record.py.
+"""The Model Garden's encoding of masks: official/vision/data/create_coco_tf_record.py.
 
 Each object's mask is a PNG of the image's size. The panoptic map is two 8-bit PNGs: each pixel's
-category id (0 is void), and its instance number within the image (0 for stuff). There is no list
-of segments.
-
-H, W height and width of the image, S segments, M objects.
+category id (0 is void), and its instance number within the image (0 for stuff). There is no list of
+segments.
 """
+
+# H, W image, S segments, M objects.
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -24,12 +24,12 @@ CATEGORY_MASK = 'image/panoptic/category_mask'
 INSTANCE_MASK = 'image/panoptic/instance_mask'
 
 _MAX_VALUE = 255
-# Of a pixel: boxes are stored as float32 parts of the image's sides.
+# In pixels; boxes are stored as float32 fractions of the image's sides.
 _TOLERANCE = 0.01
 
 
 def mask_features(record: PanopticRecord) -> dict[str, list[bytes]]:
-  """Masks and maps of a record; segments of things are its instances 1, 2, …
+  """Encodes the masks and maps of a record; its thing segments are the instances 1, 2, …
 
   Raises:
     InputError: if a category id or the number of instances is above 255.
@@ -67,16 +67,17 @@ def _full_masks(record: PanopticRecord) -> Iterator[np.ndarray]:
 def decode_segments(
   category_mask: 'tf.Tensor', instance_mask: 'tf.Tensor'
 ) -> tuple['tf.Tensor', 'tf.Tensor', 'tf.Tensor', 'tf.Tensor']:
-  """Segments are the distinct pairs of a category and an instance, in ascending order.
+  """Decodes the segments: the distinct pairs of category and instance, in ascending order.
 
   Args:
     category_mask: [] string, PNG.
     instance_mask: [] string, PNG.
+
   Returns:
-    index: [H, W] int32, 0 where void, k where the k-th segment is (1 is the first).
+    index: [H, W] int32, 0 for void, k for the k-th segment, counted from 1.
     segment_ids: [S] int32, 256 × category + instance.
     category_ids: [S] int32, ids of the dataset.
-    is_crowd: [S] bool, False: such records do not tell which segments are crowds.
+    is_crowd: [S] bool, all False: these records do not tell which segments are crowds.
   """
   import tensorflow as tf
 
@@ -85,7 +86,7 @@ def decode_segments(
     for png in (category_mask, instance_mask)
   )
   pairs = 256 * category + instance
-  # Not tf.unique, which is ten times slower on as many pixels.
+  # tf.unique would take ten times as long.
   present = tf.math.bincount(tf.reshape(pairs, [-1]), minlength=2**16) > 0
   is_segment = present & (tf.range(2**16) >= 256)
   position_of = tf.cumsum(tf.cast(is_segment, tf.int32)) * tf.cast(is_segment, tf.int32)
@@ -96,13 +97,14 @@ def decode_segments(
 def crop_masks(
   masks: 'tf.Tensor', boxes: 'tf.Tensor', height: 'tf.Tensor', width: 'tf.Tensor'
 ) -> tuple['tf.Tensor', 'tf.Tensor']:
-  """Masks of the image's size -> masks of the size of their boxes.
+  """Crops masks of the image's size to their boxes.
 
   Args:
     masks: [M] string: 8-bit PNGs, 0 outside the object.
     boxes: [M, 4] float32, [y1, x1, y2, x2] in pixels.
     height: [] int32, H.
     width: [] int32, W.
+
   Returns:
     masks: [M] string: 8-bit PNGs of 0 and 1.
     boxes: [M, 4] float32, rounded outward to whole pixels, and inside the image.

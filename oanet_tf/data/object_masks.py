@@ -18,11 +18,11 @@ def sample_mask(png: tf.Tensor, box: tf.Tensor, target: tf.Tensor, mask_size: in
     [S, S] float32 in {0, 1}.
   """
   mask = tf.cast(tf.io.decode_png(png, channels=1) > 0, tf.float32)
-  # A border of zeros: outside of its box an object has no pixel.
+  # Outside of its box an object has no pixel.
   mask = tf.pad(mask, [[1, 1], [1, 1], [0, 0]])
   extent = tf.cast(tf.shape(mask)[:2], tf.float32) - 1.0
   cell = (target[2:] - target[:2]) / mask_size
-  # Middle of a cell, in pixels of the padded mask: pixel i covers [i - 1, i) of the box.
+  # Centers of cells, in pixels of the padded mask, whose pixel i covers [i - 1, i) of the box.
   first = target[:2] - box[:2] + 0.5 * cell + 0.5
   last = first + (mask_size - 1) * cell
   corners = tf.concat([first / extent, last / extent], axis=0)
@@ -30,12 +30,12 @@ def sample_mask(png: tf.Tensor, box: tf.Tensor, target: tf.Tensor, mask_size: in
   return tf.cast(sampled[0, :, :, 0] >= 0.5, tf.float32)
 
 
-def objects_of_segments(
+def replace_objects_by_segments(
   example: dict[str, tf.Tensor], segment_labels: tf.Tensor, num_things: int
 ) -> dict[str, tf.Tensor]:
-  """The thing segments as objects, in the place of the annotated ones: none overlaps another.
+  """Replaces the annotated objects by the thing segments, which do not overlap.
 
-  The paper's "pano-instance GT" (section 4.4, Table 3).
+  This is the paper's "pano-instance GT" (section 4.4, Table 3).
 
   Args:
     example: of `tf_example.decode`.
@@ -48,7 +48,7 @@ def objects_of_segments(
   """
   index = example['segment_index']
   is_thing = (segment_labels >= 1) & (segment_labels <= num_things)
-  # A segment of which no pixel is left has no box.
+  # A segment without pixels has no box.
   has_pixels = tf.math.bincount(tf.reshape(index, [-1]), minlength=tf.size(segment_labels) + 1) > 0
   chosen = tf.where(is_thing & has_pixels[1 : tf.size(segment_labels) + 1])[:, 0]
   boxes, masks = tf.map_fn(
@@ -69,6 +69,6 @@ def _crop(mask: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
   """[H, W] bool with a pixel -> its box [4] float32, and the PNG [] of what is in the box."""
   rows, columns = (tf.where(tf.reduce_any(mask, axis=axis))[:, 0] for axis in (1, 0))
   y1, y2, x1, x2 = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
-  # Not compressed, as it is soon read again.
+  # Not compressed: it is read again soon.
   png = tf.io.encode_png(tf.cast(mask[y1:y2, x1:x2, None], tf.uint8), compression=0)
   return tf.cast(tf.stack([y1, x1, y2, x2]), tf.float32), png

@@ -11,7 +11,8 @@ import numpy as np
 from pycocotools import mask as coco_mask
 from scipy import ndimage
 
-from oanet_tf.data.panoptic_map import IndexedSegments
+from oanet_tf.data.panoptic_map import Segments
+from oanet_tf.errors import InputError
 
 Overlaps = Literal['fill_holes', 'none']
 
@@ -45,29 +46,27 @@ class Instance(NamedTuple):
 
 
 def objects_of_segments(
-  segments: IndexedSegments, is_thing: np.ndarray, overlaps: Overlaps = 'fill_holes'
+  segments: Segments, is_thing: np.ndarray, overlaps: Overlaps = 'fill_holes'
 ) -> Objects:
   """The segments of thing categories as objects.
 
   Args:
     segments: each with a pixel in the map.
     is_thing: [S] bool.
-    overlaps: 'fill_holes' fills holes with `fill_holes`, but for those of crowds: a crowd is no
-      single object that others could lie on. 'none' leaves masks as they are, without overlaps.
+    overlaps: 'fill_holes' applies `fill_holes` to all but crowds, which are no single object that
+      others could lie on. 'none' leaves the masks as they are: they do not overlap.
   """
-  index = segments.index
+  index, _, category_ids, is_crowd = segments
   things = np.concatenate([[False], is_thing])[index]
+  windows = ndimage.find_objects(index)
   found = []
-  for k, (rows, columns) in enumerate(ndimage.find_objects(index), start=1):
-    if not is_thing[k - 1]:
-      continue
-    category_id, is_crowd = segments.category_ids[k - 1], segments.is_crowd[k - 1]
-    mask = index[rows, columns] == k
-    if overlaps == 'fill_holes' and not is_crowd:
+  for k in np.flatnonzero(is_thing):
+    rows, columns = windows[k]
+    mask = index[rows, columns] == k + 1
+    if overlaps == 'fill_holes' and not is_crowd[k]:
       mask = fill_holes(mask, things[rows, columns])
-    found.append(
-      ((rows.start, columns.start, rows.stop, columns.stop), category_id, is_crowd, mask)
-    )
+    box = rows.start, columns.start, rows.stop, columns.stop
+    found.append((box, category_ids[k], is_crowd[k], mask))
   return _objects(found)
 
 
@@ -75,7 +74,7 @@ def fill_holes(mask: np.ndarray, things: np.ndarray) -> np.ndarray:
   """Adds to a mask those pixels of its holes that things occupy.
 
   Panoptic masks do not overlap, so a tie is a hole in the person who wears it. A hole is not
-  4-connected to the outside of the array; what is stuff or void in it stays out.
+  4-connected to the border of the array. Its stuff and void pixels are not added.
 
   Args:
     mask: [h, w] bool.
@@ -86,7 +85,7 @@ def fill_holes(mask: np.ndarray, things: np.ndarray) -> np.ndarray:
   others = things & ~mask
   if not others.any():
     return mask
-  # Two to three times as fast as ndimage.binary_fill_holes.
+  # Two to three times as fast as `ndimage.binary_fill_holes`.
   regions, count = ndimage.label(~mask)
   is_hole = np.ones(count + 1, bool)
   for edge in (regions[0], regions[-1], regions[:, 0], regions[:, -1]):
@@ -96,8 +95,8 @@ def fill_holes(mask: np.ndarray, things: np.ndarray) -> np.ndarray:
 
 def overlapping(objects: Objects, height: int, width: int) -> np.ndarray:
   """[M] bool: whether an object's mask shares a pixel with another object's mask."""
-  masks_at = np.zeros([height, width], np.uint8)  # How many masks, up to 2.
-  crops = [masks_at[y1:y2, x1:x2] for y1, x1, y2, x2 in objects.boxes.astype(int)]
+  depth = np.zeros([height, width], np.uint8)  # Number of masks at a pixel, up to 2.
+  crops = [depth[y1:y2, x1:x2] for y1, x1, y2, x2 in objects.boxes.astype(int)]
   for crop, mask in zip(crops, objects.masks, strict=True):
     crop += mask & (crop < 2)
   return np.array(
@@ -105,18 +104,20 @@ def overlapping(objects: Objects, height: int, width: int) -> np.ndarray:
   )
 
 
-def objects_of_instances(instances: Sequence[Instance], height: int, width: int) -> Objects:
+def objects_of_instances(
+  instances: Sequence[Instance], height: int, width: int, source: str
+) -> Objects:
   """Annotations as objects, without those whose mask has no pixel in the image.
 
   Raises:
-    ValueError: if an annotation's `segmentation` is malformed.
+    InputError: if an annotation's `segmentation` is malformed; it names `source`, their file.
   """
   found = []
   for instance in instances:
     try:
       mask = instance_mask(instance.segmentation, height, width)
     except ValueError as error:
-      raise ValueError(f'annotation {instance.annotation_id}: {error}') from None
+      raise InputError(f'{source}: annotation {instance.annotation_id}: {error}') from None
     if mask.any():
       y1, x1, y2, x2 = box = _tight_box(mask)
       crop = np.ascontiguousarray(mask[y1:y2, x1:x2])
@@ -150,8 +151,9 @@ def instance_mask(segmentation: list | dict, height: int, width: int) -> np.ndar
   counts, size = segmentation.get('counts'), segmentation.get('size')
   if size != [height, width]:
     raise ValueError(f'RLE of size {reprlib.repr(size)}, not {[height, width]}')
+  # Not pycocotools' decoder: it writes beyond its memory if the last character announces another,
+  # and leaves pixels uninitialized if the runs do not fill the image.
   runs = _runs_of_string(counts) if isinstance(counts, str) else counts
-  # pycocotools reads beyond its memory if runs do not add up, hence not its decoder.
   if not isinstance(runs, list) or not all(type(run) is int and run >= 0 for run in runs):
     raise ValueError(f'malformed RLE counts {reprlib.repr(counts)}')
   if sum(runs) != height * width:
@@ -179,8 +181,8 @@ def _polygons_mask(polygons: list, height: int, width: int) -> np.ndarray:
 def _runs_of_string(text: str) -> list[int]:
   """Runs of COCO's compressed RLE: the inverse of rleToString in cocoapi's maskApi.c.
 
-  Six bits a character, 5 of them data, lowest first; from the fourth run on, differences to the
-  run before the last.
+  Each character holds six bits, five of them data, lowest first. From the fourth run on, it is the
+  difference to the run before the last that is stored.
   """
   runs, value, shift = [], 0, 0
   for character in text:

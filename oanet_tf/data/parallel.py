@@ -1,4 +1,8 @@
-"""A lazy, ordered `map` over processes that end with their parent."""
+"""A lazy, ordered `map` over processes that end with their parent.
+
+`multiprocessing.Pool.imap` takes all items at once and waits forever for a worker that was killed;
+`Executor.map` is lazy from Python 3.14 on.
+"""
 
 import collections
 import contextlib
@@ -17,11 +21,11 @@ from oanet_tf.errors import InputError
 def map_in_order(
   function: Callable[[Any], Any], items: Sequence, num_workers: int | None = None
 ) -> Iterator:
-  """`map(function, items)` by processes that are a few items ahead, never all.
+  """`map(function, items)` in processes that work at most a few items ahead.
 
   Args:
-    function: to be pickled, as are the items and the results.
-    items: what to map.
+    function: picklable, as are the items and the results.
+    items: arguments of the function.
     num_workers: processes; default: the number of CPUs. 1 starts none.
 
   Raises:
@@ -43,7 +47,7 @@ def map_in_order(
       yield pending.popleft().result()
   except BrokenProcessPool:
     raise InputError(
-      f'one of {num_workers} processes was killed, perhaps for want of memory; '
+      f'one of {num_workers} processes was killed, perhaps for lack of memory; '
       'try a smaller num_workers'
     ) from None
   finally:
@@ -52,7 +56,7 @@ def map_in_order(
 
 @contextlib.contextmanager
 def _signals_blocked() -> Iterator[None]:
-  """Processes that are started inside never see these signals: their parent ends them."""
+  """Keeps Ctrl-C and SIGTERM from processes that are started inside; their parent ends them."""
   before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
   try:
     yield
@@ -61,7 +65,7 @@ def _signals_blocked() -> Iterator[None]:
 
 
 def _start_worker() -> None:
-  """Lets this process end with its parent, even if that is killed."""
+  """Ends this process with its parent, even if that is killed."""
 
   def end_with_parent() -> None:
     multiprocessing.parent_process().join()

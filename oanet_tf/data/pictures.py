@@ -1,4 +1,4 @@
-"""Users' own pictures, whatever they are, as RGB."""
+"""Reads users' own pictures, of any kind, as RGB."""
 
 import pathlib
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff')
 
 
 def find_pictures(paths: Sequence[str]) -> list[pathlib.Path]:
-  """The given files, and the pictures (by suffix) in the given folders, in order of name.
+  """Lists the given files, and the pictures (by suffix) in the given folders, sorted by name.
 
   Raises:
-    InputError: if a path does not exist, a folder holds no picture, or two names differ in their
-      suffix alone, so that their results would have the same name.
+    InputError: if a path does not exist, a folder holds no picture, or two names differ only in
+      their suffix, so that their results would have the same name.
   """
   found = []
   for path in map(pathlib.Path, paths):
@@ -41,8 +41,8 @@ def find_pictures(paths: Sequence[str]) -> list[pathlib.Path]:
 def read_picture(path: str | pathlib.Path) -> np.ndarray:
   """[H, W, 3] uint8 RGB, upright.
 
-  EXIF rotation is applied; gray, palette and CMYK pictures are converted, 16-bit ones scaled to 8
-  bits; what is transparent becomes white; of an animation the first frame is taken.
+  Applies EXIF rotation, converts gray, palette and CMYK pictures, scales 16 bits to 8, makes
+  transparent pixels white, and takes the first frame of an animation.
 
   Raises:
     InputError: if the file is no picture, or is truncated.

@@ -13,11 +13,11 @@ import tensorflow as tf
 from official.vision.ops import preprocess_ops
 
 from oanet_tf.config.definitions import Data, OANet
-from oanet_tf.config.values import CANVAS_STRIDE
+from oanet_tf.data import geometry
 from oanet_tf.data.anchor_targets import AnchorLabeler
 from oanet_tf.data.annotation_scores import score_instances
 from oanet_tf.data.categories import VOID_LABEL, PanopticCategories
-from oanet_tf.data.object_masks import objects_of_segments, sample_mask
+from oanet_tf.data.object_masks import replace_objects_by_segments, sample_mask
 
 Example = dict[str, tf.Tensor]
 Step = Callable[[Example], Example]
@@ -36,7 +36,7 @@ def training_steps(
 
   The result has
     image: [A, B, 3] uint8.
-    image_info: [4, 2] float32: original size, size of the picture within the input, scale, offset
+    image_info: [4, 2] float32: original size, size of the image within the input, scale, offset
       of the crop (the Model Garden's layout).
     source_id: [64] uint8, the image id's first bytes and zeros; strings do not go to every device.
     gt_boxes, gt_classes, gt_masks: [M, 4], [M] int32, [M, S, S] float32 in {0, 1} within the box;
@@ -46,7 +46,7 @@ def training_steps(
     anchor_samples, anchor_matches: of `anchor_targets.AnchorLabeler`.
     roi_priorities: [P + M] float32 in [0, 1), random, for P proposals and the M instances.
   """
-  fit, canvas = canvas_of(data.output_size, portrait)
+  fit, canvas = geometry.canvas_of(data.output_size, portrait)
   return [
     _choose_objects(data.objects_from, categories),
     _assign_labels(categories),
@@ -69,13 +69,13 @@ def training_steps(
 
 
 def evaluation_steps(data: Data, portrait: bool) -> list[Step]:
-  """Steps for evaluation: the network input as above, and the truth at the image's own size.
+  """Steps for evaluation: the network input as above, and the ground truth at the image's own size.
 
   The result has `image`, `image_info`, `source_id` and
     segment_index: [H, W] int32, 0 void, k the k-th entry of
     segment_ids, segment_category_ids: [K] int32, segment_is_crowd: [K] bool.
   """
-  fit, canvas = canvas_of(data.output_size, portrait)
+  fit, canvas = geometry.canvas_of(data.output_size, portrait)
   return [
     _choose_geometry(fit, random_flip=False, min_scale=1.0, max_scale=1.0),
     _warp_image(canvas),
@@ -87,7 +87,7 @@ def evaluation_steps(data: Data, portrait: bool) -> list[Step]:
 
 
 def srm_training_steps(data: Data, categories: PanopticCategories, portrait: bool) -> list[Step]:
-  """What `training_steps` give for the ranking module, without a picture: `image` is all 0."""
+  """What `training_steps` give for the ranking module, without pixels: `image` is all 0."""
   return [
     *_true_instances(data, categories, portrait, data.label_stride),
     _pad_instances(data.max_num_instances),
@@ -104,7 +104,7 @@ def srm_evaluation_steps(
   frequencies: np.ndarray,
   portrait: bool,
 ) -> list[Step]:
-  """`evaluation_steps` without a picture (`image` is all 0), and the objects as detections.
+  """`evaluation_steps` without pixels (`image` is all 0), and the objects as detections.
 
   The result also has `gt_boxes`, `gt_classes` and `gt_masks` as in training, by descending
     gt_scores: [M] float32 of `annotation_scores`, padded with -1;
@@ -125,7 +125,7 @@ def srm_evaluation_steps(
 def _true_instances(
   data: Data, categories: PanopticCategories, portrait: bool, label_stride: int
 ) -> list[Step]:
-  fit, canvas = canvas_of(data.output_size, portrait)
+  fit, canvas = geometry.canvas_of(data.output_size, portrait)
   return [
     _assign_labels(categories),
     _choose_geometry(fit, data.random_flip, data.min_scale, data.max_scale),
@@ -138,9 +138,9 @@ def _true_instances(
 
 
 def network_input(image: tf.Tensor, output_size: Sequence[int], portrait: bool) -> Example:
-  """One [H, W, 3] uint8 picture -> `image` [A, B, 3] and `image_info` [4, 2], as in evaluation."""
+  """One [H, W, 3] uint8 image -> `image` [A, B, 3] and `image_info` [4, 2], as in evaluation."""
   example = {'image': image, 'height': tf.shape(image)[0], 'width': tf.shape(image)[1]}
-  fit, canvas = canvas_of(output_size, portrait)
+  fit, canvas = geometry.canvas_of(output_size, portrait)
   steps = [
     _choose_geometry(fit, random_flip=False, min_scale=1.0, max_scale=1.0),
     _warp_image(canvas),
@@ -152,12 +152,6 @@ def network_input(image: tf.Tensor, output_size: Sequence[int], portrait: bool) 
 def source_ids(encoded: np.ndarray) -> list[str]:
   """The image ids of a training batch's `source_id`, [B, 64] uint8."""
   return [row.tobytes().rstrip(b'\0').decode(errors='replace') for row in encoded]
-
-
-def canvas_of(output_size: Sequence[int], portrait: bool) -> tuple[list[int], list[int]]:
-  """[height, width] into which a picture is scaled, and those of the padded network input."""
-  fit = list(output_size)[::-1] if portrait else list(output_size)
-  return fit, [-(-side // CANVAS_STRIDE) * CANVAS_STRIDE for side in fit]
 
 
 def apply(steps: list[Step], example: Example) -> Example:
@@ -178,7 +172,7 @@ def _choose_objects(objects_from: str, categories: PanopticCategories) -> Step:
 
   def step(example: Example) -> Example:
     labels = tf.gather(table, example['segment_category_ids'])
-    return objects_of_segments(example, labels, categories.num_things)
+    return replace_objects_by_segments(example, labels, categories.num_things)
 
   return step
 
@@ -207,24 +201,16 @@ def _assign_labels(categories: PanopticCategories) -> Step:
 
 
 def _choose_geometry(fit: list[int], random_flip: bool, min_scale: float, max_scale: float) -> Step:
-  """Adds `flip` [] bool and `image_info`: where the picture goes in the network input."""
-  output = np.array(fit, np.float32)
+  """Adds `flip` [] bool and `image_info`: where the image lies in the network input."""
 
   def step(example: Example) -> Example:
     size = tf.cast(tf.stack([example['height'], example['width']]), tf.float32)
-    scale = tf.reduce_min(output / size)
-    flip = tf.constant(False)
-    crop = tf.zeros([2])
-    if random_flip or min_scale != 1.0 or max_scale != 1.0:
-      draws = tf.random.stateless_uniform([4], example['seed'])
-      flip = tf.logical_and(random_flip, draws[0] < 0.5)
-      scale *= min_scale + draws[1] * (max_scale - min_scale)
-      crop = draws[2:]
-    scaled = tf.maximum(tf.round(size * scale), 1.0)
-    offset = tf.floor(crop * (tf.maximum(scaled - output, 0.0) + 1.0))
-    offset = tf.minimum(offset, tf.maximum(scaled - output, 0.0))
-    valid = tf.minimum(scaled - offset, output)
-    return {**example, 'flip': flip, 'image_info': tf.stack([size, valid, scaled / size, offset])}
+    if not random_flip and min_scale == max_scale == 1.0:
+      return {**example, 'flip': tf.constant(False), 'image_info': geometry.fit_image(size, fit)}
+    draws = tf.random.stateless_uniform([4], example['seed'])
+    flip = tf.logical_and(random_flip, draws[0] < 0.5)
+    zoom = min_scale + draws[1] * (max_scale - min_scale)
+    return {**example, 'flip': flip, 'image_info': geometry.fit_image(size, fit, zoom, draws[2:])}
 
   return step
 
@@ -266,37 +252,28 @@ def _warp_image(canvas: list[int]) -> Step:
 
 
 def _warp_category_labels(canvas: list[int], stride: int) -> Step:
-  """Samples the panoptic truth at the middle of each stride × stride cell of the network input."""
+  """Samples the annotated labels at the centre of each stride × stride cell of the input."""
 
   def step(example: Example) -> Example:
     info = example['image_info']
-    rows, row_valid = _source_indices(info[:, 0], canvas[0], stride)
-    columns, column_valid = _source_indices(info[:, 1], canvas[1], stride)
+    rows, row_inside = geometry.pixels_of_cells(info, 0, canvas[0] // stride, stride)
+    columns, column_inside = geometry.pixels_of_cells(info, 1, canvas[1] // stride, stride)
     columns = tf.where(example['flip'], tf.cast(info[0, 1], tf.int32) - 1 - columns, columns)
     index = tf.gather(tf.gather(example['segment_index'], rows), columns, axis=1)
     labels = tf.gather(example['label_of_index'], index)
-    inside = tf.logical_and(row_valid[:, None], column_valid[None, :])
+    inside = row_inside[:, None] & column_inside
     return {**example, 'category_labels': tf.where(inside, labels, VOID_LABEL)}
 
   return step
-
-
-def _source_indices(info: tf.Tensor, length: int, stride: int) -> tuple[tf.Tensor, tf.Tensor]:
-  """Along one axis ([4] of `image_info`): each cell's index in the original, and if it has one."""
-  size, valid, scale, offset = tf.unstack(info)
-  centres = tf.range(length // stride, dtype=tf.float32) * stride + stride / 2
-  indices = tf.clip_by_value(tf.floor((centres + offset) / scale), 0.0, size - 1.0)
-  return tf.cast(indices, tf.int32), centres < valid
 
 
 def _warp_boxes() -> Step:
   """Adds `boxes` [M, 4] in the network input; objects that the crop leaves under 1 px go."""
 
   def step(example: Example) -> Example:
-    size, valid, scale, offset = tf.unstack(example['image_info'])
-    boxes = _mirror(example['object_boxes'], size[1], example['flip'])
-    boxes = boxes * tf.tile(scale, [2]) - tf.tile(offset, [2])
-    boxes = tf.clip_by_value(boxes, 0.0, tf.tile(valid, [2]))
+    info = example['image_info']
+    boxes = geometry.boxes_to_input(_mirror(example['object_boxes'], example), info)
+    boxes = tf.clip_by_value(boxes, 0.0, tf.tile(geometry.size_in_input(info), [2]))
     kept = tf.where(tf.reduce_min(boxes[:, 2:] - boxes[:, :2], axis=1) >= 1.0)[:, 0]
     per_object = {key: tf.gather(value, kept) for key, value in example.items() if 'object_' in key}
     return {**example, **per_object, 'boxes': tf.gather(boxes, kept)}
@@ -304,20 +281,21 @@ def _warp_boxes() -> Step:
   return step
 
 
-def _mirror(boxes: tf.Tensor, width: tf.Tensor, flip: tf.Tensor) -> tf.Tensor:
+def _mirror(boxes: tf.Tensor, example: Example) -> tf.Tensor:
+  """[M, 4] boxes in the original, mirrored if the example is."""
   y1, x1, y2, x2 = tf.unstack(boxes, axis=1)
+  width = example['image_info'][0, 1]
   mirrored = tf.stack([y1, width - x2, y2, width - x1], axis=1)
-  return tf.where(flip, mirrored, boxes)
+  return tf.where(example['flip'], mirrored, boxes)
 
 
 def _sample_masks(mask_size: int) -> Step:
   """Adds `masks` [M, S, S]: each object's mask, sampled at the cells of its (cropped) box."""
 
   def step(example: Example) -> Example:
-    size, _, scale, offset = tf.unstack(example['image_info'])
     # The box as it is after cropping, back in the original's pixels.
-    targets = (example['boxes'] + tf.tile(offset, [2])) / tf.tile(scale, [2])
-    targets = _mirror(targets, size[1], example['flip'])
+    targets = geometry.boxes_to_original(example['boxes'], example['image_info'])
+    targets = _mirror(targets, example)
     masks = tf.map_fn(
       lambda parts: sample_mask(*parts, mask_size),
       (example['object_masks'], example['object_boxes'], targets),
@@ -380,7 +358,7 @@ def _assign_anchors(data: Data, model: OANet, canvas: list[int]) -> Step:
 
 
 def _draw_roi_priorities(number: int) -> Step:
-  """Random numbers by which the network samples its ROIs."""
+  """Random numbers by which the network samples its RoIs."""
 
   def step(example: Example) -> Example:
     # Apart from the anchors' draws.

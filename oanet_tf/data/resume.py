@@ -1,43 +1,42 @@
-"""Shards of a split and the summary beside them, so that a killed conversion can go on.
+"""What a conversion has written so far, so that it can go on after it was killed.
 
-A shard is whole as soon as it has its name; until then it is a hidden `.part` file. Just before,
-`<split>_summary.json` is written anew, which lists the whole shards and what they are made of.
-When it says `"complete": true`, the split is whole.
+A shard has its name only when it is complete; until then it is a hidden `.part` file. Just before
+the renaming, `<split>_summary.json` is rewritten: it lists the complete shards and what they were
+made of. Once it says `"complete": true`, so is the split.
 """
 
 import contextlib
-import fcntl
+import functools
 import hashlib
 import json
 import operator
 import pathlib
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from oanet_tf import files
 from oanet_tf.data.json_file import read_json_object
 from oanet_tf.errors import InputError
-from oanet_tf.files import replacing, writing
 
 if TYPE_CHECKING:
   import tensorflow as tf
 
 
 class Summary(NamedTuple):
-  """What a conversion has written and left out, in numbers.
+  """How much a conversion has written and left out.
 
   Attributes:
     images: written.
     segments: of the panoptic maps.
-    crowd_segments: those of them that are crowds.
-    objects: instances of things, crowds among them.
-    crowd_objects: those of them that are crowds.
-    overlapping_objects: those whose mask shares a pixel with another object's mask.
-    images_without_objects: images without one.
+    crowd_segments: segments that are crowds.
+    objects: instances of things, including crowds.
+    crowd_objects: objects that are crowds.
+    overlapping_objects: objects whose mask shares a pixel with another's.
+    images_without_objects: images that have none.
     images_from_panoptic: images whose objects come from the panoptic masks.
     pixels: of all images.
-    void_pixels: those in no segment.
+    void_pixels: pixels in no segment.
     empty_instances: annotations without a pixel, left out.
     skipped_images: left out because of an error.
     unannotated_images: in the panoptic JSON's `images` but not in its `annotations`, left out.
@@ -58,8 +57,8 @@ class Summary(NamedTuple):
   unannotated_images: int = 0
 
   @property
-  def void_share(self) -> float:
-    """Void pixels of all pixels, in [0, 1]."""
+  def void_fraction(self) -> float:
+    """In [0, 1], of all pixels."""
     return self.void_pixels / max(self.pixels, 1)
 
   def plus(self, other: 'Summary') -> 'Summary':
@@ -68,7 +67,7 @@ class Summary(NamedTuple):
   def __str__(self) -> str:
     return (
       f'{self.images} images, {self.segments} segments ({self.crowd_segments} crowds), '
-      f'{self.void_share:.1%} void, {self.objects} objects ({self.crowd_objects} crowds, '
+      f'{self.void_fraction:.1%} void, {self.objects} objects ({self.crowd_objects} crowds, '
       f'{self.overlapping_objects} overlap another). '
       f'Images without an object: {self.images_without_objects}; '
       f'whose objects come from the panoptic masks: {self.images_from_panoptic}. '
@@ -93,7 +92,7 @@ class Progress(NamedTuple):
   Attributes:
     made_of: what the shards' bytes depend on, by name: hashes of the JSON files and settings.
     unannotated_images: of the dataset.
-    shards: the summary of each whole shard, by its name.
+    shards: the summary of each complete shard, by its name.
     skipped: the images that those shards leave out.
   """
 
@@ -103,10 +102,8 @@ class Progress(NamedTuple):
   skipped: list[SkippedImage]
 
   def total(self) -> Summary:
-    total = Summary(unannotated_images=self.unannotated_images)
-    for summary in self.shards.values():
-      total = total.plus(summary)
-    return total
+    start = Summary(unannotated_images=self.unannotated_images)
+    return functools.reduce(Summary.plus, self.shards.values(), start)
 
 
 def shard_names(split: str, count: int) -> list[str]:
@@ -122,7 +119,7 @@ def summary_path(folder: pathlib.Path, split: str) -> pathlib.Path:
 
 
 def sha256(path: str | pathlib.Path) -> str:
-  """Of a file's content, in hexadecimal digits."""
+  """The hash of a file's content, in hexadecimal digits."""
   digest = hashlib.sha256()
   with open(path, 'rb') as file:
     while block := file.read(2**20):
@@ -140,20 +137,19 @@ def write_progress(path: pathlib.Path, progress: Progress, is_complete: bool) ->
   content = {
     'complete': is_complete,
     **total._asdict(),
-    'void_share': round(total.void_share, 6),
+    'void_share': round(total.void_fraction, 6),
     'made_of': progress.made_of,
     'skipped': [s._asdict() for s in sorted(progress.skipped, key=lambda s: s.shard)],
     'shards': {name: progress.shards[name]._asdict() for name in sorted(progress.shards)},
   }
-  with replacing(path, durable=True) as temporary, writing(path):
-    temporary.write_text(json.dumps(content, indent=1) + '\n')
+  files.write_text(path, json.dumps(content, indent=1) + '\n', durable=True)
 
 
 def read_progress(path: pathlib.Path) -> Progress:
-  """The inverse of `write_progress`.
+  """Reads what `write_progress` wrote.
 
   Raises:
-    InputError: if there is no such file, or it is not one of `write_progress`.
+    InputError: if the file is missing or malformed.
   """
   content = read_json_object(path)
   try:
@@ -170,17 +166,17 @@ def read_progress(path: pathlib.Path) -> Progress:
 def resume(
   folder: pathlib.Path, split: str, names: Sequence[str], start: Progress, keep_skipped: bool
 ) -> Progress:
-  """What an earlier run has left of the same conversion; `start` if nothing.
+  """The progress of an earlier run of the same conversion; `start` if there was none.
 
   Args:
     folder: of the shards.
     split: how the shards' names begin.
     names: of all shards.
-    start: of a run from the beginning.
-    keep_skipped: whether shards that leave images out because of errors count as whole.
+    start: progress of a new conversion.
+    keep_skipped: whether shards that leave out images with errors count as complete.
 
   Raises:
-    InputError: if there are shards of the split that this conversion has not made.
+    InputError: if there are shards of the split from another conversion.
   """
   pattern = _shard_pattern(split)
   found = sorted(p.name for p in folder.glob('*.tfrecord') if re.fullmatch(pattern, p.name))
@@ -210,51 +206,36 @@ def resume(
 
 @contextlib.contextmanager
 def only_run(folder: pathlib.Path, split: str) -> Iterator[None]:
-  """Makes a folder, and keeps it from other conversions of the split for the time inside.
+  """Makes a folder, and locks it against other conversions of the split.
 
-  The system lifts the lock when the process ends, however it does. If an error leaves a new folder
-  empty, it is removed.
+  A new folder that is still empty after an error is removed.
 
   Raises:
     InputError: if the folder cannot be made, or another conversion of the split is running.
   """
   is_new = not folder.exists()
-  try:
+  lock_path = folder / f'.{split}.lock'
+  with files.writing(folder):
     folder.mkdir(parents=True, exist_ok=True)
-  except OSError as error:
-    raise InputError(f'{folder}: cannot be made ({error.strerror})') from None
   try:
-    with _lock(folder / f'.{split}.lock', f'{folder}: another conversion of {split!r} is running'):
-      for path in folder.glob('.*.part'):
-        if re.fullmatch(rf'\.{_shard_pattern(split)}\.part', path.name):
-          path.unlink()
-      yield
+    with files.locked(lock_path) as lock:
+      if lock is None:
+        raise InputError(f'{folder}: another conversion of {split!r} is running')
+      try:
+        for path in folder.glob('.*.part'):
+          if re.fullmatch(rf'\.{_shard_pattern(split)}\.part', path.name):
+            path.unlink()
+        yield
+      finally:
+        lock_path.unlink(missing_ok=True)
   finally:
     if is_new and not any(folder.iterdir()):
       folder.rmdir()
 
 
 @contextlib.contextmanager
-def _lock(path: pathlib.Path, refusal: str) -> Iterator[None]:
-  with contextlib.ExitStack() as stack:
-    with writing(path):
-      file = stack.enter_context(open(path, 'w'))
-    try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      raise InputError(refusal) from None
-    except OSError as error:
-      # Some network file systems have no locks; there the user must see to it.
-      print(f'{path}: cannot be locked ({error.strerror})', file=sys.stderr)
-    try:
-      yield
-    finally:
-      path.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
 def record_writer(path: pathlib.Path, temporary: pathlib.Path) -> 'Iterator[tf.io.TFRecordWriter]':
-  """Writes records to `temporary`; what goes wrong is an `InputError` that names `path`."""
+  """Writes records to `temporary`; turns TensorFlow's errors into an `InputError` for `path`."""
   import tensorflow as tf
 
   try:

@@ -1,4 +1,4 @@
-"""Finding TFRecord shards, and saying which of them is damaged."""
+"""Finds TFRecord shards, counts their records and names those that are damaged."""
 
 import contextlib
 import glob
@@ -10,20 +10,20 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from oanet_tf.data import tf_example
-from oanet_tf.errors import InputError
+from oanet_tf.errors import InputError, first_line
 
 if TYPE_CHECKING:
-  # Loaded where it is used: arguments are checked before, and TensorFlow takes seconds.
+  # Loaded in the functions that need it: it takes seconds, and arguments are checked before.
   import tensorflow as tf
 
 log = logging.getLogger(__name__)
 
-# A record is its length (8 bytes), a checksum (4), the data and another checksum (4).
+# A record: length (8 bytes), checksum (4), data, checksum (4).
 _LENGTH, _CHECKSUM = struct.Struct('<Q'), 4
 
 
 def find_shards(patterns: Sequence[str]) -> list[str]:
-  """Files, and those that globs match, in order, each once.
+  """Files, and those that globs match, in order and without repetition.
 
   Raises:
     InputError: if one matches nothing, or is a folder.
@@ -43,10 +43,10 @@ def find_shards(patterns: Sequence[str]) -> list[str]:
 
 
 def list_shards(input_path: str) -> list[str]:
-  """`find_shards` of what a config says: a file or glob, or several with commas between.
+  """`find_shards` of the files and globs, separated by commas, of a config.
 
   Raises:
-    InputError: if there is none, or one matches nothing or is a folder.
+    InputError: if the list is empty, or one matches nothing or is a folder.
   """
   patterns = [part.strip() for part in input_path.split(',') if part.strip()]
   if not patterns:
@@ -55,7 +55,7 @@ def list_shards(input_path: str) -> list[str]:
 
 
 def record_lengths(path: str) -> Iterator[int]:
-  """Lengths in bytes of a shard's records, from their headers alone; stops where one is cut off."""
+  """Yields the lengths in bytes of a shard's records, up to one that is cut off, from headers."""
   size = os.path.getsize(path)
   with open(path, 'rb') as file:
     while file.tell() + _LENGTH.size + 2 * _CHECKSUM <= size:
@@ -67,10 +67,10 @@ def record_lengths(path: str) -> Iterator[int]:
 
 
 def count_whole_records(shard: str) -> int:
-  """Records of a shard, by its headers alone, so that a million takes seconds.
+  """Counts the records of a shard; reads headers only, so that a million take seconds.
 
   Raises:
-    InputError: if there is none, or lengths and the file's size do not fit.
+    InputError: if there is none, or the lengths do not add up to the file's size.
   """
   lengths = list(record_lengths(shard))
   if sum(lengths) + len(lengths) * (_LENGTH.size + 2 * _CHECKSUM) != os.path.getsize(shard):
@@ -84,13 +84,13 @@ def count_whole_records(shard: str) -> int:
 
 
 def count_records(shards: list[str], most: int) -> int:
-  """How many records the shards hold, counted up to `most`."""
+  """Counts the records of shards, up to `most`."""
   lengths = itertools.chain.from_iterable(map(record_lengths, shards))
   return sum(1 for _ in itertools.islice(lengths, most))
 
 
 def readable_records(shards: list[str]) -> dict[str, int]:
-  """Reads all shards and gives, for each, how many of its records come before any damage.
+  """Reads all shards and counts, for each, the records before the first damaged one.
 
   Logs a warning for each damaged shard with the number of records that are lost.
   """
@@ -109,11 +109,7 @@ def readable_records(shards: list[str]) -> dict[str, int]:
 
 @contextlib.contextmanager
 def named_errors(input_path: str) -> Iterator[None]:
-  """Turns an error of reading a dataset into one that names the guilty shard.
-
-  Raises:
-    InputError: if a shard is damaged, or has a record that cannot be decoded.
-  """
+  """Turns an error in reading a dataset into an `InputError` that names the damaged shard."""
   import tensorflow as tf
 
   try:
@@ -132,7 +128,7 @@ def named_errors(input_path: str) -> Iterator[None]:
 
 
 def _read(shard: str, dataset: 'tf.data.Dataset') -> 'tuple[int, tf.errors.OpError | None]':
-  """How many elements come, and the error that ends them, if any."""
+  """Counts elements up to an error, and returns that too."""
   import tensorflow as tf
 
   count = 0
@@ -142,9 +138,3 @@ def _read(shard: str, dataset: 'tf.data.Dataset') -> 'tuple[int, tf.errors.OpErr
   except tf.errors.OpError as error:
     return count, error
   return count, None
-
-
-def first_line(error: 'tf.errors.OpError') -> str:
-  """TensorFlow's own words, without the names of nodes about them."""
-  text = ' '.join(error.message.split())
-  return text.removeprefix('{{function_node ').split('[[')[0].split('}} ')[-1].strip()

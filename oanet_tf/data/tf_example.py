@@ -11,12 +11,12 @@ import numpy as np
 from oanet_tf.data import model_garden_records
 from oanet_tf.data.coco_panoptic import PanopticRecord
 from oanet_tf.data.model_garden_records import CATEGORY_MASK, FULL_MASK, INSTANCE_MASK
-from oanet_tf.data.panoptic_map import IndexedSegments, PanopticSegmentation, segmentation_of
+from oanet_tf.data.panoptic_map import Segments
 from oanet_tf.data.png import gray_png
 
 if TYPE_CHECKING:
-  # Loaded in the functions that use it: the converter's processes encode features only, and
-  # without TensorFlow start in a tenth of the time.
+  # Loaded in the functions that use it: the converter's processes only encode features, and start
+  # in a tenth of the time without TensorFlow.
   import tensorflow as tf
 
 MaskEncoding = Literal['cropped', 'full_png']
@@ -52,9 +52,9 @@ def features(record: PanopticRecord, mask_encoding: MaskEncoding = 'cropped') ->
 
   Args:
     record: any.
-    mask_encoding: 'cropped' stores each object's mask the size of its box, which takes a fraction
-      of the time to decode; 'full_png' stores what the Model Garden's decoder reads instead: masks
-      the size of the image, and its 8-bit maps of categories and instances.
+    mask_encoding: 'cropped' stores each object's mask at the size of its box, which decodes in a
+      fraction of the time. 'full_png' stores what the Model Garden's decoder reads: masks of the
+      image's size, and 8-bit maps of categories and instances.
 
   Raises:
     InputError: if 'full_png' cannot hold the record; see `model_garden_records.mask_features`.
@@ -70,7 +70,7 @@ def features(record: PanopticRecord, mask_encoding: MaskEncoding = 'cropped') ->
     FORMAT: [record.image_format.encode()],
     IMAGE: [record.encoded_image],
     SEGMENT_INDEX: [gray_png(segments.index)],
-    SEGMENT_ID: segments.segment_ids.tolist(),
+    SEGMENT_ID: segments.ids.tolist(),
     SEGMENT_CATEGORY_ID: segments.category_ids.tolist(),
     SEGMENT_IS_CROWD: segments.is_crowd.astype(int).tolist(),
     **{key: side.tolist() for key, side in zip(OBJECT_BOX_SIDES, sides.T, strict=True)},
@@ -109,7 +109,7 @@ def decode(serialized: 'tf.Tensor') -> dict[str, 'tf.Tensor']:
 
   Args:
     serialized: [] string, of `encode`, or of the Model Garden's create_coco_tf_record with masks
-      and panoptic masks; what the latter do not tell, see `model_garden_records`.
+      and panoptic masks (`model_garden_records` says what these lack).
   Returns:
     source_id: [] string, the image's id.
     height, width: [] int32.
@@ -134,16 +134,16 @@ def decode(serialized: 'tf.Tensor') -> dict[str, 'tf.Tensor']:
 
 
 def decode_annotations(serialized: 'tf.Tensor') -> dict[str, 'tf.Tensor']:
-  """`decode` without `image`, which may be damaged then."""
+  """`decode` without `image`, which may be damaged."""
   return _decode_annotations(_parse(serialized))
 
 
 def _decode_annotations(parsed: dict[str, 'tf.Tensor']) -> dict[str, 'tf.Tensor']:
   import tensorflow as tf
 
-  is_of_model_garden = parsed[SCHEMA_VERSION] == 0
   height, width = (tf.cast(parsed[key], tf.int32) for key in (HEIGHT, WIDTH))
-  index, segment_ids, segment_category_ids, segment_is_crowd = tf.cond(
+  is_of_model_garden = parsed[SCHEMA_VERSION] == 0
+  segments = tf.cond(
     is_of_model_garden,
     lambda: model_garden_records.decode_segments(parsed[CATEGORY_MASK], parsed[INSTANCE_MASK]),
     lambda: _decode_segments(parsed),
@@ -159,10 +159,7 @@ def _decode_annotations(parsed: dict[str, 'tf.Tensor']) -> dict[str, 'tf.Tensor'
     'source_id': parsed[SOURCE_ID],
     'height': height,
     'width': width,
-    'segment_index': index,
-    'segment_ids': segment_ids,
-    'segment_category_ids': segment_category_ids,
-    'segment_is_crowd': segment_is_crowd,
+    **{f'segment_{name}': value for name, value in zip(Segments._fields, segments, strict=True)},
     'object_boxes': boxes,
     'object_category_ids': tf.cast(parsed[OBJECT_CATEGORY_ID], tf.int32),
     'object_is_crowd': tf.cast(parsed[OBJECT_IS_CROWD], tf.bool),
@@ -171,7 +168,7 @@ def _decode_annotations(parsed: dict[str, 'tf.Tensor']) -> dict[str, 'tf.Tensor'
 
 
 def _decode_segments(parsed: Mapping[str, 'tf.Tensor']) -> tuple['tf.Tensor', ...]:
-  """The index and the lists of segments, as `model_garden_records.decode_segments` gives them."""
+  """The tensors of `Segments`, as `model_garden_records.decode_segments` gives them."""
   import tensorflow as tf
 
   index = tf.io.decode_png(parsed[SEGMENT_INDEX], channels=1, dtype=tf.uint16)
@@ -183,10 +180,9 @@ def _decode_segments(parsed: Mapping[str, 'tf.Tensor']) -> tuple['tf.Tensor', ..
   )
 
 
-def segmentation_from_decoded(decoded: Mapping[str, np.ndarray]) -> PanopticSegmentation:
-  """The segmentation of a record; `decoded` is `decode`'s dict as numpy arrays."""
-  keys = ('segment_index', 'segment_ids', 'segment_category_ids', 'segment_is_crowd')
-  return segmentation_of(IndexedSegments(*(decoded[key] for key in keys)))
+def decoded_segments(decoded: Mapping[str, np.ndarray]) -> Segments:
+  """The segments of a record; `decoded` is `decode`'s dict as numpy arrays."""
+  return Segments(*(decoded[f'segment_{name}'] for name in Segments._fields))
 
 
 def _parse(serialized: 'tf.Tensor') -> dict[str, 'tf.Tensor']:
@@ -224,6 +220,6 @@ def _parse(serialized: 'tf.Tensor') -> dict[str, 'tf.Tensor']:
     f'record of another schema than {SCHEMA} (and not of the Model Garden with panoptic masks); '
     'convert the dataset again. Its image/schema_version, 0 if it has none:'
   )
-  # Otherwise decoding what is not there could fail first, with a message that misleads.
+  # Otherwise decoding a missing feature could fail first, with a misleading message.
   with tf.control_dependencies([tf.debugging.Assert(is_known, [message, parsed[SCHEMA_VERSION]])]):
     return {key: tf.identity(value) for key, value in parsed.items()}

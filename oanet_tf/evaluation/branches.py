@@ -1,11 +1,10 @@
-"""How good the instance and the stuff branch are for themselves, before they are fused."""
+"""Scores of the instance branch and the stuff branch by themselves, before they are fused."""
 
 import pathlib
 
-import numpy as np
-
 from oanet_tf.data.categories import PanopticCategories
-from oanet_tf.evaluation.instance_ap import InstanceAP, objects_of
+from oanet_tf.data.objects import objects_of_segments
+from oanet_tf.evaluation.instance_ap import InstanceAP
 from oanet_tf.evaluation.mean_iou import MeanIoU
 from oanet_tf.evaluation.scoring import EvaluatedImage
 
@@ -24,8 +23,8 @@ class BranchScores:
     Args:
       categories: of the dataset.
       mask_threshold: a pixel belongs to a mask from this probability on.
-      instances_json: true objects in COCO's format, which may overlap; without, the segments of the
-        panoptic truth are taken.
+      instances_json: true objects in COCO's format, which may overlap. By default objects are made
+        of the panoptic ground truth, as the converter does without instances.
     """
     self._categories = categories
     self._instances_json = instances_json
@@ -34,9 +33,11 @@ class BranchScores:
 
   def add(self, image: EvaluatedImage) -> None:
     """Adds one image."""
-    objects = None if self._instances_json else objects_of(image.truth, self._categories)
+    segments, objects = image.ground_truth, None
+    if not self._instances_json:
+      objects = objects_of_segments(segments, segments.is_thing(self._categories))
     self._precision.update(image.source_id, image.detections, image.image_info, objects)
-    self._stuff.update(true_labels(image, self._categories), image.stuff_labels)
+    self._stuff.update(segments.labels(self._categories)[segments.index], image.stuff_labels)
 
   def result(self) -> dict[str, float]:
     """`InstanceAP.result`, and the stuff branch's `stuff_mean_iou`."""
@@ -44,16 +45,8 @@ class BranchScores:
     return {**precision, 'stuff_mean_iou': self._stuff.result()['mean_iou']}
 
 
-def true_labels(image: EvaluatedImage, categories: PanopticCategories) -> np.ndarray:
-  """[H, W] int32 labels of the panoptic truth, 0 for void."""
-  truth = image.truth
-  table = np.zeros(1 + max(truth.segment_ids, default=0), np.int32)
-  table[truth.segment_ids] = categories.label_of_id_table()[truth.category_ids]
-  return table[truth.segment_map]
-
-
 def format_branches(scores: dict[str, float]) -> str:
-  """Two lines in per cent; - where the truth has no such object."""
+  """Two lines in percent; - where there is no such true object."""
   percent = {name: f'{100 * value:.1f}' if value >= 0 else '-' for name, value in scores.items()}
   instances = [
     f'{name} AP {percent[f"{name}_ap"]} (AP50 {percent[f"{name}_ap50"]}, '

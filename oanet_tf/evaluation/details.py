@@ -1,8 +1,8 @@
 """What a report shows of an evaluation beyond its scores: `details/` in the evaluation's folder.
 
-  truth.json, truth/*.png    the true segments in COCO's panoptic format, crowds included
+  truth.json, truth/*.png    the ground truth in COCO's panoptic format, crowds included
   pictures/*.jpg             the images, at most 640 pixels high and wide
-  ranking_maps/*.png         the ranking module's likeliest category, and how likely
+  ranking_maps/*.png         the ranking module's most probable category, and its probability
   detections.json            each image's detections that took part in the merge
 
 The files of an image have the stem of its predictions' PNG.
@@ -23,22 +23,19 @@ from PIL import Image
 
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.json_file import read_json_object
-from oanet_tf.data.panoptic_map import PanopticSegmentation
+from oanet_tf.data.panoptic_json import Annotation, read_annotations
+from oanet_tf.data.panoptic_map import VOID_ID, Segments
 from oanet_tf.data.pictures import read_picture
 from oanet_tf.errors import InputError
-from oanet_tf.evaluation.coco_results import (
-  Annotation,
-  PanopticResultsWriter,
-  coco_image_id,
-  read_annotations,
-)
+from oanet_tf.evaluation.coco_results import PanopticResultsWriter, coco_image_id
+from oanet_tf.files import write_text
 
 if TYPE_CHECKING:
-  # Loads TensorFlow, which a report does without.
+  # Loads TensorFlow, which a report does not need.
   from oanet_tf.evaluation.scoring import EvaluatedImage
 
 FOLDER = 'details'
-# What a screen shows of it; pictures of this size take some 60 kB.
+# Enough for a screen; a JPEG of this size takes some 60 kB.
 LARGEST_SIDE = 640
 _JPEG_QUALITY = 85
 
@@ -50,7 +47,7 @@ class Detection(NamedTuple):
     category_id: the dataset's.
     detection_score: in [0, 1].
     ranking_score: of Eq. 3, in [0, 1].
-    segment_ids: fusion -> its segment's id there; fusions that hide it are left out.
+    segment_ids: fusion -> id of its segment; fusions that hide it are left out.
   """
 
   category_id: int
@@ -62,8 +59,8 @@ class Detection(NamedTuple):
 class DetailsWriter:
   """Writes the details of images, one after the other.
 
-  All stays in a hidden folder until `close`, so that details appear whole: after an exception in
-  the `with` block there are no new files, and older ones are as they were.
+  All files stay in a hidden folder until `close`. After an exception in the `with` block there are
+  no new files, and older ones are as they were.
 
     with DetailsWriter(output_dir, categories, score_threshold=0.5) as details:
       evaluate(…, observers=[details.add])
@@ -84,60 +81,56 @@ class DetailsWriter:
     self._categories = categories
     self._score_threshold = score_threshold
     self._detections = []
-    # A process that was killed may have had the same number.
+    # A killed process may have had the same number.
     shutil.rmtree(self._staging, ignore_errors=True)
     for name in ('pictures', 'ranking_maps'):
       (self._staging / name).mkdir(parents=True)
-    self._truth = PanopticResultsWriter(self._staging, 'truth', categories, keep_crowds=True)
+    self._ground_truth = PanopticResultsWriter(self._staging, 'truth', categories, keep_crowds=True)
 
   def add(self, image: 'EvaluatedImage') -> None:
     """Adds an image.
 
-    Args:
-      image: besides what every evaluated image has, `detections`, a dict of [N] arrays
-        `detection_scores`, `detection_classes` and `ranking_scores`; and `instance_masks`, fusion
-        -> [H, W] int, of which 1 + n is where detection n is seen and 0 where none is, as
-        `fusion.Panoptic.instance_mask`.
-
     Raises:
       InputError: if an image of this name was added before.
     """
+    # Loads TensorFlow, which a report does without.
+    from oanet_tf.data import geometry
+
     stem = pathlib.PurePath(f'{image.source_id}.png').stem
-    self._truth.write(image.source_id, f'{stem}.png', image.truth)
-    picture = within_picture(image.image, image.image_info, image.image.shape[:2])
-    picture = Image.fromarray(picture)
+    self._ground_truth.write(image.source_id, f'{stem}.png', image.ground_truth)
+    input_size = image.image.shape[:2]
+    picture = Image.fromarray(geometry.without_padding(image.image, image.image_info, input_size))
     picture.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.BICUBIC)
     picture.save(self._staging / 'pictures' / f'{stem}.jpg', quality=_JPEG_QUALITY)
-    ranking_map = within_picture(image.ranking_map, image.image_info, image.image.shape[:2])
+    ranking_map = geometry.without_padding(image.ranking_map, image.image_info, input_size)
     coded = Image.fromarray(encode_ranking_map(ranking_map))
     coded.save(self._staging / 'ranking_maps' / f'{stem}.png')
     detections = [one._asdict() for one in self._detections_of(image)]
     self._detections.append({'image_id': coco_image_id(image.source_id), 'detections': detections})
 
   def _detections_of(self, image: 'EvaluatedImage') -> list[Detection]:
-    values = image.detections
-    kept = values['detection_classes'] > 0
-    kept &= values['detection_scores'] >= self._score_threshold
-    ids = self._categories.id_of_label_table()[values['detection_classes']]
+    classes, detection_scores, ranking_scores = (
+      image.detections[key] for key in ('detection_classes', 'detection_scores', 'ranking_scores')
+    )
+    category_ids = self._categories.id_of_label_table()[classes]
     segment_ids = {
       fusion: _segment_of_instance(mask, image.predictions[fusion])
       for fusion, mask in image.instance_masks.items()
     }
     return [
       Detection(
-        int(ids[n]),
-        round(float(values['detection_scores'][n]), 4),
-        round(float(values['ranking_scores'][n]), 4),
+        int(category_ids[n]),
+        round(float(detection_scores[n]), 4),
+        round(float(ranking_scores[n]), 4),
         {fusion: ids_of[n + 1] for fusion, ids_of in segment_ids.items() if n + 1 in ids_of},
       )
-      for n in np.flatnonzero(kept)
+      for n in np.flatnonzero((classes > 0) & (detection_scores >= self._score_threshold))
     ]
 
   def close(self) -> None:
     """Puts the details in place of older ones. To be called once."""
-    self._truth.close()
-    content = json.dumps({'images': self._detections})
-    (self._staging / 'detections.json').write_text(content, encoding='utf-8')
+    self._ground_truth.close()
+    write_text(self._staging / 'detections.json', json.dumps({'images': self._detections}))
     if self._folder.exists():
       shutil.rmtree(self._folder)
     os.replace(self._staging, self._folder)
@@ -153,73 +146,59 @@ class DetailsWriter:
       shutil.rmtree(self._staging, ignore_errors=True)
 
 
-def _segment_of_instance(
-  instance_mask: np.ndarray, prediction: PanopticSegmentation
-) -> dict[int, int]:
+def _segment_of_instance(instance_mask: np.ndarray, prediction: Segments) -> dict[int, int]:
   """{value of the mask: id of the segment that has these pixels}, without 0."""
   values, places = np.unique(instance_mask, return_index=True)
-  ids = prediction.segment_map.ravel()[places]
-  return {int(v): int(i) for v, i in zip(values, ids, strict=True) if v}
-
-
-def within_picture(
-  canvas: np.ndarray, image_info: np.ndarray, input_size: tuple[int, int]
-) -> np.ndarray:
-  """What of a [h, w, …] map of the network input is not padding."""
-  scale = np.array(canvas.shape[:2]) / input_size
-  height, width = np.maximum(np.round(image_info[1] * scale).astype(int), 1)
-  return canvas[:height, :width]
+  ids = np.concatenate([[VOID_ID], prediction.ids])[prediction.index.ravel()[places]]
+  return {v: i for v, i in zip(values.tolist(), ids.tolist(), strict=True) if v}
 
 
 def encode_ranking_map(ranking_map: np.ndarray) -> np.ndarray:
-  """[h, w, T] probabilities -> [h, w, 3] uint8: likeliest label mod 256 and / 256, 255 times p."""
+  """[h, w, T] probabilities -> [h, w, 3] uint8: most probable label mod 256 and / 256, 255 p."""
   labels = ranking_map.argmax(axis=-1) + 1
   probability = np.rint(255 * ranking_map.max(axis=-1))
   return np.stack([labels % 256, labels // 256, probability], axis=-1).astype(np.uint8)
 
 
-def decode_ranking_map(coded: np.ndarray, num_things: int) -> np.ndarray:
-  """The [h, w, T] float32 of `encode_ranking_map`: the likeliest category's, the rest is 0.
+def decode_ranking_map(coded: np.ndarray, num_things: int, name: str) -> np.ndarray:
+  """The [h, w, T] float32 of `encode_ranking_map`, 0 but for the most probable category.
 
   Raises:
     InputError: if a label is not in [1, T].
   """
   labels = coded[..., 0] + 256 * coded[..., 1].astype(np.int32)
   if labels.min(initial=1) < 1 or labels.max(initial=1) > num_things:
-    raise InputError(f'has a label that is not in [1, {num_things}]')
+    raise InputError(f'{name}: has a label that is not in [1, {num_things}]')
   ranking_map = np.zeros([*labels.shape, num_things], np.float32)
   np.put_along_axis(ranking_map, labels[..., None] - 1, coded[..., 2:] / np.float32(255), axis=-1)
   return ranking_map
 
 
 class Details(NamedTuple):
-  """What `DetailsWriter` wrote, of which only the JSON files have been read.
+  """What `DetailsWriter` wrote; only the JSON files have been read.
 
   Attributes:
     folder: where it is.
-    truth: of each image, in the order of the evaluation.
+    ground_truth: of each image, in the order of the evaluation.
     detections: of each image, by its id, in the network's order.
   """
 
   folder: pathlib.Path
-  truth: list[Annotation]
+  ground_truth: list[Annotation]
   detections: dict[int | str, list[Detection]]
 
-  def picture_path(self, truth: Annotation) -> pathlib.Path:
+  def picture_path(self, annotation: Annotation) -> pathlib.Path:
     """The JPEG of an image."""
-    return self.folder / 'pictures' / f'{pathlib.PurePath(truth.png_path).stem}.jpg'
+    return self.folder / 'pictures' / f'{pathlib.PurePath(annotation.png_path).stem}.jpg'
 
-  def ranking_map(self, truth: Annotation, num_things: int) -> np.ndarray:
+  def ranking_map(self, annotation: Annotation, num_things: int) -> np.ndarray:
     """As `decode_ranking_map`.
 
     Raises:
       InputError: if the file is missing, damaged, or of other categories.
     """
-    path = self.folder / 'ranking_maps' / pathlib.PurePath(truth.png_path).name
-    try:
-      return decode_ranking_map(read_picture(path), num_things)
-    except InputError as error:
-      raise InputError(f'{path}: {str(error).removeprefix(f"{path}: ")}') from None
+    path = self.folder / 'ranking_maps' / pathlib.PurePath(annotation.png_path).name
+    return decode_ranking_map(read_picture(path), num_things, str(path))
 
 
 def read_details(evaluation_dir: str | pathlib.Path) -> Details | None:
@@ -231,7 +210,7 @@ def read_details(evaluation_dir: str | pathlib.Path) -> Details | None:
   folder = pathlib.Path(evaluation_dir) / FOLDER
   if not folder.is_dir():
     return None
-  truth = read_annotations(folder / 'truth.json', folder / 'truth')
+  ground_truth = read_annotations(folder / 'truth.json', folder / 'truth')
   path = folder / 'detections.json'
   content = read_json_object(path)
   try:
@@ -241,10 +220,10 @@ def read_details(evaluation_dir: str | pathlib.Path) -> Details | None:
     }
   except (AttributeError, KeyError, TypeError, ValueError) as error:
     raise InputError(f'{path}: is not of an evaluation ({error!r})') from None
-  for one in truth:
+  for one in ground_truth:
     if one.image_id not in detections:
       raise InputError(f'{path}: has no image {one.image_id}, which truth.json has')
-  return Details(folder, truth, detections)
+  return Details(folder, ground_truth, detections)
 
 
 def _parse_detection(entry: dict) -> Detection:

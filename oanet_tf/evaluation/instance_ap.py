@@ -1,7 +1,7 @@
 """Average precision of boxes and masks by pycocotools, from the network's detections.
 
-An image's detections become boxes and run-length encoded masks (RLE) at once: nothing of the
-image's size is kept.
+An image's detections become boxes and run-length encoded masks (RLE) at once, so that nothing of
+the image's size is kept.
 """
 
 # N detections, M objects, S mask side, H, W original size, T thing categories.
@@ -16,23 +16,23 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from oanet_tf.data import geometry
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.json_file import read_json_object
-from oanet_tf.data.objects import Objects, objects_of_segments
-from oanet_tf.data.panoptic_map import IndexedSegments, PanopticSegmentation, segment_positions
+from oanet_tf.data.objects import Objects
 from oanet_tf.errors import InputError
 from oanet_tf.evaluation.coco_results import coco_image_id
 
-# What pycocotools calls boxes and masks, and the key that only results of that kind have.
+# What pycocotools calls boxes and masks, and the key of a result that it must not see.
 _IOU_TYPES = {'box': ('bbox', 'segmentation'), 'mask': ('segm', 'bbox')}
 # The first of `COCOeval.stats`.
 _STATS = ('ap', 'ap50', 'ap75', 'ap_small', 'ap_medium', 'ap_large')
-# What pycocotools reads of an annotation.
+# All that pycocotools reads of an annotation.
 _ANNOTATION_KEYS = ('image_id', 'category_id', 'bbox', 'area', 'iscrowd', 'segmentation')
 
 
 class InstanceAP:
-  """Gathers detections and, unless a JSON file has them, true objects, image by image."""
+  """Gathers detections and, unless a JSON file has it, the ground truth, image by image."""
 
   def __init__(self, categories: PanopticCategories, mask_threshold: float = 0.5):
     """Starts without images.
@@ -43,7 +43,7 @@ class InstanceAP:
     """
     self._categories = categories
     self._mask_threshold = mask_threshold
-    # Image id -> number. Pycocotools sorts images, so their ids must be of one kind.
+    # Image id -> number, as pycocotools sorts images: their ids must be of one kind.
     self._number_of = {}
     self._sizes = []
     self._detections = []
@@ -54,7 +54,7 @@ class InstanceAP:
     image_id: int | str,
     outputs: Mapping[str, np.ndarray],
     image_info: np.ndarray,
-    truth: Objects | None = None,
+    ground_truth: Objects | None = None,
   ) -> None:
     """Adds one image.
 
@@ -64,7 +64,7 @@ class InstanceAP:
         pixels of the network input; `detection_scores` [N]; `detection_classes` [N] int in [1, T],
         0 for padding; `detection_masks` [N, S, S] probabilities in the box.
       image_info: [4, 2] float as in `data.preprocess`.
-      truth: objects of the original image; None if `result` is given a JSON file.
+      ground_truth: objects of the original image; None if `result` is given a JSON file.
 
     Raises:
       InputError: if the image was added before.
@@ -76,8 +76,8 @@ class InstanceAP:
     self._number_of[image_id] = number
     self._sizes.append(size)
     self._detections += self._results_of(outputs, image_info, number, size)
-    if truth is not None:
-      self._objects += _annotations_of(truth, number, size)
+    if ground_truth is not None:
+      self._objects += _annotations_of(ground_truth, number, size)
 
   def result(self, instances_json: str | pathlib.Path | None = None) -> dict[str, float]:
     """COCO's average precision over all images.
@@ -88,7 +88,7 @@ class InstanceAP:
 
     Returns:
       {'box_ap', 'box_ap50', 'box_ap75', 'box_ap_small', 'box_ap_medium', 'box_ap_large', and the
-      same with 'mask_'}: in [0, 1], or -1 where the truth has no such object, as in pycocotools.
+      same with 'mask_'}: in [0, 1], or -1 where there is no such true object, as in pycocotools.
 
     Raises:
       InputError: if the file is missing, no COCO instances JSON, or lacks one of the images.
@@ -118,26 +118,27 @@ class InstanceAP:
     boxes, classes, scores, masks = (
       outputs[f'detection_{key}'][real] for key in ('boxes', 'classes', 'scores', 'masks')
     )
-    boxes = (boxes + np.tile(image_info[3], 2)) / np.tile(image_info[2], 2)
+    boxes = geometry.boxes_to_original(boxes, image_info).numpy()
     category_ids = self._categories.id_of_label_table()[classes]
     results = []
     for box, category_id, score, mask in zip(boxes, category_ids, scores, masks, strict=True):
       pixels, top, left = paste_mask(mask, box, *size)
-      result = {
-        'image_id': number,
-        'category_id': int(category_id),
-        'bbox': _coco_box(box),
-        'segmentation': _rle(pixels >= self._mask_threshold, top, left, size),
-        'score': float(score),
-      }
-      results.append(result)
+      results.append(
+        {
+          'image_id': number,
+          'category_id': int(category_id),
+          'bbox': _coco_box(box),
+          'segmentation': _rle(pixels >= self._mask_threshold, top, left, size),
+          'score': float(score),
+        }
+      )
     return results
 
   def _stats(self, objects: list[dict], detections: list[dict], iou_type: str) -> np.ndarray:
-    truth = self._coco(objects)
+    ground_truth = self._coco(objects)
     # `loadRes` fails on an empty list.
-    loaded = truth.loadRes(detections) if detections else self._coco([])
-    evaluation = COCOeval(truth, loaded, iou_type)
+    loaded = ground_truth.loadRes(detections) if detections else self._coco([])
+    evaluation = COCOeval(ground_truth, loaded, iou_type)
     evaluation.evaluate()
     evaluation.accumulate()
     evaluation.summarize()
@@ -157,7 +158,7 @@ class InstanceAP:
     return coco
 
   def _read_annotations(self, path: str | pathlib.Path) -> list[dict]:
-    """Those of our images."""
+    """The annotations of the images that were added."""
     content = read_json_object(path)
     try:
       known = {image['id'] for image in content['images']}
@@ -174,22 +175,10 @@ class InstanceAP:
     return [{**one, 'image_id': self._number_of[one['image_id']]} for one in found]
 
 
-def objects_of(truth: PanopticSegmentation, categories: PanopticCategories) -> Objects:
-  """The things of a panoptic truth as objects, made as the converter does without instances.
-
-  Args:
-    truth: each segment with a pixel in the map.
-    categories: of the dataset.
-  """
-  index = segment_positions(truth, 'truth')
-  is_thing = np.isin(truth.category_ids, [c.id for c in categories if c.is_thing])
-  return objects_of_segments(IndexedSegments(index, *truth[1:]), is_thing)
-
-
 def paste_mask(
   mask: np.ndarray, box: np.ndarray, height: int, width: int
 ) -> tuple[np.ndarray, int, int]:
-  """`mask_paste.paste_masks` of one mask, without the canvas around its box.
+  """`mask_paste.paste_masks` of one mask, but only within its box, which is a small part of most.
 
   Args:
     mask: [S, S] float.
@@ -205,10 +194,10 @@ def paste_mask(
 
 
 def _interpolation(low: float, high: float, length: int, side: int) -> tuple[np.ndarray, int]:
-  """[n, S] weights of the S cells of [low, high) at n pixels' middles, and which pixel is first."""
+  """[n, S] weights of the S cells of [low, high) at n pixels' centers, and the first pixel."""
   first, end = (int(np.clip(np.ceil(edge - 0.5), 0, length)) for edge in (low, high))
-  middles = np.arange(first, end, dtype=np.float32) + 0.5
-  position = np.clip((middles - low) / max(high - low, 1e-9) * side - 0.5, 0, side - 1)
+  centers = np.arange(first, end, dtype=np.float32) + 0.5
+  position = np.clip((centers - low) / max(high - low, 1e-9) * side - 0.5, 0, side - 1)
   weights = np.maximum(1 - np.abs(position[:, None] - np.arange(side, dtype=np.float32)), 0)
   return weights, first
 

@@ -9,35 +9,36 @@ from oanet_tf.errors import InputError
 
 
 class MeanIoU:
-  """Counts, image by image, what is predicted where the truth is stuff; the rest is ignored.
+  """Counts, image by image, what is predicted where the ground truth is stuff.
 
   Attributes:
     confusion: [S, 1 + S] int64, pixels of each true stuff category by predicted one, in the order
-      of their labels; column 0 is what is predicted as no stuff. Those of several processes are
-      added to give that of all their images.
+      of their labels; column 0 is for predictions that are not stuff. The sum of several
+      processes' confusions is that of all their images.
   """
 
   def __init__(self, categories: PanopticCategories):
     self._categories = categories
     self.confusion = np.zeros([categories.num_stuff, 1 + categories.num_stuff], np.int64)
 
-  def update(self, truth: np.ndarray, prediction: np.ndarray) -> None:
+  def update(self, ground_truth: np.ndarray, prediction: np.ndarray) -> None:
     """Adds one image.
 
     Args:
-      truth: [H, W] int labels in [0, T + S].
-      prediction: [H, W] int labels in [0, T + S], for instance of `fusion.stuff_labels`.
+      ground_truth: [H, W] int labels in [0, T + S].
+      prediction: [H, W] int labels in [0, T + S].
 
     Raises:
       InputError: if the sizes differ.
     """
-    if truth.shape != prediction.shape:
+    if ground_truth.shape != prediction.shape:
       raise InputError(
-        f'the truth is {truth.shape} pixels (height, width) but the prediction {prediction.shape}'
+        f'the ground truth is {ground_truth.shape} pixels (height, width) but the prediction '
+        f'{prediction.shape}'
       )
     things = self._categories.num_things
-    is_stuff = truth > things
-    rows = truth[is_stuff].astype(np.int64) - things - 1
+    is_stuff = ground_truth > things
+    rows = ground_truth[is_stuff].astype(np.int64) - things - 1
     columns = np.maximum(prediction[is_stuff].astype(np.int64) - things, 0)
     shape = self.confusion.shape
     counts = np.bincount(rows * shape[1] + columns, minlength=shape[0] * shape[1])
@@ -47,7 +48,7 @@ class MeanIoU:
     """Intersection over union, as plain numbers in [0, 1].
 
     Returns:
-      {'mean_iou': over the categories that occur in truth or prediction, as in
+      {'mean_iou': over the categories that occur in ground truth or prediction, as in
       `tf_keras.metrics.MeanIoU`, or 0.0 if none does; 'per_class': {dataset category id: IoU} of
       those that occur}.
     """

@@ -5,7 +5,7 @@ segments. There are some fifty times fewer of them than pixels. Summed over each
 hold all that the score needs: areas, intersections, overlap with void.
 """
 
-# T truth segments, P predicted segments, R runs, K pairs that share pixels, L = 1 + T + S labels.
+# T ground-truth segments, P predicted segments, K pairs that share pixels, L = 1 + T + S labels.
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -13,11 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from oanet_tf.data.categories import PanopticCategories
-from oanet_tf.data.panoptic_map import (
-  PanopticSegmentation,
-  check_segments_have_pixels,
-  segment_positions,
-)
+from oanet_tf.data.panoptic_map import Segments, check_segments_have_pixels, runs
 from oanet_tf.errors import InputError
 
 _GROUPS = ('All', 'Things', 'Stuff')
@@ -28,9 +24,9 @@ class PanopticQuality:
   """Gathers what panoptic quality needs, image by image, in four numbers per label.
 
   Attributes:
-    statistics: [L, 4] float64 by label, void's row is 0: summed IoU of the matched pairs, and how
-      many true positives, false positives and false negatives. Those of several processes are
-      added to give that of all their images.
+    statistics: [L, 4] float64 by label, void's row is 0: summed IoU of the matched pairs, and the
+      numbers of true positives, false positives and false negatives. The sum of several processes'
+      statistics is that of all their images.
   """
 
   def __init__(self, categories: PanopticCategories):
@@ -39,9 +35,9 @@ class PanopticQuality:
 
   def update(
     self,
-    truth: PanopticSegmentation,
-    prediction: PanopticSegmentation,
-    truth_name: str = 'truth',
+    ground_truth: Segments,
+    prediction: Segments,
+    ground_truth_name: str = 'ground truth',
     prediction_name: str = 'prediction',
   ) -> None:
     """Adds one image, by the rules of panopticapi's `pq_compute_single_core`.
@@ -49,39 +45,45 @@ class PanopticQuality:
     A pair matches if its categories agree and its IoU, without the prediction's void pixels in the
     union, is over 0.5. Crowds neither match nor are missed. A prediction that lies mostly on void
     and its category's crowd is ignored; of several crowds of one category only the last in the
-    list counts. `prediction.is_crowd` plays no part. A truth segment's area is its number of
+    list counts. `prediction.is_crowd` plays no part. The area of a segment is its number of
     pixels, whatever a JSON file says of it.
 
     Args:
-      truth: [H, W].
+      ground_truth: [H, W].
       prediction: [H, W].
-      truth_name: what to call it in an error.
+      ground_truth_name: what to call it in an error.
       prediction_name: likewise.
 
     Raises:
-      InputError: if the maps' sizes differ; a map and its list of segments disagree (though truth
-        may list segments without pixels: they are missed); or a category id is unknown.
+      InputError: if the maps' sizes differ, a predicted segment has no pixel (one of the ground
+        truth without pixels is missed), or a category id is unknown.
     """
-    truth_labels = self._labels(truth, truth_name)
+    true_labels = self._labels(ground_truth, ground_truth_name)
     prediction_labels = self._labels(prediction, prediction_name)
-    pairs = _count_pairs(truth, prediction, truth_name, prediction_name)
-    check_segments_have_pixels(prediction, pairs.prediction_area[1:], prediction_name)
-    is_crowd = np.concatenate([[True], truth.is_crowd])
+    sizes = [' × '.join(map(str, s.index.shape[::-1])) for s in (ground_truth, prediction)]
+    if sizes[0] != sizes[1]:
+      raise InputError(
+        f'{prediction_name}: is {sizes[1]} pixels (width × height), but {ground_truth_name} is '
+        f'{sizes[0]}'
+      )
+    pairs = _count_pairs(ground_truth, prediction)
+    check_segments_have_pixels(prediction.ids, pairs.prediction_area[1:], prediction_name)
+    is_crowd = np.concatenate([[True], ground_truth.is_crowd])
 
     iou = _intersection_over_union(pairs)
-    matched = truth_labels[pairs.truth] == prediction_labels[pairs.prediction]
-    matched &= ~is_crowd[pairs.truth] & (iou > 0.5)
+    matched = true_labels[pairs.ground_truth] == prediction_labels[pairs.prediction]
+    matched &= ~is_crowd[pairs.ground_truth] & (iou > 0.5)
     missed = ~is_crowd
-    missed[pairs.truth[matched]] = False
-    spurious = ~_mostly_unscored(pairs, truth_labels, is_crowd, prediction_labels)
+    missed[pairs.ground_truth[matched]] = False
+    spurious = ~_mostly_unscored(pairs, true_labels, is_crowd, prediction_labels)
     spurious[pairs.prediction[matched]] = False
 
-    matched_labels = truth_labels[pairs.truth[matched]]
+    matched_labels = true_labels[pairs.ground_truth[matched]]
     columns = (
       self._per_label(matched_labels, weights=iou[matched]),
       self._per_label(matched_labels),
       self._per_label(prediction_labels[spurious]),
-      self._per_label(truth_labels[missed]),
+      self._per_label(true_labels[missed]),
     )
     self.statistics += np.stack(columns, axis=1)
 
@@ -89,16 +91,15 @@ class PanopticQuality:
     """Panopticapi's results; see `summarize`."""
     return summarize(self.statistics, self._categories)
 
-  def _labels(self, segmentation: PanopticSegmentation, name: str) -> np.ndarray:
-    """[1 + S] labels of the segments by position; void's is 0."""
-    category_ids = segmentation.category_ids
-    unknown = ~np.isin(category_ids, self._categories.id_of_label_table()[1:])
-    if unknown.any():
-      raise InputError(
-        f'{name}: segment {segmentation.segment_ids[unknown][0]} has the category id '
-        f'{category_ids[unknown][0]}, which the dataset does not have'
-      )
-    return np.concatenate([[0], self._categories.label_of_id_table()[category_ids]])
+  def _labels(self, segments: Segments, name: str) -> np.ndarray:
+    """`Segments.labels`, with an error that names the segment."""
+    for segment_id, category_id in zip(segments.ids, segments.category_ids, strict=True):
+      if category_id not in self._categories:
+        raise InputError(
+          f'{name}: segment {segment_id} has the category id {category_id}, which the dataset does '
+          'not have'
+        )
+    return segments.labels(self._categories)
 
   def _per_label(self, labels: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
     return np.bincount(labels, weights, minlength=self._categories.num_labels)
@@ -113,8 +114,8 @@ def summarize(statistics: np.ndarray, categories: PanopticCategories) -> dict:
 
   Returns:
     {'All', 'Things', 'Stuff': {'pq', 'sq', 'rq', 'n'}, 'per_class': {dataset category id: {'pq',
-    'sq', 'rq'}}}. The n categories that occur in truth or prediction are averaged; a group
-    without any, where panopticapi divides by zero, gets 0.0.
+    'sq', 'rq'}}}. Means are over the n categories that occur in ground truth or prediction. A
+    group without any, where panopticapi divides by zero, gets 0.0.
   """
   iou_sum, true_positives, false_positives, false_negatives = statistics.T
   segments = true_positives + 0.5 * false_positives + 0.5 * false_negatives
@@ -133,95 +134,60 @@ def summarize(statistics: np.ndarray, categories: PanopticCategories) -> dict:
 
 
 class _Pairs(NamedTuple):
-  """The pairs of segments that share pixels, by position; 0 is void.
+  """The pairs of segments that share pixels, by index; 0 is void.
 
   Attributes:
-    truth, prediction: [K] int32 positions.
+    ground_truth, prediction: [K] int64, in the order of the ground truth's segment ids.
     pixels: [K] float64, what they share.
-    truth_area: [1 + T] float64, in pixels.
+    ground_truth_area: [1 + T] float64, in pixels.
     prediction_area: [1 + P] float64.
   """
 
-  truth: np.ndarray
+  ground_truth: np.ndarray
   prediction: np.ndarray
   pixels: np.ndarray
-  truth_area: np.ndarray
+  ground_truth_area: np.ndarray
   prediction_area: np.ndarray
 
   def prediction_pixels(self, where: np.ndarray) -> np.ndarray:
     """[1 + P] float64: each prediction's pixels in the pairs that `where`, [K] bool, selects."""
-    return _sum_at(self.prediction, self.pixels * where, len(self.prediction_area))
+    return np.bincount(self.prediction, self.pixels * where, len(self.prediction_area))
 
 
-def _count_pairs(
-  truth: PanopticSegmentation,
-  prediction: PanopticSegmentation,
-  truth_name: str,
-  prediction_name: str,
-) -> _Pairs:
-  sizes = [' × '.join(map(str, s.segment_map.shape[::-1])) for s in (truth, prediction)]
-  if sizes[0] != sizes[1]:
-    raise InputError(
-      f'{prediction_name}: is {sizes[1]} pixels (width × height), but {truth_name} is {sizes[0]}'
-    )
-  truth_ids, prediction_ids, pixels = _count_pairs_of_ids(truth.segment_map, prediction.segment_map)
-  t = segment_positions(truth._replace(segment_map=truth_ids), truth_name)
-  p = segment_positions(prediction._replace(segment_map=prediction_ids), prediction_name)
-  truth_area = _sum_at(t, pixels, 1 + len(truth.segment_ids))
-  return _Pairs(t, p, pixels, truth_area, _sum_at(p, pixels, 1 + len(prediction.segment_ids)))
-
-
-def _count_pairs_of_ids(
-  truth_map: np.ndarray, prediction_map: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """[K] int32 and [K] int32 values of two [H, W] int32 maps; [K] float64 pixels that have both."""
-  truth_ids, prediction_ids, lengths = _runs(truth_map, prediction_map)
-  codes = truth_ids.astype(np.int64) << 32 | prediction_ids.astype(np.uint32)
-  present, pair_of_run = np.unique(codes, return_inverse=True)
-  pixels = _sum_at(pair_of_run, lengths, len(present))
-  return (present >> 32).astype(np.int32), present.astype(np.int32), pixels
-
-
-def _runs(
-  truth_map: np.ndarray, prediction_map: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Runs of pixels, row after row, in which neither of two [H, W] maps changes.
-
-  Returns:
-    [R] value of the first map, [R] of the second, [R] int64 lengths in pixels.
-  """
-  truth_map, prediction_map = truth_map.ravel(), prediction_map.ravel()
-  changes = truth_map[1:] != truth_map[:-1]
-  changes |= prediction_map[1:] != prediction_map[:-1]
-  starts = np.flatnonzero(changes) + 1
-  if truth_map.size:
-    starts = np.concatenate([[0], starts])
-  lengths = np.diff(starts, append=truth_map.size)
-  return truth_map[starts], prediction_map[starts], lengths
+def _count_pairs(ground_truth: Segments, prediction: Segments) -> _Pairs:
+  starts, lengths = runs(ground_truth.index, prediction.index)
+  t, p = (segments.index.ravel()[starts] for segments in (ground_truth, prediction))
+  num_true, num_predicted = 1 + len(ground_truth.ids), 1 + len(prediction.ids)
+  codes = t.astype(np.int64) * num_predicted + p
+  present = np.unique(codes)
+  pixels = np.bincount(np.searchsorted(present, codes), lengths, len(present))
+  t, p = np.divmod(present, num_predicted)
+  # Panopticapi adds up IoUs in the order of the segment ids.
+  order = np.argsort(np.concatenate([[0], ground_truth.ids])[t])
+  t, p, pixels = t[order], p[order], pixels[order]
+  true_area = np.bincount(t, pixels, num_true)
+  return _Pairs(t, p, pixels, true_area, np.bincount(p, pixels, num_predicted))
 
 
 def _intersection_over_union(pairs: _Pairs) -> np.ndarray:
   """[K] float64; a prediction's pixels on void are not part of the union."""
-  scored_area = pairs.prediction_area - pairs.prediction_pixels(pairs.truth == 0)
-  union = scored_area[pairs.prediction] + pairs.truth_area[pairs.truth] - pairs.pixels
+  scored_area = pairs.prediction_area - pairs.prediction_pixels(pairs.ground_truth == 0)
+  union = scored_area[pairs.prediction] + pairs.ground_truth_area[pairs.ground_truth] - pairs.pixels
   return _divide(pairs.pixels, union)
 
 
 def _mostly_unscored(
-  pairs: _Pairs, truth_labels: np.ndarray, is_crowd: np.ndarray, prediction_labels: np.ndarray
+  pairs: _Pairs, true_labels: np.ndarray, is_crowd: np.ndarray, prediction_labels: np.ndarray
 ) -> np.ndarray:
   """[1 + P] bool: over half of the prediction is on void or its category's crowd; True for void."""
-  crowd_of_label = np.full(max(truth_labels.max(), prediction_labels.max()) + 1, -1)
+  crowd_of_label = np.full(max(true_labels.max(), prediction_labels.max()) + 1, -1)
   # Assigned in order, so that the last crowd of a category stays.
-  crowd_of_label[truth_labels[is_crowd]] = np.flatnonzero(is_crowd)
-  on_crowd = pairs.truth == crowd_of_label[prediction_labels[pairs.prediction]]
-  unscored = pairs.prediction_pixels((pairs.truth == 0) | on_crowd) > 0.5 * pairs.prediction_area
-  unscored[0] = True
-  return unscored
-
-
-def _sum_at(positions: np.ndarray, values: np.ndarray, size: int) -> np.ndarray:
-  return np.bincount(positions, values, minlength=size)
+  crowd_of_label[true_labels[is_crowd]] = np.flatnonzero(is_crowd)
+  on_crowd = pairs.ground_truth == crowd_of_label[prediction_labels[pairs.prediction]]
+  unscored = pairs.prediction_pixels((pairs.ground_truth == 0) | on_crowd)
+  is_mostly = unscored > 0.5 * pairs.prediction_area
+  is_mostly[0] = True
+  return is_mostly
 
 
 def _divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
@@ -239,10 +205,10 @@ def _named(scores: np.ndarray) -> dict[str, float]:
 
 
 def format_table(results: Mapping[str, dict], categories: PanopticCategories) -> str:
-  """Lays results out for a terminal, in percent, as panopticapi does but side by side.
+  """Formats results for a terminal, in percent, as panopticapi does but side by side.
 
   Args:
-    results: {name: what `PanopticQuality.result` returns}, for instance of two ways of merging.
+    results: {name: what `PanopticQuality.result` returns}, for instance of two fusions.
     categories: theirs.
 
   Returns:

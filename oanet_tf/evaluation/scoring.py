@@ -10,29 +10,25 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
-from oanet_tf import files, inference
+from oanet_tf import files
 from oanet_tf.cluster import Cluster
 from oanet_tf.config import definitions
-from oanet_tf.data import input_pipeline, shard_files
+from oanet_tf.data import geometry, input_pipeline, shard_files
 from oanet_tf.data.categories import PanopticCategories
-from oanet_tf.data.class_prior import load_table
-from oanet_tf.data.panoptic_map import PanopticSegmentation, to_segmentation
+from oanet_tf.data.panoptic_map import Segments, segments_of_masks
 from oanet_tf.evaluation.coco_results import PanopticResultsWriter
 from oanet_tf.evaluation.panoptic_quality import PanopticQuality
-from oanet_tf.evaluation.sampled_truth import sample_truth
+from oanet_tf.evaluation.sampled_ground_truth import sample_ground_truth
+from oanet_tf.modeling.fusion.fuser import Fuser
+from oanet_tf.modeling.fusion.methods import fuse
 from oanet_tf.modeling.oanet import OANet
-from oanet_tf.modeling.scene import Truth
 from oanet_tf.modeling.srm_only import SRMOnly
 
-DETECTIONS = (
-  'detection_boxes',
-  'detection_scores',
-  'detection_classes',
-  'detection_masks',
-  'ranking_scores',
-)
-# Of a batch, what `SRMOnly` makes its detections of.
-ANNOTATIONS = ('gt_boxes', 'gt_classes', 'gt_masks', 'gt_scores', 'category_labels')
+DETECTIONS = ('detection_boxes', 'detection_scores', 'detection_classes', 'detection_masks')
+# What the networks take of a batch; the annotations are those that `SRMOnly` turns into detections.
+INPUTS = (
+  'image', 'image_info', 'gt_boxes', 'gt_classes', 'gt_masks', 'gt_scores', 'category_labels',
+)  # fmt: skip
 
 
 class EvaluatedImage(NamedTuple):
@@ -40,7 +36,7 @@ class EvaluatedImage(NamedTuple):
 
   Attributes:
     source_id: of the image.
-    truth: its segments.
+    ground_truth: its segments.
     predictions: by fusion.
     image: [A, B, 3] uint8 network input, with padding.
     image_info: [4, 2] float32.
@@ -52,8 +48,8 @@ class EvaluatedImage(NamedTuple):
   """
 
   source_id: str
-  truth: PanopticSegmentation
-  predictions: dict[str, PanopticSegmentation]
+  ground_truth: Segments
+  predictions: dict[str, Segments]
   image: np.ndarray
   image_info: np.ndarray
   ranking_map: np.ndarray
@@ -64,6 +60,7 @@ class EvaluatedImage(NamedTuple):
 
 def evaluate(
   model: OANet | SRMOnly,
+  fuser: Fuser,
   task: definitions.OANetTask,
   categories: PanopticCategories,
   methods: Sequence[str],
@@ -71,26 +68,27 @@ def evaluate(
   output_dir: pathlib.Path | None = None,
   observers: Sequence[Callable[[EvaluatedImage], None]] = (),
 ) -> dict[str, dict]:
-  """Panoptic quality on the validation split, of which each machine takes its share.
+  """Panoptic quality on the validation split, split over the workers.
 
-  Writes `<output_dir>/results.json`, the returned scores; one machine alone also writes
+  Writes `<output_dir>/results.json`, the returned scores; a single worker also writes
   `<output_dir>/<method>.json` and `<output_dir>/<method>/*.png`, predictions in COCO's panoptic
   format.
 
   Args:
     model: the network.
-    task: gives data and fusion.
+    fuser: of its outputs.
+    task: gives the data.
     categories: of the dataset.
     methods: of fusion.
-    cluster: all its machines must call this.
+    cluster: all its workers must call this.
     output_dir: None writes nothing.
-    observers: are called with each image of this machine's.
+    observers: are called with each image of this worker.
 
   Returns:
-    For each method what `PanopticQuality.result` gives, of all machines' images.
+    For each method what `PanopticQuality.result` gives, over the images of all workers.
 
   Raises:
-    InputError: if the split has no shard, or its truth does not fit the categories.
+    InputError: if the split has no shard, or its ground truth does not fit the categories.
   """
   scores = {method: PanopticQuality(categories) for method in methods}
   with ExitStack() as stack:
@@ -100,9 +98,9 @@ def evaluate(
         method: stack.enter_context(PanopticResultsWriter(output_dir, method, categories))
         for method in methods
       }
-    for image in evaluated_images(model, task, categories, methods, cluster):
+    for image in evaluated_images(model, fuser, task, categories, methods, cluster):
       for method, prediction in image.predictions.items():
-        scores[method].update(image.truth, prediction)
+        scores[method].update(image.ground_truth, prediction)
         if method in writers:
           writers[method].write(image.source_id, f'{image.source_id}.png', prediction)
       for observe in observers:
@@ -118,54 +116,44 @@ def evaluate(
 
 def evaluated_images(
   model: OANet | SRMOnly,
+  fuser: Fuser,
   task: definitions.OANetTask,
   categories: PanopticCategories,
   methods: Sequence[str],
   cluster: Cluster,
 ) -> Iterator[EvaluatedImage]:
-  """This machine's images of the validation split, one by one."""
-  class_prior = load_table(task.model.fusion.class_prior, categories, methods)
-  config = task.model
-  if task.mode == 'srm_only':
-    # Its stuff logits are the truth; where that is a thing, there is no stuff.
-    config = config.replace(fusion=config.fusion.replace(stuff_from='all'))
+  """This worker's images of the validation split, one by one."""
+  stride = fuser.ranking_module.stride
 
-  def replica_step(
-    images: tf.Tensor, image_info: tf.Tensor, truth: Truth | None, labels: dict[str, tf.Tensor]
-  ) -> dict:
-    canvas_size = tf.cast(tf.reduce_max(image_info[:, 0], axis=0), tf.int32)
-    outputs, maps = inference.predict_panoptic(
-      model, config, methods, images, image_info, canvas_size, class_prior, truth, labels
-    )
+  def inputs_of(batch: dict[str, tf.Tensor]) -> dict:
+    inputs = {key: batch[key] for key in INPUTS if key in batch}
+    if 'oracle' in methods:
+      size = [side // stride for side in batch['image'].shape[1:3]]
+      inputs['ground_truth'] = sample_ground_truth(batch, size, stride, categories)
+    return inputs
+
+  def replica_step(inputs: dict) -> dict:
+    image_info = inputs['image_info']
+    outputs = model(inputs['image'], image_info, labels=inputs)
+    canvas_size = geometry.largest_original(image_info)
+    batch = fuser.batch(outputs, image_info, canvas_size, inputs.get('ground_truth'))
     return {
-      'maps': maps,
-      **{key: outputs[key] for key in (*DETECTIONS, 'ranking_map', 'stuff_labels')},
+      'maps': {method: fuse(batch, method) for method in methods},
+      'stuff_labels': batch.stuff,
+      'ranking_map': batch.ranking.map,
+      'ranking_scores': batch.ranking.scores,
+      **{key: outputs[key] for key in DETECTIONS},
     }
 
-  # Of what varies from batch to batch nothing is an argument, so there is one trace for each
+  # Nothing that varies from batch to batch is a Python argument, so there is one trace for each
   # orientation of the images.
   @tf.function(autograph=False)
-  def step(
-    images: tf.Tensor, image_info: tf.Tensor, truth: Truth | None, labels: dict[str, tf.Tensor]
-  ) -> dict:
-    return cluster.strategy.run(replica_step, args=(images, image_info, truth, labels))
+  def step(inputs: dict) -> dict:
+    return cluster.strategy.run(replica_step, args=(inputs,))
 
   with tqdm.tqdm(desc='evaluating', unit='image', leave=False) as progress:
     for batches in _batches_of_replicas(task, categories, cluster):
-      images, info = (
-        _distribute(cluster, [batch[key] for batch in batches]) for key in ('image', 'image_info')
-      )
-      truth = None
-      if 'oracle' in methods:
-        stride = task.model.spatial_ranking.stride
-        truths = [_sampled_truth(batch, stride, categories) for batch in batches]
-        truth = Truth(*(_distribute(cluster, parts) for parts in zip(*truths, strict=True)))
-      labels = {
-        key: _distribute(cluster, [batch[key] for batch in batches])
-        for key in ANNOTATIONS
-        if key in batches[0]
-      }
-      results = step(images, info, truth, labels)
+      results = step(_distribute(cluster, [inputs_of(batch) for batch in batches]))
       for batch, result in zip(batches, _local(cluster.strategy, results), strict=True):
         for image in unbatch({**batch, **result}):
           if not image['is_repeated']:
@@ -173,20 +161,12 @@ def evaluated_images(
             yield _evaluated(image, categories)
 
 
-def _sampled_truth(
-  batch: Mapping[str, tf.Tensor], stride: int, categories: PanopticCategories
-) -> Truth:
-  keys = ('image_info', 'segment_index', 'segment_category_ids')
-  size = [side // stride for side in batch['image'].shape[1:3]]
-  return sample_truth({key: batch[key].numpy() for key in keys}, size, stride, categories)
-
-
 def _batches_of_replicas(
   task: definitions.OANetTask, categories: PanopticCategories, cluster: Cluster
 ) -> Iterator[list[dict[str, tf.Tensor]]]:
-  """For each step the batches of this machine's replicas.
+  """For each step, the batches of this worker's replicas.
 
-  The strategy's own iterators would make machines wait for each other at every step, although one
+  The strategy's own iterators would make workers wait for each other at every step, although one
   may have more images than another.
   """
   context = tf.distribute.InputContext(
@@ -201,15 +181,15 @@ def _batches_of_replicas(
     yield step
 
 
-def _distribute(cluster: Cluster, parts: Sequence[tf.Tensor]) -> tf.Tensor:
-  """A value of which each local replica has its part."""
+def _distribute(cluster: Cluster, values: Sequence[dict]) -> dict:
+  """Gives each local replica its dict, as one dict of distributed tensors."""
 
-  def of_replica(context: tf.distribute.experimental.ValueContext) -> tf.Tensor:
-    return tf.convert_to_tensor(
-      parts[context.replica_id_in_sync_group % cluster.num_local_replicas]
+  def distribute(*of_replicas: tf.Tensor) -> tf.distribute.DistributedValues:
+    return cluster.strategy.experimental_distribute_values_from_function(
+      lambda context: of_replicas[context.replica_id_in_sync_group % len(of_replicas)]
     )
 
-  return cluster.strategy.experimental_distribute_values_from_function(of_replica)
+  return tf.nest.map_structure(distribute, *values)
 
 
 def _local(strategy: tf.distribute.Strategy, results: dict) -> list[dict]:
@@ -236,19 +216,19 @@ def named_scores(results: Mapping[str, dict]) -> dict[str, float]:
 
 
 def _evaluated(image: dict, categories: PanopticCategories) -> EvaluatedImage:
-  truth = truth_of(image)
-  height, width = truth.segment_map.shape
+  ground_truth = ground_truth_of(image)
+  height, width = ground_truth.index.shape
   return EvaluatedImage(
     source_id=image['source_id'].decode(),
-    truth=truth,
+    ground_truth=ground_truth,
     predictions={
-      method: prediction_of(masks, truth.segment_map.shape, categories)
+      method: prediction_of(masks, ground_truth.index.shape, categories)
       for method, masks in image['maps'].items()
     },
     image=image['image'],
     image_info=image['image_info'],
     ranking_map=image['ranking_map'],
-    detections={key: image[key] for key in DETECTIONS},
+    detections={key: image[key] for key in (*DETECTIONS, 'ranking_scores')},
     stuff_labels=image['stuff_labels'][:height, :width],
     instance_masks={method: masks[1][:height, :width] for method, masks in image['maps'].items()},
   )
@@ -256,20 +236,19 @@ def _evaluated(image: dict, categories: PanopticCategories) -> EvaluatedImage:
 
 def prediction_of(
   masks: Sequence[np.ndarray], size: tuple[int, int], categories: PanopticCategories
-) -> PanopticSegmentation:
+) -> Segments:
   """A fusion's category and instance mask of one image, without the batch's padding."""
   height, width = size
-  return to_segmentation(*(mask[:height, :width] for mask in masks), categories)
+  return segments_of_masks(*(mask[:height, :width] for mask in masks), categories)
 
 
-def truth_of(image: dict) -> PanopticSegmentation:
-  """The truth of one image, without the batch's padding."""
+def ground_truth_of(image: dict) -> Segments:
+  """The ground truth of one image, without the batch's padding."""
   height, width = (int(side) for side in image['image_info'][0])
   real = image['segment_ids'] > 0
-  ids = np.concatenate([[0], image['segment_ids'][real]]).astype(np.int32)
-  return PanopticSegmentation(
-    segment_map=ids[image['segment_index'][:height, :width]],
-    segment_ids=ids[1:],
+  return Segments(
+    index=image['segment_index'][:height, :width],
+    ids=image['segment_ids'][real],
     category_ids=image['segment_category_ids'][real],
     is_crowd=image['segment_is_crowd'][real],
   )

@@ -1,5 +1,6 @@
 """From the config to the network: the only file of `modeling` that reads it."""
 
+import numpy as np
 import tensorflow as tf
 import tf_keras
 from official.vision.modeling import backbones, decoders
@@ -15,10 +16,11 @@ from official.vision.ops import anchor
 from oanet_tf.config import definitions
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.errors import InputError
+from oanet_tf.modeling.fusion.fuser import Fuser
 from oanet_tf.modeling.keras_resnet import KerasResNet
 from oanet_tf.modeling.oanet import OANet
 from oanet_tf.modeling.roi_sampling import ROISampler
-from oanet_tf.modeling.spatial_ranking import InstanceRanker, SpatialRankingModule
+from oanet_tf.modeling.spatial_ranking import SpatialRankingModule
 from oanet_tf.modeling.srm_only import SRMOnly
 from oanet_tf.modeling.stuff_head import StuffHead
 
@@ -49,9 +51,11 @@ def build_srm_only(
 ) -> SRMOnly:
   """The spatial ranking module alone, with its variables made; arguments as `build_oanet`'s."""
   _check_categories(categories)
-  ranker = _build_ranker(config, categories, _regularizer(l2_weight_decay))
-  ranker.module(tf.zeros([1, 1, 1, categories.num_things]))
-  return SRMOnly(ranker=ranker, num_things=categories.num_things, num_stuff=categories.num_stuff)
+  module = _ranking_module(config, categories, _regularizer(l2_weight_decay))
+  module(tf.zeros([1, 1, 1, categories.num_things]))
+  return SRMOnly(
+    spatial_ranking=module, num_things=categories.num_things, num_stuff=categories.num_stuff
+  )
 
 
 def build_oanet(
@@ -146,7 +150,7 @@ def build_oanet(
       group_norm=config.stuff_head.group_norm,
       kernel_regularizer=regularizer,
     ),
-    ranker=_build_ranker(config, categories, regularizer),
+    spatial_ranking=_ranking_module(config, categories, regularizer),
     num_things=categories.num_things,
     num_stuff=categories.num_stuff,
   )
@@ -155,6 +159,33 @@ def build_oanet(
     # Only now: the Model Garden's heads make their layers when they are first called.
     _freeze_batch_norm(model)
   return model
+
+
+def build_fuser(
+  task: definitions.OANetTask,
+  model: OANet | SRMOnly,
+  class_prior: np.ndarray | None = None,
+) -> Fuser:
+  """What makes panoptic maps of a network's outputs.
+
+  Args:
+    task: gives the fusion's settings.
+    model: of that task.
+    class_prior: [T, T] of `data.class_prior.load_table`, for the fusion of that name.
+  """
+  settings = task.model.fusion
+  if task.mode == 'srm_only':
+    # Its stuff logits are the ground truth; where that is a thing, there is no stuff.
+    settings = settings.replace(stuff_from='all')
+  return Fuser(
+    settings=settings,
+    num_things=model.num_things,
+    num_stuff=model.num_stuff,
+    stuff_stride=2**task.model.min_level,
+    ranking_module=model.spatial_ranking,
+    scored_pixels=task.model.spatial_ranking.scored_pixels,
+    class_prior=class_prior,
+  )
 
 
 def _check_categories(categories: PanopticCategories) -> None:
@@ -166,37 +197,16 @@ def _regularizer(l2_weight_decay: float) -> tf_keras.regularizers.Regularizer | 
   return tf_keras.regularizers.l2(l2_weight_decay / 2.0) if l2_weight_decay else None
 
 
-def _build_ranker(
+def _ranking_module(
   config: definitions.OANet,
   categories: PanopticCategories,
   regularizer: tf_keras.regularizers.Regularizer | None,
-) -> InstanceRanker:
-  module = SpatialRankingModule(
+) -> SpatialRankingModule:
+  return SpatialRankingModule(
     num_things=categories.num_things,
     convolution=config.spatial_ranking.convolution,
-    kernel_regularizer=regularizer,
-  )
-  return build_ranker(config, module, categories.num_things)
-
-
-def build_ranker(
-  config: definitions.OANet, module: SpatialRankingModule, num_things: int
-) -> InstanceRanker:
-  """What lays out instances for a ranking module.
-
-  Args:
-    config: of the model; its `spatial_ranking` is the module's.
-    module: with its variables made.
-    num_things: T.
-  """
-  return InstanceRanker(
-    module,
-    num_things=num_things,
     stride=config.spatial_ranking.stride,
-    scored_pixels=config.spatial_ranking.scored_pixels,
-    score_threshold=config.fusion.score_threshold,
-    mask_threshold=config.fusion.mask_threshold,
-    suppression_threshold=config.fusion.suppression_threshold,
+    kernel_regularizer=regularizer,
   )
 
 

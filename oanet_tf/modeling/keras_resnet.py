@@ -18,9 +18,9 @@ CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)
 class KerasResNet(tf_keras.Model):
   """`tf_keras.applications.ResNet50`, 101 or 152 behind the interface of the Model Garden's.
 
-  Pictures come in as the network normalizes them, in the Model Garden's manner: [B, H, W, 3] RGB
-  float32 by ImageNet's mean and deviation, any H and W. Keras' weights expect BGR within 0–255 less
-  its mean, so that is what the first layers make of them. Out come features by level, '2' to '5',
+  The input is [B, H, W, 3] RGB float32, normalized by ImageNet's mean and deviation as the Model
+  Garden does. The first layers turn it into BGR within 0–255 less Keras' mean, which Keras' weights
+  expect. The output is a dict of features by level, '2' to '5',
   [B, ⌈H / 2^level⌉, ⌈W / 2^level⌉, 64 · 2^level].
 
   The layers keep Keras' names, initial values and epsilon.

@@ -1,16 +1,17 @@
-"""The network, from pictures to what the losses or the fusion need."""
+"""The network, from images to what the losses or the fusion need."""
 
-# B images, H, W network input, N proposals, ROIs or detections, K sampled masks, C detection
+# B images, H, W network input, N proposals, RoIs or detections, K sampled masks, C detection
 # classes (background and T things), M mask side, S stuff categories.
 
 import tensorflow as tf
 import tf_keras
 from official.vision.ops import anchor, box_ops, preprocess_ops
 
+from oanet_tf.data import geometry
 from oanet_tf.data.anchor_targets import rpn_targets, within_crowd
 from oanet_tf.data.preprocess import NO_INSTANCE
 from oanet_tf.modeling.roi_sampling import ROISampler
-from oanet_tf.modeling.spatial_ranking import InstanceRanker
+from oanet_tf.modeling.spatial_ranking import SpatialRankingModule, rank_ground_truth
 
 Features = dict[str, tf.Tensor]
 
@@ -43,7 +44,7 @@ class OANet(tf_keras.Model):
     mask_roi_aligner: tf_keras.layers.Layer,
     mask_head: tf_keras.layers.Layer,
     stuff_head: tf_keras.layers.Layer,
-    ranker: InstanceRanker,
+    spatial_ranking: SpatialRankingModule,
     num_things: int,
     num_stuff: int,
   ):
@@ -56,11 +57,11 @@ class OANet(tf_keras.Model):
       rpn_head, roi_generator, roi_sampler, roi_aligner, detection_head, detection_generator,
         mask_sampler, mask_roi_aligner, mask_head: parts of Mask R-CNN.
       stuff_head: features by level -> logits.
-      ranker: of instances, with the spatial ranking module.
+      spatial_ranking: instance tensor -> ranking logits.
       num_things, num_stuff: T and S.
 
-    `all_shapes_static` can be set for TFLite's delegates, which take no other: then masks are also
-    computed for slots that no detection fills.
+    Set `all_shapes_static` for TFLite's delegates, which need static shapes. Masks are then
+    computed for empty slots too.
     """
     super().__init__(name='oanet')
     self.backbone = backbone
@@ -76,13 +77,12 @@ class OANet(tf_keras.Model):
     self.mask_roi_aligner = mask_roi_aligner
     self.mask_head = mask_head
     self.stuff_head = stuff_head
-    self.spatial_ranking = ranker.module
+    self.spatial_ranking = spatial_ranking
     self.num_things = num_things
     self.num_stuff = num_stuff
     self.all_shapes_static = False
     self._anchors = anchors
     self._sample_rois = roi_sampler
-    self._ranker = ranker
 
   def call(
     self,
@@ -97,7 +97,7 @@ class OANet(tf_keras.Model):
       images: [B, H, W, 3] uint8 as `data.preprocess` makes them; H and W static.
       image_info: [B, 4, 2] float32.
       labels: in training, `data.preprocess.training_steps`' examples.
-      training: targets and raw predictions for the losses, or detections.
+      training: whether to return raw predictions and targets for the losses, or detections.
 
     Returns:
       In training `rpn_scores`, `rpn_boxes`, `rpn_score_targets`, `rpn_box_targets` by level;
@@ -107,9 +107,8 @@ class OANet(tf_keras.Model):
       and `ranking_logits` [B, h, w, T]; `last_feature`, the backbone's coarsest.
       In inference `detection_boxes` [B, N, 4] in pixels of the network input, `detection_scores`
       (descending), `detection_classes` [B, N] in [1, T], `num_detections` [B], `detection_masks`
-      [B, N, M, M] probabilities in the box, 0 in the slots that no image of the batch fills;
-      `stuff_logits` [B, h, w, C] as in training; `ranking_map` [B, h, w, T], `ranking_scores`
-      [B, N].
+      [B, N, M, M] probabilities in the box, 0 in slots that no image of the batch fills;
+      `stuff_logits` [B, h, w, C] as in training.
     """
     images = normalize(images, image_info)
     backbone_features = self.backbone(images)
@@ -127,17 +126,11 @@ class OANet(tf_keras.Model):
         self._anchors(images.shape[1:3]),
       )
       outputs.update(self._instance_training(features, proposals, labels))
-      outputs.update(self._ranker.in_training(images, labels))
+      outputs.update(rank_ground_truth(self.spatial_ranking, labels, images.shape[1:3]))
       return outputs
     outputs = self._detect(features, proposals, image_info)
-    outputs.update(self._ranker.in_inference(images, outputs))
     outputs['stuff_logits'] = stuff_logits
     return outputs
-
-  def take_ranker(self, ranker: InstanceRanker) -> None:
-    """Puts another ranker in the place of the network's own, with its ranking module."""
-    self.spatial_ranking = ranker.module
-    self._ranker = ranker
 
   def _stuff_features(
     self, images: tf.Tensor, backbone_features: Features, features: Features
@@ -161,13 +154,14 @@ class OANet(tf_keras.Model):
     anchors = self._anchors(images.shape[1:3])
     scores = {level: tf.cast(score, tf.float32) for level, score in rpn_scores.items()}
     boxes = {level: tf.cast(box, tf.float32) for level, box in rpn_boxes.items()}
-    proposals, _ = self.roi_generator(boxes, scores, anchors, image_info[:, 1], training)
+    sizes = geometry.size_in_input(image_info)
+    proposals, _ = self.roi_generator(boxes, scores, anchors, sizes, training)
     return tf.stop_gradient(proposals)
 
   def _instance_training(
     self, features: Features, proposals: tf.Tensor, labels: Features
   ) -> dict[str, tf.Tensor]:
-    """Raw predictions for sampled ROIs, with their targets."""
+    """Raw predictions for sampled RoIs, with their targets."""
     in_crowd = within_crowd(proposals, labels['crowd_boxes'])
     proposals = tf.where(in_crowd[..., None], float(NO_INSTANCE), proposals)
     rois, matched_boxes, matched_classes, matched_indices = self._sample_rois(
@@ -197,13 +191,13 @@ class OANet(tf_keras.Model):
       tf.cast(box_outputs, tf.float32),
       tf.cast(class_outputs, tf.float32),
       proposals,
-      image_info[:, 1],
+      geometry.size_in_input(image_info),
       BOX_WEIGHTS,
     )
     return {**detections, 'detection_masks': self._masks_of(features, detections)}
 
   def _masks_of(self, features: Features, detections: dict[str, tf.Tensor]) -> tf.Tensor:
-    """[B, N, M, M] probabilities; without work for the slots that no image of the batch fills."""
+    """[B, N, M, M] probabilities; computes masks only for slots that hold a detection."""
     boxes, classes = detections['detection_boxes'], detections['detection_classes']
     number = boxes.shape[1]
     filled = number
@@ -211,7 +205,7 @@ class OANet(tf_keras.Model):
       # One at least: oneDNN's 1×1 convolution gives a wrong shape for none.
       filled = tf.maximum(tf.reduce_max(detections['num_detections']), 1)
     rois = self.mask_roi_aligner(features, boxes[:, :filled])
-    # The head wants to know how many there are of each image: one of each of many images.
+    # MaskHead needs a static RoI count, so each RoI is treated as an image of its own.
     rois = tf.reshape(rois, [-1, 1, *rois.shape[2:]])
     logits = self.mask_head([rois, tf.reshape(classes[:, :filled], [-1, 1])])
     side = logits.shape[-1]
@@ -230,9 +224,5 @@ def normalize(images: tf.Tensor, image_info: tf.Tensor) -> tf.Tensor:
     tf.constant(values) for values in (preprocess_ops.MEAN_RGB, preprocess_ops.STDDEV_RGB)
   )
   normalized = (tf.cast(images, tf.float32) - mean) / deviation
-  rows, columns = (
-    tf.range(tf.cast(images.shape[axis + 1], tf.float32)) < image_info[:, 1, axis, None]
-    for axis in (0, 1)
-  )
-  inside = tf.logical_and(rows[:, :, None, None], columns[:, None, :, None])
-  return tf.where(inside, normalized, 0.0)
+  inside = geometry.inside_input(image_info, *images.shape[1:3])
+  return tf.where(inside[..., None], normalized, 0.0)

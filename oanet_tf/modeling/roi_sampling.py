@@ -5,7 +5,7 @@ they come with each image, so that a step depends on its batch alone and not on 
 share it or on what came before.
 """
 
-# B images, P proposals, G padded truth, N sampled ROIs.
+# B images, P proposals, G padded ground truth, N sampled RoIs.
 
 from typing import NamedTuple
 
@@ -23,7 +23,7 @@ class SampledROIs(NamedTuple):
     boxes: [B, N, 4] in pixels of the network input.
     matched_boxes: [B, N, 4], the true box; 0 for background.
     classes: [B, N] int32, 0 for background.
-    matched_indices: [B, N] int32 into the truth, -1 for background.
+    matched_indices: [B, N] int32 into the ground truth, -1 for background.
   """
 
   boxes: tf.Tensor

@@ -2,39 +2,52 @@
 
 # B images, N instances, T thing categories, h, w canvas at the module's stride.
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import tensorflow as tf
 import tf_keras
 
 from oanet_tf.modeling.mask_paste import paste_masks
-from oanet_tf.modeling.suppression import suppress
 
 CONVOLUTIONS = {
   '1x1': [(1, 1)],
   '3x3': [(3, 3)],
   '1x7+7x1': [(1, 7), (7, 1)],
 }
+# Ground-truth masks are binary; resampled to the canvas, a cell is inside from half of it on.
+_INSIDE = 0.5
 
 
 class SpatialRankingModule(tf_keras.layers.Layer):
-  """Convolutions from the instance tensor to the ranking map (Figure 4, Table 5)."""
+  """Convolutions from the instance tensor to the ranking map (Figure 4, Table 5).
+
+  Attributes:
+    num_things: T, channels in and out.
+    stride: of the instance tensor, relative to the network input.
+  """
 
   def __init__(
     self,
     *,
     num_things: int,
     convolution: str = '1x7+7x1',
+    stride: int = 4,
     kernel_regularizer: tf_keras.regularizers.Regularizer | None = None,
     **kwargs,
   ):
     """Makes the layers.
 
     Args:
-      num_things: T, channels in and out.
+      num_things: T.
       convolution: a key of `CONVOLUTIONS`.
+      stride: of the instance tensor.
       kernel_regularizer: of the convolutions.
       **kwargs: of the Keras layer.
     """
     super().__init__(**kwargs)
+    self.num_things = num_things
+    self.stride = stride
     self._convolutions = [
       tf_keras.layers.Conv2D(
         num_things,
@@ -55,85 +68,54 @@ class SpatialRankingModule(tf_keras.layers.Layer):
     return tf.cast(x, tf.float32)
 
 
-class InstanceRanker:
-  """From instances in their boxes to what the module says of them."""
+class Ranking(NamedTuple):
+  """What the module says of a batch of instances.
 
-  def __init__(
-    self,
-    module: SpatialRankingModule,
-    *,
-    num_things: int,
-    stride: int,
-    scored_pixels: str,
-    score_threshold: float,
-    mask_threshold: float,
-    suppression_threshold: float,
-  ):
-    """Takes the module, and how instances are laid out for it.
+  Attributes:
+    map: [B, h, w, T] float32, softmax over the thing categories.
+    scores: [B, N] float32 in [0, 1], Eq. 3.
+  """
 
-    Args:
-      module: instance tensor -> ranking logits.
-      num_things: T.
-      stride: of the instance tensor, relative to the network input.
-      scored_pixels: 'all' of a mask, or the 'conflicting' ones, give an instance's ranking score.
-      score_threshold, mask_threshold, suppression_threshold: which detections, and which of their
-        pixels, the instance tensor shows in inference.
-    """
-    self.module = module
-    self._num_things = num_things
-    self._stride = stride
-    self._scored_pixels = scored_pixels
-    self._score_threshold = score_threshold
-    self._mask_threshold = mask_threshold
-    self._suppression_threshold = suppression_threshold
+  map: tf.Tensor
+  scores: tf.Tensor
 
-  def in_training(self, images: tf.Tensor, labels: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    """The ranking of the true instances, whose masks overlap.
 
-    Args:
-      images: [B, H, W, 3], of which only the size matters.
-      labels: `data.preprocess.training_steps`' examples.
+def rank(
+  module: SpatialRankingModule, masks: tf.Tensor, classes: tf.Tensor, scored_pixels: str = 'all'
+) -> Ranking:
+  """Ranks instances.
 
-    Returns:
-      `instance_tensor` and `ranking_logits` [B, h, w, T].
-    """
-    masks = self._on_canvas(images, labels['gt_masks'], labels['gt_boxes'])
-    tensor = instance_tensor(masks, labels['gt_classes'], self._num_things)
-    return {'instance_tensor': tensor, 'ranking_logits': self.module(tensor)}
+  Args:
+    module: with its variables made.
+    masks: [B, N, h, w] float in {0, 1}, at the module's stride.
+    classes: [B, N] int, detection classes in [1, T]; others have no channel.
+    scored_pixels: 'all' of a mask, or the 'conflicting' ones, give an instance's score.
+  """
+  tensor = instance_tensor(masks, classes, module.num_things)
+  ranking_map = tf.nn.softmax(module(tensor))
+  if scored_pixels == 'conflicting':
+    masks = conflicting_pixels(masks, tensor)
+  return Ranking(ranking_map, ranking_scores(ranking_map, masks, classes))
 
-  def in_inference(
-    self, images: tf.Tensor, detections: dict[str, tf.Tensor]
-  ) -> dict[str, tf.Tensor]:
-    """The ranking of the detected instances (Eq. 3).
 
-    Args:
-      images: [B, H, W, 3], of which only the size matters.
-      detections: `detection_masks`, `detection_boxes`, `detection_classes` and `detection_scores`
-        of `OANet`.
+def rank_ground_truth(
+  module: SpatialRankingModule, labels: dict[str, tf.Tensor], input_size: Sequence[int]
+) -> dict[str, tf.Tensor]:
+  """Ranking logits of the annotated instances, whose masks overlap; what training is about.
 
-    Returns:
-      `ranking_map` [B, h, w, T] and `ranking_scores` [B, N].
-    """
-    classes = detections['detection_classes']
-    masks = self._on_canvas(images, detections['detection_masks'], detections['detection_boxes'])
-    shown = detections['detection_scores'] >= self._score_threshold
-    if self._suppression_threshold < 1.0:
-      shown = suppress(masks, shown, self._suppression_threshold)
-    masks *= tf.cast(shown, tf.float32)[..., None, None]
-    tensor = instance_tensor(masks, classes, self._num_things)
-    ranking_map = tf.nn.softmax(self.module(tensor))
-    if self._scored_pixels == 'conflicting':
-      masks = conflicting_pixels(masks, tensor)
-    return {
-      'ranking_map': ranking_map,
-      'ranking_scores': ranking_scores(ranking_map, masks, classes),
-    }
+  Args:
+    module: with its variables made.
+    labels: `gt_masks`, `gt_boxes` and `gt_classes` of `data.preprocess.training_steps`.
+    input_size: [height, width] of the network input.
 
-  def _on_canvas(self, images: tf.Tensor, masks: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
-    """[B, N, h, w] float32 in {0, 1}, at the module's stride."""
-    height, width = (side // self._stride for side in images.shape[1:3])
-    pasted = paste_masks(masks, boxes / self._stride, height, width)
-    return tf.cast(pasted >= self._mask_threshold, tf.float32)
+  Returns:
+    `instance_tensor` and `ranking_logits` [B, h, w, T].
+  """
+  height, width = (side // module.stride for side in input_size)
+  pasted = paste_masks(labels['gt_masks'], labels['gt_boxes'] / module.stride, height, width)
+  masks = tf.cast(pasted >= _INSIDE, tf.float32)
+  tensor = instance_tensor(masks, labels['gt_classes'], module.num_things)
+  return {'instance_tensor': tensor, 'ranking_logits': module(tensor)}
 
 
 def instance_tensor(masks: tf.Tensor, classes: tf.Tensor, num_things: int) -> tf.Tensor:
@@ -155,7 +137,7 @@ def instance_tensor(masks: tf.Tensor, classes: tf.Tensor, num_things: int) -> tf
 
 
 def conflicting_pixels(masks: tf.Tensor, instance_tensor: tf.Tensor) -> tf.Tensor:
-  """The part of each mask where instances of another category lie too; all of it if there is none.
+  """The part of each mask that instances of another category cover too; all of it if there is none.
 
   Args:
     masks: [B, N, h, w] float in {0, 1}.

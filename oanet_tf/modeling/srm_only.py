@@ -5,7 +5,7 @@
 import tensorflow as tf
 import tf_keras
 
-from oanet_tf.modeling.spatial_ranking import InstanceRanker
+from oanet_tf.modeling.spatial_ranking import SpatialRankingModule, rank_ground_truth
 
 
 class SRMOnly(tf_keras.Model):
@@ -15,13 +15,12 @@ class SRMOnly(tf_keras.Model):
   the other.
   """
 
-  def __init__(self, *, ranker: InstanceRanker, num_things: int, num_stuff: int):
-    """Takes the ranker of instances, T and S."""
+  def __init__(self, *, spatial_ranking: SpatialRankingModule, num_things: int, num_stuff: int):
+    """Takes the module, T and S."""
     super().__init__(name='srm_only')
-    self.spatial_ranking = ranker.module
+    self.spatial_ranking = spatial_ranking
     self.num_things = num_things
     self.num_stuff = num_stuff
-    self._ranker = ranker
 
   def call(
     self,
@@ -41,19 +40,18 @@ class SRMOnly(tf_keras.Model):
 
     Returns:
       In training `instance_tensor` and `ranking_logits` [B, h, w, T].
-      In inference `detection_boxes`, `detection_scores`, `detection_classes`, `detection_masks`,
-      `ranking_map` and `ranking_scores` as of `OANet`, and `stuff_logits` [B, h, w, T + S]: 1 for
-      the true label, else 0, also where that is void.
+      In inference `detection_boxes`, `detection_scores`, `detection_classes` and `detection_masks`
+      as of `OANet`, and `stuff_logits` [B, h, w, T + S]: 1 for the true label, else 0, also where
+      that is void.
     """
     del image_info
     if training:
-      return self._ranker.in_training(images, labels)
-    detections = {
+      return rank_ground_truth(self.spatial_ranking, labels, images.shape[1:3])
+    num_labels = self.num_things + self.num_stuff
+    return {
       'detection_boxes': labels['gt_boxes'],
       'detection_scores': labels['gt_scores'],
       'detection_classes': labels['gt_classes'],
       'detection_masks': labels['gt_masks'],
+      'stuff_logits': tf.one_hot(labels['category_labels'] - 1, num_labels),
     }
-    true_labels = tf.one_hot(labels['category_labels'] - 1, self.num_things + self.num_stuff)
-    ranking = self._ranker.in_inference(images, detections)
-    return {**detections, **ranking, 'stuff_logits': true_labels}

@@ -1,6 +1,6 @@
-"""The paper's Figures 4 to 8, drawn of predictions and of a training's metrics."""
+"""Draws the paper's Figures 4 to 8 from predictions and from the metrics of trainings."""
 
-# H, W a picture's size, N detections, T thing categories.
+# H, W image, N detections, T thing categories.
 
 import math
 import pathlib
@@ -18,7 +18,7 @@ matplotlib.use('Agg')
 from matplotlib import figure as figure_lib
 from matplotlib import pyplot
 
-# Panels of the figures of one picture: as many as can be read.
+# Panels of the figures of one image; more could not be read.
 _COLUMNS = 4
 _MOST_PANELS = 11
 _PANEL_INCHES = 3.2
@@ -26,15 +26,15 @@ _GRAY = 0.85
 
 
 def ranking_map(prediction: Prediction, path: pathlib.Path) -> None:
-  """Figure 4: picture, result, likeliest category, and of each category its ranking score.
+  """Figure 4: image, result, likeliest category, and the ranking score of each detected category.
 
-  Categories of which there is an instance, those with the most pixels first. Where no instance lies
-  the map means nothing, and is gray; lines are the outlines of a category's own instances.
+  Categories with the most pixels are first. Where no instance lies, the map means nothing and is
+  gray. Lines are the outlines of a category's own instances.
   """
   shown = prediction.masks.any(axis=0)
   labels = sorted(set(prediction.labels.tolist()), key=lambda label: -_pixels(prediction, label))
   likeliest = visualize.draw_ranking_map(prediction.ranking_map, prediction.categories)
-  likeliest = _enlarge(likeliest, shown.shape)
+  likeliest = visualize.nearest(likeliest, shown.shape)
   panels = {
     'image': prediction.image,
     'result': draw_segmentation(prediction, 'srm'),
@@ -43,12 +43,12 @@ def ranking_map(prediction: Prediction, path: pathlib.Path) -> None:
   left_out = labels[_MOST_PANELS - len(panels) :]
   labels = labels[: _MOST_PANELS - len(panels)]
   figure, axes = _grid(len(panels) + len(labels), shown.shape)
-  for axis, (title, picture) in zip(axes, panels.items(), strict=False):
-    axis.imshow(picture)
+  for axis, (title, image) in zip(axes, panels.items(), strict=False):
+    axis.imshow(image)
     axis.set_title(title, fontsize=10)
   colors = pyplot.get_cmap('viridis').with_extremes(bad=(_GRAY,) * 3)
   for axis, label in zip(axes[len(panels) :], labels, strict=False):
-    scores = _enlarge(prediction.ranking_map[..., label - 1], shown.shape)
+    scores = visualize.nearest(prediction.ranking_map[..., label - 1], shown.shape)
     drawn = axis.imshow(np.where(shown, scores, np.nan), cmap=colors, vmin=0.0, vmax=1.0)
     for mask in prediction.masks[prediction.labels == label]:
       _outline(axis, mask)
@@ -61,7 +61,7 @@ def ranking_map(prediction: Prediction, path: pathlib.Path) -> None:
 def scores(prediction: Prediction, path: pathlib.Path) -> None:
   """Figure 7: each instance with its detection score and its ranking score.
 
-  Instances that share the most pixels with others come first.
+  Instances that share the most pixels with others are first.
   """
   count = prediction.masks.sum(axis=0)
   shared = [int((mask & (count > 1)).sum()) for mask in prediction.masks]
@@ -84,34 +84,34 @@ def scores(prediction: Prediction, path: pathlib.Path) -> None:
 
 
 def fusions(predictions: Sequence[Prediction], methods: Sequence[str], path: pathlib.Path) -> None:
-  """Figure 8: a row for each picture, with the result of each fusion."""
+  """Figure 8: a row for each image, with the result of each fusion."""
   rows = [
-    {'image': _picture(one), **{method: draw_segmentation(one, method) for method in methods}}
+    {'image': _enlarged(one), **{method: draw_segmentation(one, method) for method in methods}}
     for one in predictions
   ]
   _save_rows(rows, path)
 
 
 def sharing(predictions: Mapping[str, Sequence[Prediction]], path: pathlib.Path) -> None:
-  """Figure 6: a row for each picture, with the result of each network.
+  """Figure 6: a row for each image, with the result of each network.
 
   Args:
-    predictions: network's name -> of each picture, with the one fusion to be drawn.
-    path: to write.
+    predictions: by the network's name, of each image, with the one fusion to draw.
+    path: file to write.
   """
   rows = []
-  for of_picture in zip(*predictions.values(), strict=True):
-    drawn = [draw_segmentation(one, *one.segmentations) for one in of_picture]
-    rows.append({'image': _picture(of_picture[0]), **dict(zip(predictions, drawn, strict=True))})
+  for of_image in zip(*predictions.values(), strict=True):
+    drawn = [draw_segmentation(one, *one.segmentations) for one in of_image]
+    rows.append({'image': _enlarged(of_image[0]), **dict(zip(predictions, drawn, strict=True))})
   _save_rows(rows, path)
 
 
 def gradients(series: Mapping[str, Series], path: pathlib.Path) -> None:
-  """Figure 5: how hard each branch pulls at the backbone's last feature map, over training.
+  """Figure 5: the gradient of each branch at the backbone's last feature map, over training.
 
   Args:
-    series: training's name -> its `gradient_norm/…` by step.
-    path: to write.
+    series: by the training's name, its `gradient_norm/…` by step.
+    path: file to write.
   """
   figure, axes = pyplot.subplots(
     1, len(series), figsize=(6.0 * len(series), 3.8), squeeze=False, sharey=True,
@@ -133,14 +133,14 @@ def gradients(series: Mapping[str, Series], path: pathlib.Path) -> None:
 
 
 def draw_segmentation(prediction: Prediction, method: str) -> np.ndarray:
-  """The result of a fusion over its picture, enlarged if that is small."""
+  """The result of a fusion over its image, which is enlarged if it is small."""
   return visualize.draw_panoptic(
     prediction.image, prediction.segmentations[method], prediction.categories
   )
 
 
-def _picture(prediction: Prediction) -> np.ndarray:
-  """As large as `draw_segmentation` draws it."""
+def _enlarged(prediction: Prediction) -> np.ndarray:
+  """The image, as large as `draw_segmentation` draws it."""
   size = draw_segmentation(prediction, next(iter(prediction.segmentations))).shape[1::-1]
   return np.asarray(Image.fromarray(prediction.image).resize(size, Image.Resampling.BICUBIC))
 
@@ -149,23 +149,14 @@ def _pixels(prediction: Prediction, label: int) -> int:
   return int(prediction.masks[prediction.labels == label].any(axis=0).sum())
 
 
-def _enlarge(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-  """A map of the network's canvas at a picture's size, the nearest values."""
-  rows, columns = (
-    np.minimum((np.arange(new) + 0.5) * old / new, old - 1).astype(int)
-    for new, old in zip(shape, values.shape[:2], strict=True)
-  )
-  return values[np.ix_(rows, columns)]
-
-
-def _only(picture: np.ndarray, mask: np.ndarray, keep: float = 0.0) -> np.ndarray:
-  """A picture that fades to gray outside of a mask."""
-  faded = keep * picture + (1.0 - keep) * 255.0 * _GRAY
-  return np.where(mask[..., None], picture, faded).astype(np.uint8)
+def _only(image: np.ndarray, mask: np.ndarray, keep: float = 0.0) -> np.ndarray:
+  """An image that fades to gray outside of a mask; `keep` in [0, 1] is what stays visible there."""
+  faded = keep * image + (1.0 - keep) * 255.0 * _GRAY
+  return np.where(mask[..., None], image, faded).astype(np.uint8)
 
 
 def _outline(axis: pyplot.Axes, mask: np.ndarray) -> None:
-  """A line around a mask, also where it ends with the picture."""
+  """A line around a mask, also along the image's border."""
   if mask.any():
     padded = np.pad(mask, 1).astype(float)
     axis.contour(
@@ -177,7 +168,7 @@ def _outline(axis: pyplot.Axes, mask: np.ndarray) -> None:
 
 
 def _grid(number: int, shape: tuple[int, int]) -> tuple[figure_lib.Figure, list[pyplot.Axes]]:
-  """A figure with so many panels for pictures of a shape."""
+  """A figure with a number of panels for images of a shape."""
   columns = min(number, _COLUMNS)
   rows = math.ceil(number / columns)
   height = _PANEL_INCHES * shape[0] / shape[1]
@@ -198,10 +189,6 @@ def _save(figure: figure_lib.Figure, path: pathlib.Path, note: str = '') -> None
 
 
 def _save_rows(rows: Sequence[Mapping[str, np.ndarray]], path: pathlib.Path) -> None:
-  """Rows of titled pictures, one below the other."""
-  drawn = [visualize.side_by_side(row) for row in rows]
-  width = max(row.shape[1] for row in drawn)
-  padded = [
-    np.pad(row, [[0, 0], [0, width - row.shape[1]], [0, 0]], constant_values=255) for row in drawn
-  ]
-  Image.fromarray(np.concatenate(padded)).save(path, 'PNG')
+  """Rows of titled images, one below the other."""
+  drawn = visualize.stack([visualize.side_by_side(row) for row in rows], axis=0)
+  Image.fromarray(drawn).save(path, 'PNG')

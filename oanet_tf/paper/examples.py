@@ -9,14 +9,14 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from oanet_tf import inference, model_folder
+from oanet_tf.data import geometry
 from oanet_tf.data.categories import PanopticCategories
-from oanet_tf.data.panoptic_map import PanopticSegmentation, to_segmentation
+from oanet_tf.data.panoptic_map import Segments, segments_of_masks
 from oanet_tf.data.pictures import read_picture
 from oanet_tf.data.preprocess import network_input
-from oanet_tf.evaluation.details import within_picture
+from oanet_tf.model_folder import ModelFolder
+from oanet_tf.modeling.fusion.methods import fuse
 from oanet_tf.modeling.mask_paste import paste_masks
-from oanet_tf.modeling.scene import boxes_in_original
 
 
 class Prediction(NamedTuple):
@@ -33,7 +33,7 @@ class Prediction(NamedTuple):
   """
 
   image: np.ndarray
-  segmentations: dict[str, PanopticSegmentation]
+  segmentations: dict[str, Segments]
   ranking_map: np.ndarray
   masks: np.ndarray
   labels: np.ndarray
@@ -55,34 +55,37 @@ def predictions(
   Raises:
     InputError: if a picture cannot be read, or the folder has no checkpoint.
   """
-  model, config, categories = model_folder.load_model(model_dir)
-  task = config.task
-  fusion = task.model.fusion
+  trained = ModelFolder(model_dir).load()
+  model, categories, fuser = trained.model, trained.categories, trained.fuser(methods)
+  output_size = trained.config.task.validation_data.output_size
 
   @tf.function(autograph=False)
   def run(images: tf.Tensor, info: tf.Tensor, size: tf.Tensor) -> tuple:
-    outputs, maps = inference.predict_panoptic(model, task.model, methods, images, info, size)
-    boxes = boxes_in_original(outputs['detection_boxes'], info)
-    pasted = paste_masks(outputs['detection_masks'], boxes, size[0], size[1])
-    return outputs, maps, pasted >= fusion.mask_threshold
+    batch = fuser.batch(model(images, info), info, size)
+    instances, maps = batch.instances, {method: fuse(batch, method) for method in methods}
+    boxes = geometry.boxes_to_original(instances.boxes, info)
+    masks = paste_masks(instances.masks, boxes, *tf.unstack(size)) >= fuser.settings.mask_threshold
+    per_instance = (masks, instances.classes, instances.scores, batch.ranking.scores)
+    return maps, batch.ranking.map, per_instance
 
-  side, other_side = task.validation_data.output_size
+  side, other_side = output_size
   for path in pictures:
     image = read_picture(path)
     portrait = side != other_side and image.shape[0] > image.shape[1]
-    example = network_input(tf.constant(image), task.validation_data.output_size, portrait)
+    example = network_input(tf.constant(image), output_size, portrait)
     results = run(example['image'][None], example['image_info'][None], tf.constant(image.shape[:2]))
-    outputs, maps, masks = tf.nest.map_structure(lambda value: value[0].numpy(), results)
-    kept = outputs['detection_scores'] >= fusion.score_threshold
+    maps, ranking_map, per_instance = tf.nest.map_structure(lambda x: x[0].numpy(), results)
+    kept = per_instance[2] >= fuser.settings.score_threshold
+    masks, labels, detection_scores, ranking_scores = (values[kept] for values in per_instance)
     yield Prediction(
       image=image,
-      segmentations={method: to_segmentation(*map_, categories) for method, map_ in maps.items()},
-      ranking_map=within_picture(
-        outputs['ranking_map'], example['image_info'].numpy(), example['image'].shape[:2]
+      segmentations={method: segments_of_masks(*map_, categories) for method, map_ in maps.items()},
+      ranking_map=geometry.without_padding(
+        ranking_map, example['image_info'].numpy(), example['image'].shape[:2]
       ),
-      masks=masks[kept],
-      labels=outputs['detection_classes'][kept],
-      detection_scores=outputs['detection_scores'][kept],
-      ranking_scores=outputs['ranking_scores'][kept],
+      masks=masks,
+      labels=labels,
+      detection_scores=detection_scores,
+      ranking_scores=ranking_scores,
       categories=categories,
     )

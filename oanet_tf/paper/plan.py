@@ -1,4 +1,4 @@
-"""From rows of tables to the trainings and evaluations that they need, each once."""
+"""From rows of tables to the trainings and evaluations that they need, without repetition."""
 
 import functools
 import json
@@ -17,12 +17,12 @@ _WARMUP = 'trainer.optimizer_config.warmup.linear.warmup_steps'
 
 
 class Training(NamedTuple):
-  """A training, but for its seed.
+  """A training, except for its seed.
 
   Attributes:
     name: of its folder.
-    experiment: registered.
-    configs: names in configs/paper/, over the experiment.
+    experiment: name of a registered experiment.
+    configs: names in configs/paper/, applied over the experiment.
     backbone: of a network, 'small' or 'large'; '' for the ranking module alone.
   """
 
@@ -33,12 +33,12 @@ class Training(NamedTuple):
 
 
 class Scoring(NamedTuple):
-  """An evaluation, but for its seed.
+  """An evaluation, except for its seed.
 
   Attributes:
     network: what is evaluated.
-    srm: gives the ranking module; None is the network's own.
-    config: in configs/paper/, over the network's; '' for none.
+    srm: training of the ranking module; None for the network's own module.
+    config: name in configs/paper/, applied over the network's settings; '' for none.
   """
 
   network: Training
@@ -47,17 +47,17 @@ class Scoring(NamedTuple):
 
   @property
   def training(self) -> Training:
-    """That has the results in its folder."""
+    """The training whose folder has the results."""
     return self.srm or self.network
 
   @property
   def folder(self) -> str:
-    """Of the results, in the training's."""
+    """Name of the results' folder in the training's folder."""
     return f'evaluation_{self.config}' if self.config else 'evaluation'
 
 
 class Job(NamedTuple):
-  """A training with its seed, and the evaluations whose results are kept in its folder."""
+  """A training with its seed, and the evaluations whose results are in its folder."""
 
   training: Training
   seed: int
@@ -65,14 +65,14 @@ class Job(NamedTuple):
 
 
 class Options(NamedTuple):
-  """What holds for all trainings of a command.
+  """Settings for all trainings of a command.
 
   Attributes:
-    model_dir: of the command; has a folder for each training, and in it one for each seed.
-    train_steps: in the place of the experiments'; 0 leaves those.
-    config_files: over the networks' experiments, below the rows' configs.
-    params_override: over all.
-    init_checkpoints: with the backbones 'small' and 'large', if these are trained already.
+    model_dir: has a folder for each training, with one for each seed in it.
+    train_steps: steps of each training; 0 for those of its experiment.
+    config_files: applied over the networks' experiments, before the rows' configs.
+    params_override: applied last.
+    init_checkpoints: of the backbones 'small' and 'large'; empty to train from scratch.
   """
 
   model_dir: pathlib.Path
@@ -86,12 +86,12 @@ class Options(NamedTuple):
     return self.model_dir / training.name / f'seed_{seed}'
 
   def results_path(self, scoring: Scoring, seed: int) -> pathlib.Path:
-    """Is there when the evaluation is done."""
+    """The file that an evaluation writes last."""
     return self.folder(scoring.training, seed) / scoring.folder / RESULTS_FILE
 
 
 def scoring_of(row: Row, dataset: Dataset) -> Scoring:
-  """What a row shows, on a dataset."""
+  """The evaluation that a row shows, on a dataset."""
   variant = dataset.variants.get(row.config)
   of_row = variant.config if variant else row.config
   of_backbone = dataset.backbones[row.backbone].config
@@ -102,28 +102,23 @@ def scoring_of(row: Row, dataset: Dataset) -> Scoring:
 
 
 def plan(scorings: Iterable[Scoring], seeds: int) -> list[Job]:
-  """The jobs that evaluations need, for each seed; a job comes after those that it needs."""
+  """The jobs that evaluations need, for each seed; networks come before ranking modules."""
   scorings = list(dict.fromkeys(scorings))
-  trainings = dict.fromkeys(scoring.network for scoring in scorings)
-  trainings |= dict.fromkeys(scoring.srm for scoring in scorings if scoring.srm)
-  of_training = {
-    training: tuple(scoring for scoring in scorings if scoring.training == training)
-    for training in trainings
-  }
+  trainings = [one.network for one in scorings] + [one.srm for one in scorings if one.srm]
   return [
-    Job(training, seed, its_scorings)
+    Job(training, seed, tuple(one for one in scorings if one.training == training))
     for seed in range(seeds)
-    for training, its_scorings in of_training.items()
+    for training in dict.fromkeys(trainings)
   ]
 
 
 def training_arguments(
   training: Training, seed: int, options: Options
 ) -> tuple[list[str], config_check.Settings]:
-  """Of `python -m oanet_tf.train`, but for `--mode`; and the settings that they amount to.
+  """Arguments of `python -m oanet_tf.train` without `--mode`, and the settings that they result in.
 
   Raises:
-    InputError: if they do not fit together.
+    InputError: if the settings are invalid.
   """
   files = [config_path(name) for name in training.configs]
   if training.backbone:
@@ -148,26 +143,26 @@ def training_arguments(
 
 
 def shortened(settings: config_check.Settings, train_steps: int) -> dict[str, object]:
-  """Overrides for another number of steps; the schedule keeps its shape."""
-  share = train_steps / max(1, settings['trainer.train_steps'].value)
+  """Overrides for another number of steps, which stretch the learning rate's schedule to it."""
+  factor = train_steps / max(1, settings['trainer.train_steps'].value)
   changes: dict[str, object] = {'trainer.train_steps': train_steps}
   active = config_check.active(settings)
   if _STEPWISE in active:
     boundaries: list[int] = []
     for boundary in active[_STEPWISE].value:
-      boundaries.append(max([round(share * boundary), *(last + 1 for last in boundaries[-1:]), 1]))
+      boundaries.append(max([round(factor * boundary), *(last + 1 for last in boundaries[-1:]), 1]))
     changes[_STEPWISE] = boundaries
   if _WARMUP in active:
-    changes[_WARMUP] = round(share * active[_WARMUP].value)
+    changes[_WARMUP] = round(factor * active[_WARMUP].value)
   for schedule in ('cosine', 'exponential', 'polynomial'):
     key = f'trainer.optimizer_config.learning_rate.{schedule}.decay_steps'
     if key in active:
-      changes[key] = max(1, round(share * active[key].value))
+      changes[key] = max(1, round(factor * active[key].value))
   return changes
 
 
 def scoring_arguments(scoring: Scoring, seed: int, options: Options) -> list[str]:
-  """Of `python -m oanet_tf.evaluate`."""
+  """Arguments of `python -m oanet_tf.evaluate`."""
   arguments = ['--model_dir', str(options.folder(scoring.network, seed))]
   arguments += ['--output_dir', str(options.results_path(scoring, seed).parent)]
   if scoring.srm:
@@ -179,10 +174,10 @@ def scoring_arguments(scoring: Scoring, seed: int, options: Options) -> list[str
 
 
 def config_path(name: str) -> str:
-  """A file of configs/paper/.
+  """The path of a file in configs/paper/.
 
   Raises:
-    InputError: if it is not there.
+    InputError: if there is no such file.
   """
   path = CONFIGS / f'{name}.yaml'
   if not path.is_file():
@@ -193,12 +188,10 @@ def config_path(name: str) -> str:
 
 
 def check_folder(settings: config_check.Settings, folder: pathlib.Path) -> None:
-  """Whether a folder, if it holds a training, holds one of these settings.
-
-  Machine and paths aside: `runtime` may be another.
+  """Checks that a training in the folder, if there is one, has these settings (`runtime` aside).
 
   Raises:
-    InputError: if not; it names a key in which they differ.
+    InputError: if not; it names a key that differs.
   """
   if not (folder / config_check.PARAMS_FILE).is_file():
     return
@@ -208,7 +201,7 @@ def check_folder(settings: config_check.Settings, folder: pathlib.Path) -> None:
   found, wanted = _values(found), _values(settings)
   keys = [key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key)]
   if keys:
-    # The shortest name is the plainest: trainer.train_steps, not what follows from it.
+    # The shortest key is the cause: trainer.train_steps, not what was derived from it.
     key = min(keys, key=lambda key: (len(key), key))
     raise InputError(
       f'{folder}: was trained with {key} {found.get(key)!r}, not {wanted.get(key)!r}; give the '
@@ -233,6 +226,6 @@ def _set(changes: dict, key: str, value: object) -> None:
 
 @functools.cache
 def last_step(training: Training, options: Options) -> int:
-  """How long a training is."""
+  """The number of steps of a training."""
   _, settings = training_arguments(training, 0, options)
   return settings['trainer.train_steps'].value

@@ -1,4 +1,4 @@
-"""The scores of a table's rows, as Markdown, CSV and a plot, beside the paper's."""
+"""Writes a table's scores as Markdown, CSV and a plot, beside the paper's."""
 
 import csv
 import io
@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from oanet_tf import files
-from oanet_tf.paper.plan import Options, Scoring, scoring_of
-from oanet_tf.paper.runs import has_diverged
-from oanet_tf.paper.tables import Dataset, Row, Table
+from oanet_tf.paper import runs
+from oanet_tf.paper.plan import Options, scoring_of
+from oanet_tf.paper.tables import Dataset, Table
 
-# Of the plot: PQ alone.
+# The first columns are PQ, PQ Th and PQ St.
 _PLOTTED = 3
 
 
@@ -21,10 +21,10 @@ class FoundRow(NamedTuple):
   """A row with its scores.
 
   Attributes:
-    cells: that name it.
-    paper: scores in percent, in the order of the table's; () where the paper has none.
-    scores: of each seed, likewise; seeds that are not there yet are left out.
-    num_diverged: seeds of which the training diverged.
+    cells: the row's names.
+    paper: the paper's scores in percent, in the order of the table's; () if it has none.
+    scores: our scores in percent for each seed that was evaluated.
+    num_diverged: number of seeds whose training diverged.
   """
 
   cells: tuple[str, ...]
@@ -33,41 +33,33 @@ class FoundRow(NamedTuple):
   num_diverged: int
 
   def mean(self, column: int) -> float | None:
-    """Over the seeds, in percent; None without any."""
+    """Mean over the seeds, in percent; None without any."""
     values = [scores[column] for scores in self.scores]
     return statistics.fmean(values) if values else None
 
   def deviation(self, column: int) -> float | None:
-    """The standard deviation over the seeds, in percent; None with fewer than two."""
+    """Standard deviation over the seeds, in percent; None with fewer than two."""
     values = [scores[column] for scores in self.scores]
     return statistics.stdev(values) if len(values) > 1 else None
 
 
 def find_rows(table: Table, dataset: Dataset, options: Options, seeds: int) -> list[FoundRow]:
-  """What there is of a table."""
-  return [_find(row, table, dataset, options, seeds) for row in table.rows]
-
-
-def _find(row: Row, table: Table, dataset: Dataset, options: Options, seeds: int) -> FoundRow:
-  scoring = scoring_of(row, dataset)
+  """Reads the scores of a table's rows, as far as they were evaluated."""
   variants = {**dataset.backbones, **dataset.variants}
-  labels = {name: variant.label for name, variant in variants.items()}
-  scores, num_diverged = [], 0
-  for seed in range(seeds):
-    path = options.results_path(scoring, seed)
-    if _diverged(scoring, seed, options):
-      num_diverged += 1
-    elif path.is_file():
-      result = json.loads(path.read_text())[row.fusion]
-      scores.append(tuple(100.0 * result[group][quality] for group, quality, _ in table.scores))
-  cells = tuple(labels.get(cell, cell) for cell in row.cells)
-  return FoundRow(cells, row.paper, scores, num_diverged)
-
-
-def _diverged(scoring: Scoring, seed: int, options: Options) -> bool:
-  return any(
-    has_diverged(training, seed, options) for training in {scoring.network, scoring.training}
-  )
+  rows = []
+  for row in table.rows:
+    scoring = scoring_of(row, dataset)
+    scores, num_diverged = [], 0
+    for seed in range(seeds):
+      path = options.results_path(scoring, seed)
+      if runs.scoring_diverged(scoring, seed, options):
+        num_diverged += 1
+      elif path.is_file():
+        result = json.loads(path.read_text())[row.fusion]
+        scores.append(tuple(100.0 * result[group][quality] for group, quality, _ in table.scores))
+    cells = tuple(variants[cell].label if cell in variants else cell for cell in row.cells)
+    rows.append(FoundRow(cells, row.paper, scores, num_diverged))
+  return rows
 
 
 def write(
@@ -79,7 +71,7 @@ def write(
     table: of the rows.
     rows: from top to bottom.
     about: a line about the numbers: dataset, steps, seeds.
-    model_dir: for the files.
+    model_dir: folder of the files.
     stem: of their names.
 
   Returns:
@@ -94,7 +86,7 @@ def write(
 
 
 def markdown(table: Table, rows: Sequence[FoundRow], about: str) -> str:
-  """A table in the paper's layout: ours, then the paper's scores."""
+  """A table in the paper's layout: our scores, then the paper's."""
   names = [name for _, _, name in table.scores]
   has_paper = any(row.paper for row in rows)
   heads = [*table.heads, *names]
@@ -120,9 +112,9 @@ def _score(row: FoundRow, column: int) -> str:
 
 
 def as_csv(table: Table, rows: Sequence[FoundRow]) -> str:
-  """A line for each row: its cells, how many seeds, and of each score mean, deviation and paper.
+  """A line for each row: names, numbers of seeds, and each score's mean, deviation and paper value.
 
-  What is not there is empty.
+  A missing value is an empty cell.
   """
   names = [name for _, _, name in table.scores]
   text = io.StringIO()
@@ -141,7 +133,7 @@ def as_csv(table: Table, rows: Sequence[FoundRow]) -> str:
 
 
 def _plot(table: Table, rows: Sequence[FoundRow], about: str, path: pathlib.Path) -> None:
-  """A panel for each PQ: ours with error bars; the paper's on an axis of the same scale."""
+  """A panel for each PQ: ours with error bars, the paper's on a second axis of the same scale."""
   import matplotlib
 
   matplotlib.use('Agg')
@@ -158,13 +150,8 @@ def _plot(table: Table, rows: Sequence[FoundRow], about: str, path: pathlib.Path
     axis.set_xlabel(', '.join(table.heads))
     names = ['\n'.join(row.cells) for row in rows]
     long = max(map(len, '\n'.join(names).split('\n'))) > 8
-    axis.set_xticks(
-      range(len(rows)),
-      names,
-      fontsize=8,
-      rotation=40 if long else 0,
-      ha='right' if long else 'center',
-    )
+    style = {'rotation': 40, 'ha': 'right'} if long else {}
+    axis.set_xticks(range(len(rows)), names, fontsize=8, **style)
     axis.set_xlim(-0.5, len(rows) - 0.5)
     axis.grid(alpha=0.3)
   figure.savefig(path, dpi=120, format='png')
@@ -175,8 +162,9 @@ def _plot_column(axis, rows: Sequence[FoundRow], column: int) -> None:  # noqa: 
   ours = [(x, row.mean(column), row.deviation(column) or 0.0) for x, row in enumerate(rows)]
   ours = [one for one in ours if one[1] is not None]
   paper = [(x, row.paper[column]) for x, row in enumerate(rows) if row.paper]
-  spans = [max(values) - min(values) for _, values in _values(ours, paper)]
-  half = max(0.5, *(0.75 * span for span in spans), *(2.0 * one[2] for one in ours)) if spans else 1
+  values = [[point[1] for point in points] for points in (ours, paper) if points]
+  spans = [0.75 * (max(of_points) - min(of_points)) for of_points in values]
+  half = max(0.5, *spans, *(2.0 * one[2] for one in ours)) if spans else 1
   handles = []
   if ours:
     x, means, deviations = zip(*ours, strict=True)
@@ -195,8 +183,3 @@ def _plot_column(axis, rows: Sequence[FoundRow], column: int) -> None:  # noqa: 
     of_paper.tick_params(axis='y', colors='tab:orange')
   if handles:
     axis.legend(handles=handles, fontsize=8)
-
-
-def _values(ours: Sequence[tuple], paper: Sequence[tuple]) -> list[tuple[str, list[float]]]:
-  found = {'ours': [one[1] for one in ours], 'paper': [one[1] for one in paper]}
-  return [(name, values) for name, values in found.items() if values]

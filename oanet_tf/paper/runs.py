@@ -1,41 +1,38 @@
-"""Runs trainings and evaluations as commands of their own, so that memory is given back.
+"""Runs trainings and evaluations as separate processes, so that their memory is freed.
 
-Several processes may work on one folder: each training is done under a lock, which the system lifts
-when the process that trains ends, however it does.
+Several processes may share a folder: each training holds a lock, which the system releases when the
+process ends, however it ends.
 """
 
-import contextlib
-import fcntl
-import os
 import pathlib
 import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import tqdm
 
 from oanet_tf import files
 from oanet_tf.errors import InputError
 from oanet_tf.paper import plan
-from oanet_tf.paper.plan import Job, Options, Training
+from oanet_tf.paper.plan import Job, Options, Scoring, Training
 
 DIVERGED_FILE = 'diverged.txt'
-# What `oanet_tf.train` says of a loss or a weight that is not finite.
+# The error of `oanet_tf.train` for a loss or a weight that is not finite.
 _DIVERGED = re.compile(r'error: (step \d+: (non-finite|weight \S+ is not finite).*)')
-# Of a command's output, what is looked at for its error.
+# Bytes at the end of a command's output that are searched for its error.
 _TAIL = 10_000
 _SECONDS_BETWEEN_LOOKS = 5.0
 
-# Arguments of `python` and the file descriptor of the lock -> exit code and the end of the output.
+# Arguments of `python`, the lock's file descriptor -> exit code, end of the output.
 Runner = Callable[[Sequence[str], int], tuple[int, str]]
 
 
 def run_python(arguments: Sequence[str], lock: int) -> tuple[int, str]:
-  """Runs Python on arguments; its output goes to standard error.
+  """Runs Python with arguments; the output goes to standard error.
 
-  Interrupted, it tells the command to stop, and waits for it to write what it has.
+  An interrupt is passed on to the command, which then has time to write its state.
 
   Args:
     arguments: such as `-m oanet_tf.train …`.
@@ -49,7 +46,7 @@ def run_python(arguments: Sequence[str], lock: int) -> tuple[int, str]:
     stdout=subprocess.PIPE,
     stderr=subprocess.STDOUT,
     pass_fds=[lock],
-    # The terminal's Ctrl-C reaches this process alone, which passes it on once.
+    # Ctrl-C in the terminal reaches only this process, which passes it on once.
     start_new_session=True,
   )
   tail = b''
@@ -67,10 +64,10 @@ def run_python(arguments: Sequence[str], lock: int) -> tuple[int, str]:
 
 
 def run_all(jobs: Sequence[Job], options: Options, run: Runner = run_python) -> None:
-  """Does what of the jobs is not done yet, or waits for the processes that are at it.
+  """Does all jobs that are not done yet, or waits for the processes that do them.
 
   Raises:
-    InputError: if a command fails, other than by a training that diverges.
+    InputError: if a command fails, unless its training diverged.
   """
   waiting = list(jobs)
   with tqdm.tqdm(total=len(jobs), desc='trainings', unit='training') as progress:
@@ -86,11 +83,14 @@ def run_all(jobs: Sequence[Job], options: Options, run: Runner = run_python) -> 
 
 
 def _do_one(jobs: Sequence[Job], options: Options, run: Runner) -> Job | None:
-  """Does the first job that is ready and that no other process has; None if there is none."""
+  """Does and returns the first job that is ready and not locked; None if there is none."""
   for job in jobs:
     networks = [scoring.network for scoring in job.scorings if scoring.srm]
     if all(is_trained(network, job.seed, options) for network in networks):
-      with _locked(options.folder(job.training, job.seed)) as lock:
+      folder = options.folder(job.training, job.seed)
+      with files.writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+      with files.locked(folder / '.lock') as lock:
         if lock is not None:
           _do(job, options, run, lock)
           return job
@@ -103,9 +103,7 @@ def _do(job: Job, options: Options, run: Runner, lock: int) -> None:
     arguments, _ = plan.training_arguments(job.training, job.seed, options)
     _train(['-m', 'oanet_tf.train', '--mode', 'train', *arguments], folder, run, lock)
   for scoring in job.scorings:
-    path = options.results_path(scoring, job.seed)
-    diverged = has_diverged(scoring.network, job.seed, options)
-    if not path.is_file() and not diverged and not (folder / DIVERGED_FILE).is_file():
+    if not is_scored(scoring, job.seed, options):
       arguments = plan.scoring_arguments(scoring, job.seed, options)
       code, output = run(['-m', 'oanet_tf.evaluate', *arguments], lock)
       _check(code, output, folder)
@@ -127,31 +125,37 @@ def _check(code: int, output: str, folder: pathlib.Path) -> None:
 
 
 def is_done(job: Job, options: Options) -> bool:
-  """Whether nothing of a job is left to do."""
-  if not is_trained(job.training, job.seed, options):
-    return False
-  return all(
-    options.results_path(scoring, job.seed).is_file()
-    or has_diverged(scoring.network, job.seed, options)
-    or has_diverged(scoring.training, job.seed, options)
-    for scoring in job.scorings
+  """Whether a job is trained and scored."""
+  return is_trained(job.training, job.seed, options) and all(
+    is_scored(scoring, job.seed, options) for scoring in job.scorings
   )
 
 
+def is_scored(scoring: Scoring, seed: int, options: Options) -> bool:
+  """Whether an evaluation has its results, or will have none since a training diverged."""
+  has_results = options.results_path(scoring, seed).is_file()
+  return has_results or scoring_diverged(scoring, seed, options)
+
+
+def scoring_diverged(scoring: Scoring, seed: int, options: Options) -> bool:
+  """Whether one of the trainings that an evaluation needs diverged."""
+  return any(has_diverged(one, seed, options) for one in (scoring.network, scoring.training))
+
+
 def is_trained(training: Training, seed: int, options: Options) -> bool:
-  """Whether a training has come to its end, be it that it diverged."""
+  """Whether a training has ended, at its last step or by diverging."""
   checkpoint = f'ckpt-{plan.last_step(training, options)}.index'
   has_last = (options.folder(training, seed) / checkpoint).is_file()
   return has_last or has_diverged(training, seed, options)
 
 
 def has_diverged(training: Training, seed: int, options: Options) -> bool:
-  """Whether a training ended with a loss or a weight that is not finite."""
+  """Whether a training ended at a loss or a weight that is not finite."""
   return (options.folder(training, seed) / DIVERGED_FILE).is_file()
 
 
 def state(job: Job, options: Options) -> str:
-  """What there is of a job: 'done', 'diverged', 'trained', 'started' or 'to do'."""
+  """The state of a job: 'done', 'diverged', 'trained', 'started' or 'to do'."""
   folder = options.folder(job.training, job.seed)
   if has_diverged(job.training, job.seed, options):
     return 'diverged'
@@ -160,20 +164,3 @@ def state(job: Job, options: Options) -> str:
   if is_trained(job.training, job.seed, options):
     return 'trained'
   return 'started' if any(folder.glob('ckpt-*.index')) else 'to do'
-
-
-@contextlib.contextmanager
-def _locked(folder: pathlib.Path) -> Iterator[int | None]:
-  """The file descriptor of a model folder's lock; None if another process has it."""
-  with files.writing(folder):
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = os.open(folder / '.lock', os.O_CREAT | os.O_RDWR)
-  try:
-    try:
-      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      yield None
-      return
-    yield lock
-  finally:
-    os.close(lock)

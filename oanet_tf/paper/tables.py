@@ -1,10 +1,8 @@
-"""The paper's Tables 1 to 5 as data: what each row trains and scores, and what the paper found.
+"""The paper's Tables 1 to 5, and one of options beyond it, as data.
 
-A further table is of options beyond the paper.
-
-Rows that need the same training name the same configs, so that it is done once. The ranking module
-does not change the rest of the network, for no gradient flows out of it: merged by detection score,
-a network with the module is the paper's baseline.
+Each row says what is trained and scored, and what the paper found. Rows that share a training name
+the same configs, so that it runs once. No gradient flows out of the ranking module, so a network
+with the module, merged by detection score, is the paper's baseline.
 """
 
 import pathlib
@@ -22,11 +20,11 @@ PQ_SQ_DQ = tuple(
 
 
 class Variant(NamedTuple):
-  """What stands for a name in the rows on a dataset.
+  """What a name in the rows means on a dataset.
 
   Attributes:
-    label: in the tables.
-    config: in configs/paper/, over the dataset's experiment; '' if that has it.
+    label: text in the tables.
+    config: name in configs/paper/, applied over the dataset's experiment; '' for none.
   """
 
   label: str
@@ -34,14 +32,14 @@ class Variant(NamedTuple):
 
 
 class Dataset(NamedTuple):
-  """Where the tables can be made.
+  """A dataset on which the tables can be made.
 
   Attributes:
-    title: of the dataset.
-    experiment: that trains a network.
-    srm_experiment: that trains the ranking module alone.
-    backbones: by name, 'small' and 'large': the two that the paper compares.
-    variants: by name, rows' configs that are not the same on all datasets.
+    title: name in the tables.
+    experiment: trains a network.
+    srm_experiment: trains the ranking module alone.
+    backbones: 'small' and 'large', which the paper compares.
+    variants: by name, configs of rows that differ between datasets.
   """
 
   title: str
@@ -57,34 +55,30 @@ DATASETS = {
     'oanet_synthetic',
     'srm_only_synthetic',
     {'small': Variant('ResNet-18 ×½'), 'large': Variant('ResNet-34 ×½', 'resnet34')},
-    {
-      'stuff_norm': Variant('stuff head without group norm', 'beyond_no_stuff_group_norm'),
-    },
+    {'stuff_norm': Variant('stuff head without group norm', 'beyond_no_stuff_group_norm')},
   ),
   'coco': Dataset(
     'COCO val2017',
     'oanet_r50fpn_coco',
     'srm_only_coco',
     {'small': Variant('ResNet-50'), 'large': Variant('ResNet-101', 'resnet101')},
-    {
-      'stuff_norm': Variant('stuff head with group norm', 'beyond_stuff_group_norm'),
-    },
+    {'stuff_norm': Variant('stuff head with group norm', 'beyond_stuff_group_norm')},
   ),
 }
 
 
 class Row(NamedTuple):
-  """A row.
+  """A row of a table.
 
   Attributes:
-    cells: that name it; names of the dataset's backbones and variants become their labels.
-    paper: scores in percent, in the order of the table's; () where the paper has none.
-    config: of the network's training, in configs/paper/ or a variant's name; '' is the experiment
-      as it is.
+    cells: its names; those of the dataset's backbones and variants are replaced by their labels.
+    paper: the paper's scores in percent, in the order of the table's; () if it has none.
+    config: of the network's training, in configs/paper/ or a variant's name; '' for the unchanged
+      experiment.
     backbone: of the network, 'small' or 'large'.
-    srm: config of the ranking module that is trained alone, in the place of the network's own.
-    scoring: config of what is changed in evaluation alone.
-    fusion: that is scored.
+    srm: config of a ranking module trained alone, which replaces the network's own.
+    scoring: config that is applied in evaluation only.
+    fusion: the fusion that is scored.
   """
 
   cells: tuple[str, ...]
@@ -101,8 +95,8 @@ class Table(NamedTuple):
 
   Attributes:
     title: what it shows.
-    heads: of the columns that name a row.
-    scores: (group, quality, head) of the others.
+    heads: of the columns with names.
+    scores: (group, quality, head) of the other columns.
     rows: from top to bottom.
   """
 
@@ -141,10 +135,7 @@ PAPER_TABLES = {
     ('Methods', 'backbone'),
     PQ_SQ_DQ,
     (
-      Row(
-        ('baseline', 'small'),
-        (37.2, 45.4, 24.9, 77.1, 81.5, 70.6, 45.7, 54.4, 32.5),
-      ),
+      Row(('baseline', 'small'), (37.2, 45.4, 24.9, 77.1, 81.5, 70.6, 45.7, 54.4, 32.5)),
       Row(
         ('w/pano-instance GT', 'small'),
         (36.1, 43.5, 24.9, 76.1, 80.0, 70.3, 44.5, 52.4, 32.7),
@@ -192,7 +183,7 @@ PAPER_TABLES = {
   ),
 }
 
-# All but the first are one change of it.
+# Each of the other rows changes one thing of the first.
 _BEYOND = Table(
   'Options beyond the paper',
   ('Methods',),

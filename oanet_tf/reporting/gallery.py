@@ -1,4 +1,4 @@
-"""The report's pictures: image, truth, both fusions, ranking map, and the scores of instances."""
+"""The report's images: ground truth, both fusions, ranking map, and the scores of instances."""
 
 import html
 from collections.abc import Sequence
@@ -7,9 +7,10 @@ from typing import NamedTuple
 import numpy as np
 
 from oanet_tf.data.categories import PanopticCategories
-from oanet_tf.data.panoptic_map import PanopticSegmentation
+from oanet_tf.data.panoptic_json import Annotation
+from oanet_tf.data.panoptic_map import Segments
 from oanet_tf.errors import InputError
-from oanet_tf.evaluation.coco_results import Annotation, read_segmentation
+from oanet_tf.evaluation.coco_results import read_segments
 from oanet_tf.evaluation.details import Details, Detection
 from oanet_tf.reporting import pictures
 from oanet_tf.reporting.comparison import ImageComparison
@@ -24,9 +25,9 @@ class Instance(NamedTuple):
   """A detection as the report shows it.
 
   Attributes:
-    name: category and number; an image's detections are numbered from 1, the highest score first.
-    detection: itself.
-    pixels: of it that each compared fusion shows.
+    name: category and number; detections are numbered from 1 by descending score.
+    detection: what was detected.
+    pixels: how many of its pixels each compared fusion shows.
   """
 
   name: str
@@ -35,30 +36,30 @@ class Instance(NamedTuple):
 
   @property
   def change(self) -> float:
-    """The share of its visible pixels that only one fusion shows, in [0, 1]."""
+    """The fraction of its visible pixels that only one fusion shows, in [0, 1]."""
     return (max(self.pixels) - min(self.pixels)) / max(*self.pixels, 1)
 
 
 def article(evaluation: Evaluation, index: int, comparison: ImageComparison) -> str:
-  """One image as HTML: the panels of the paper's Figure 8, the scores of its Figure 7.
+  """Renders one image: the panels of the paper's Figure 8 and the scores of its Figure 7.
 
   Args:
     evaluation: with details.
     index: of the image.
-    comparison: its own.
+    comparison: of the image.
 
   Raises:
     InputError: if a file of the image is missing or damaged.
   """
   details, categories = evaluation.details, evaluation.categories
-  annotation = details.truth[index]
-  truth = read_segmentation(annotation)
+  annotation = details.ground_truth[index]
+  ground_truth = read_segments(annotation)
   fusions = {
-    name: read_segmentation(one)
+    name: read_segments(one)
     for name, one in zip(evaluation.compared, evaluation.predictions[index], strict=True)
   }
   instances = instances_of(details.detections[annotation.image_id], fusions, categories)
-  panels = [_panel('image'), _segments_panel('truth', truth, categories)]
+  panels = [_panel('image'), _segments_panel('truth', ground_truth, categories)]
   for (name, prediction), pq in zip(fusions.items(), comparison.pq, strict=True):
     names = {
       one.detection.segment_ids[name]: one.name
@@ -68,7 +69,7 @@ def article(evaluation: Evaluation, index: int, comparison: ImageComparison) -> 
     panels.append(_segments_panel(f'{name}: PQ {100 * pq:.1f}', prediction, categories, names))
   panels.append(_ranking_panel(details, annotation, list(fusions.values()), categories))
   gain = percent_difference(comparison.gain)
-  height, width = truth.segment_map.shape
+  height, width = ground_truth.index.shape
   return (
     f'<article style="--ratio:{width / height:.4f};--picture:url({_picture(details, annotation)})">'
     f'<h3>Image {html.escape(str(annotation.image_id))}: PQ '
@@ -81,27 +82,22 @@ def article(evaluation: Evaluation, index: int, comparison: ImageComparison) -> 
 
 def instances_of(
   detections: Sequence[Detection],
-  fusions: dict[str, PanopticSegmentation],
+  fusions: dict[str, Segments],
   categories: PanopticCategories,
 ) -> list[Instance]:
-  """The detections of an image with their names and visible pixels, in the same order."""
-  areas = [_areas(fusion) for fusion in fusions.values()]
+  """Names the detections of an image and counts their visible pixels; keeps their order."""
+  areas = {}
+  for name, fusion in fusions.items():
+    pixels = np.bincount(fusion.index.ravel(), minlength=1 + len(fusion.ids))[1:]
+    areas[name] = dict(zip(fusion.ids.tolist(), pixels.tolist(), strict=True))
   return [
     Instance(
       f'{_name(categories, one.category_id)} {number}',
       one,
-      tuple(
-        of_fusion.get(one.segment_ids.get(fusion), 0)
-        for fusion, of_fusion in zip(fusions, areas, strict=True)
-      ),
+      tuple(areas[fusion].get(one.segment_ids.get(fusion), 0) for fusion in fusions),
     )
     for number, one in enumerate(detections, start=1)
   ]
-
-
-def _areas(segmentation: PanopticSegmentation) -> dict[int, int]:
-  ids, areas = np.unique(segmentation.segment_map, return_counts=True)
-  return dict(zip(ids.tolist(), areas.tolist(), strict=True))
 
 
 def _name(categories: PanopticCategories, category_id: int) -> str:
@@ -117,7 +113,7 @@ def _picture(details: Details, annotation: Annotation) -> str:
 
 
 def _panel(caption: str, layer: str = '', style: str = '') -> str:
-  """The picture, which the article brings, below a layer."""
+  """A layer over the image, which the article's style provides."""
   return (
     f'<figure><div class="canvas{style}">{layer}</div>'
     f'<figcaption>{html.escape(caption)}</figcaption></figure>'
@@ -131,13 +127,13 @@ def _image(png: bytes, description: str) -> str:
 
 def _segments_panel(
   caption: str,
-  segmentation: PanopticSegmentation,
+  segmentation: Segments,
   categories: PanopticCategories,
   names: dict[int, str] | None = None,
 ) -> str:
-  """Segments with their categories' names; `names` has other ones by id, the most telling first."""
+  """Segments with their categories' names, or those of `names` by id, most important first."""
   names = names or {}
-  segments = zip(segmentation.segment_ids.tolist(), segmentation.category_ids.tolist(), strict=True)
+  segments = zip(segmentation.ids.tolist(), segmentation.category_ids.tolist(), strict=True)
   texts = [names.get(segment_id) or _name(categories, i) for segment_id, i in segments]
   labels = pictures.place_labels(segmentation, texts, first=list(names))
   layer = _image(
@@ -153,14 +149,12 @@ def _segments_panel(
 def _ranking_panel(
   details: Details,
   annotation: Annotation,
-  fusions: Sequence[PanopticSegmentation],
+  fusions: Sequence[Segments],
   categories: PanopticCategories,
 ) -> str:
-  thing_ids = [category.id for category in categories if category.is_thing]
-  has_instance = np.zeros(fusions[0].segment_map.shape, bool)
+  has_instance = np.zeros(fusions[0].index.shape, bool)
   for one in fusions:
-    things = one.segment_ids[np.isin(one.category_ids, thing_ids)]
-    has_instance |= np.isin(one.segment_map, things)
+    has_instance |= np.concatenate([[False], one.is_thing(categories)])[one.index]
   ranking_map = details.ranking_map(annotation, categories.num_things)
   layer = pictures.ranking_layer(ranking_map, has_instance, categories)
   return _panel('ranking map', _image(layer, 'ranking map'), ' faded')
@@ -171,8 +165,8 @@ def _instances_table(
 ) -> str:
   if not instances:
     return '<p>No instance was detected.</p>'
-  columns = [Column('Instance', is_number=False), Column('Detection score')]
-  columns += [Column('Ranking score'), *(Column(f'Pixels {name}') for name in compared)]
+  titles = ['Detection score', 'Ranking score', *(f'Pixels {name}' for name in compared)]
+  columns = [Column('Instance', is_number=False), *map(Column, titles)]
   rows = []
   for one in instances:
     style = 'differs' if one.change > _NOTABLE_CHANGE else ''

@@ -1,4 +1,4 @@
-"""Tables in HTML that scroll inside themselves and, if so wished, can be sorted (report.js)."""
+"""HTML tables that scroll in their own box and can be sortable (report.js)."""
 
 import html
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ class Column(NamedTuple):
 
   Attributes:
     title: plain text.
-    is_number: numbers are set right and sorted by value, the highest first.
+    is_number: numbers are right-aligned, and sorted by value in descending order.
     sorts: whether the column can be sorted by.
   """
 
@@ -20,12 +20,12 @@ class Column(NamedTuple):
 
 
 class Cell(NamedTuple):
-  """What a table shows at a place.
+  """A cell.
 
   Attributes:
     content: HTML.
-    value: what it is sorted by; None: its text.
-    style: class of the cell.
+    value: what rows are sorted by; None for the text.
+    style: CSS class.
   """
 
   content: str
@@ -39,7 +39,7 @@ def text(plain: str, style: str = '') -> Cell:
 
 
 def percent(fraction: float) -> Cell:
-  """A share as 0.0 to 100.0."""
+  """A fraction in [0, 1] as 0.0 to 100.0."""
   return Cell(f'{100 * fraction:.1f}', fraction)
 
 
@@ -49,11 +49,11 @@ def count(number: int) -> Cell:
 
 
 def difference(value: float, content: str) -> Cell:
-  """A number with its sign, coloured as a gain or a loss if it does not round to 0.
+  """A number with its sign, coloured as a gain or a loss unless it is shown as 0.
 
   Args:
-    value: what it is sorted by.
-    content: as formatted with Python's sign option `+`.
+    value: what rows are sorted by.
+    content: the number, formatted with Python's sign option `+`.
   """
   if not any(digit in content for digit in '123456789'):
     return Cell(content.lstrip('+-'), value)
@@ -62,7 +62,7 @@ def difference(value: float, content: str) -> Cell:
 
 
 def percent_difference(fraction: float) -> Cell:
-  """A difference of two shares, in points."""
+  """A difference of two fractions, in percentage points."""
   return difference(fraction, f'{100 * fraction:+.1f}')
 
 
@@ -72,13 +72,13 @@ def table(
   rows: Sequence[Sequence[Cell]],
   sorted_by: int | None = None,
 ) -> str:
-  """A table in a box that scrolls.
+  """Renders a table in a box that scrolls.
 
   Args:
-    label: what it is, for screen readers.
+    label: for screen readers.
     columns: headings.
-    rows: cells; the first of each names the row.
-    sorted_by: the column, of numbers, by which rows are in descending order already.
+    rows: cells; the first of each row names it.
+    sorted_by: index of the column of numbers by which the rows are in descending order already.
   """
   heading = ''.join(_heading(column, i == sorted_by) for i, column in enumerate(columns))
   body = '\n'.join(f'<tr>{_row(columns, row)}</tr>' for row in rows)

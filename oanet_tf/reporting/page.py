@@ -1,4 +1,4 @@
-"""The report as one HTML page, with everything it needs inside."""
+"""Renders the report as one self-contained HTML page."""
 
 import html
 import importlib.resources
@@ -22,19 +22,16 @@ def render(
   gains: Sequence[str],
   losses: Sequence[str],
 ) -> str:
-  """The page.
+  """Renders the page.
 
   Args:
     evaluation: what was read.
-    comparisons: of its images; none without details.
-    gains: articles of `gallery` of the images with the largest gain, the largest first.
-    losses: likewise of those with the largest loss.
+    comparisons: of its images; empty without details.
+    gains: `gallery.article` of the images with the largest gains, the largest first.
+    losses: `gallery.article` of the images with the largest losses, the largest first.
   """
   first, second = evaluation.compared
-  sections = {
-    'Fusions': _fusions(evaluation),
-    'Categories': _categories(evaluation),
-  }
+  sections = {'Fusions': _fusions(evaluation), 'Categories': _categories(evaluation)}
   if evaluation.details is not None:
     sections['Order'] = _orders(evaluation, comparisons)
     sections['Largest gains'] = _pictures(evaluation, gains, 'better')
@@ -101,7 +98,7 @@ def _categories(evaluation: Evaluation) -> str:
 
 def _orders(evaluation: Evaluation, comparisons: Sequence[ImageComparison]) -> str:
   first, second = map(html.escape, evaluation.compared)
-  orders = sum_orders([one.cases for one in comparisons], evaluation.categories)
+  orders = sum_orders(one.cases for one in comparisons)
   differing = sum(one.differing_pixels for one in comparisons)
   ordered = sum(sum(one[5:8]) for one in orders)
   how = (
@@ -110,13 +107,13 @@ def _orders(evaluation: Evaluation, comparisons: Sequence[ImageComparison]) -> s
     f'more of its pixels truly are of the category that {second} put on top, and wrong if more are '
     f'of that which {first} put there.'
   )
-  share = (
+  coverage = (
     f'The fusions disagree about the category of {differing:,} pixels. {ordered:,} of them are '
     'counted here; at the others one fusion has stuff or nothing, mostly since it dropped an '
     'instance. Instances of one and the same category are not compared.'
   )
   pairs = orders_table(orders, evaluation.categories, evaluation.compared)
-  return f'<p class="how">{how}</p>\n<p class="how">{share}</p>\n{pairs if orders else ""}'
+  return f'<p class="how">{how}</p>\n<p class="how">{coverage}</p>\n{pairs if orders else ""}'
 
 
 def _pictures(evaluation: Evaluation, articles: Sequence[str], comparative: str) -> str:

@@ -1,4 +1,4 @@
-"""What an evaluation wrote, read and checked."""
+"""Reads and checks what an evaluation wrote."""
 
 import pathlib
 from collections.abc import Sequence
@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.json_file import read_json_object
+from oanet_tf.data.panoptic_json import Annotation, parse_annotations, read_panoptic_json
 from oanet_tf.errors import InputError
-from oanet_tf.evaluation.coco_results import Annotation, parse_annotations, read_panoptic_json
 from oanet_tf.evaluation.details import Details, read_details
 
 GROUPS = ('All', 'Things', 'Stuff')
@@ -15,14 +15,14 @@ _QUALITIES = ('pq', 'sq', 'rq')
 
 
 class Evaluation(NamedTuple):
-  """An evaluation, of whose images two fusions are compared.
+  """An evaluation and the two fusions to compare.
 
   Attributes:
-    name: of its folder and the one that holds it.
-    results: by fusion what `PanopticQuality.result` gives, but with JSON's strings as category ids.
+    name: of its folder and the folder above.
+    results: `PanopticQuality.result` of each fusion, with category ids as strings.
     compared: names of the first and the second fusion.
     categories: of the dataset.
-    predictions: of both fusions for each image; in the order of `details.truth` if there is one.
+    predictions: of both fusions for each image; in the order of `details.ground_truth`, if any.
     details: None if the evaluation wrote none.
   """
 
@@ -35,11 +35,11 @@ class Evaluation(NamedTuple):
 
 
 def read_evaluation(folder: pathlib.Path, compared: Sequence[str]) -> Evaluation:
-  """Reads the JSON files of an evaluation; PNGs and pictures are left for later.
+  """Reads the JSON files of an evaluation, but no images.
 
   Raises:
-    InputError: if one is missing or malformed, a fusion was not evaluated, or files disagree about
-      the images.
+    InputError: if a file is missing or malformed, a fusion was not evaluated, or files disagree
+      about the images.
   """
   if not folder.is_dir():
     raise InputError(f'{folder}: there is no such folder')
@@ -59,13 +59,13 @@ def read_evaluation(folder: pathlib.Path, compared: Sequence[str]) -> Evaluation
     for content, fusion in zip(contents, compared, strict=True)
   )
   details = read_details(folder)
-  lead = first if details is None else details.truth
+  lead = first if details is None else details.ground_truth
   predictions = zip(
     _in_order_of(lead, first, source),
     _in_order_of(lead, second, folder / f'{compared[1]}.json'),
     strict=True,
   )
-  # The folder's own name is mostly `evaluation`; the model's, before it, tells more.
+  # The folder is mostly called `evaluation`, so the model's name before it is needed too.
   name = '/'.join(folder.resolve().parts[-2:])
   evaluation = Evaluation(name, results, tuple(compared), categories, list(predictions), details)
   if details is not None:
@@ -93,7 +93,7 @@ def _check_results(results: dict, categories: PanopticCategories, path: pathlib.
 
 
 def _check_detections(evaluation: Evaluation) -> None:
-  """Whether the details and the predictions are of one evaluation: they tell the same instances."""
+  """Checks that details and predictions have the same instances, so are of one evaluation."""
   details, categories = evaluation.details, evaluation.categories
   thing_ids = {category.id for category in categories if category.is_thing}
   for pair in evaluation.predictions:

@@ -1,11 +1,12 @@
-"""The report's tables: fusions, categories, and which category lies on top."""
+"""The report's tables: fusions, categories, and orders of categories."""
 
 import collections
 import html
+import itertools
 from collections.abc import Iterable, Sequence
 
 from oanet_tf.data.categories import Category, PanopticCategories
-from oanet_tf.evaluation.coco_results import Annotation
+from oanet_tf.data.panoptic_json import Annotation
 from oanet_tf.reporting.comparison import Order
 from oanet_tf.reporting.html_table import (
   Cell,
@@ -19,12 +20,12 @@ from oanet_tf.reporting.html_table import (
 )
 from oanet_tf.reporting.reading import GROUPS, Evaluation
 
-# Its column in the table of categories.
+# Column of the table of categories.
 _DIFFERENCE = 3
 
 
 def fusions_table(evaluation: Evaluation) -> str:
-  """PQ, SQ and RQ of every fusion, and the difference of the two that are compared."""
+  """PQ, SQ and RQ of every fusion, and the difference between those compared."""
   results, (first, second) = evaluation.results, evaluation.compared
   keys = [(group, quality) for group in GROUPS for quality in ('pq', 'sq', 'rq')]
   titles = [f'{quality.upper()} {group.lower()}' for group, quality in keys]
@@ -40,10 +41,10 @@ def fusions_table(evaluation: Evaluation) -> str:
 
 
 def categories_table(evaluation: Evaluation) -> str:
-  """PQ of the compared fusions for each category that occurs; the others' names, folded away."""
+  """PQ of the compared fusions for each category that occurs, and a folded list of the others."""
   first, second = evaluation.compared
-  truth = evaluation.details.truth if evaluation.details else []
-  num_true = _count_segments(truth)
+  ground_truth = evaluation.details.ground_truth if evaluation.details else []
+  num_true = _count_segments(ground_truth)
   num_predicted = _count_segments(one for pair in evaluation.predictions for one in pair)
   rows, absent = [], []
   for category in evaluation.categories:
@@ -53,29 +54,27 @@ def categories_table(evaluation: Evaluation) -> str:
     scores = [evaluation.results[f]['per_class'][str(category.id)]['pq'] for f in (first, second)]
     row = [category_cell(category), *map(percent, scores)]
     row += [percent_difference(scores[1] - scores[0]), _bars(scores)]
-    row += [count(num_true[category.id])] if truth else []
+    row += [count(num_true[category.id])] if ground_truth else []
     rows.append([*row, text('thing' if category.is_thing else 'stuff')])
   columns = [Column('Category', False, sorts=True)]
   columns += [Column(f'PQ {name}', sorts=True) for name in (first, second)]
   columns += [Column('Difference', sorts=True), Column('PQ, 0 to 100', is_number=False)]
-  columns += [Column('Segments', sorts=True)] if truth else []
+  columns += [Column('Segments', sorts=True)] if ground_truth else []
   columns.append(Column('Kind', False, sorts=True))
   rows.sort(key=lambda row: -row[_DIFFERENCE].value)
   return table('PQ of each category', columns, rows, sorted_by=_DIFFERENCE) + _absent(
-    absent, bool(truth)
+    absent, bool(ground_truth)
   )
 
 
 def _count_segments(annotations: Iterable[Annotation]) -> collections.Counter:
-  """By category id; crowds are no segments."""
-  counts = collections.Counter()
-  for one in annotations:
-    counts.update(one.category_ids[~one.is_crowd].tolist())
-  return counts
+  """By category id, without crowds."""
+  ids = (one.category_ids[~one.is_crowd].tolist() for one in annotations)
+  return collections.Counter(itertools.chain.from_iterable(ids))
 
 
 def category_cell(category: Category, name: str = '', style: str = '') -> Cell:
-  """A category's colour and name, or another name for what is of it."""
+  """A category's colour and its name, or another name."""
   swatch = f'<span class="swatch" style="background:rgb{category.color}"></span>'
   return Cell(swatch + html.escape(name or category.name), style=style)
 
@@ -88,10 +87,10 @@ def _bars(scores: Sequence[float]) -> Cell:
   return Cell(f'<div class="bars">{bars}</div>')
 
 
-def _absent(names: list[str], has_truth: bool) -> str:
+def _absent(names: list[str], has_ground_truth: bool) -> str:
   if not names:
     return ''
-  where = 'neither truth nor prediction has' if has_truth else 'no prediction has'
+  where = 'neither truth nor prediction has' if has_ground_truth else 'no prediction has'
   return (
     f'<details><summary>Categories that {where}: {len(names)}</summary>'
     f'<p>{html.escape(", ".join(names))}</p></details>'
@@ -109,7 +108,7 @@ def orders_table(
     row = [category_cell(categories.category(label)) for label in (one.top, one.bottom)]
     row += [count(number) for number in (sum(one[2:5]), *one[2:4])]
     row += [count(number) for number in one[5:8]]
-    rows.append([*row, difference(net, f'{net:+,}'), _right_share(one)])
+    rows.append([*row, difference(net, f'{net:+,}'), _right_and_wrong(one)])
   columns = [
     Column(f'Top by {second}', False, sorts=True),
     Column(f'Top by {first}', False, sorts=True),
@@ -121,10 +120,11 @@ def orders_table(
   return table('Pairs of categories in different order', columns, rows, sorted_by=2)
 
 
-def _right_share(order: Order) -> Cell:
-  """Pixels put right and pixels put wrong as parts of one bar."""
-  decided = order.pixels_right + order.pixels_wrong
-  share = 100 * order.pixels_right / decided if decided else 0
-  right = f'<div class="right" style="width:{share:.1f}%"></div>'
-  wrong = f'<div class="wrong" style="width:{100 - share if decided else 0:.1f}%"></div>'
-  return Cell(f'<div class="parts">{right}{wrong}</div>')
+def _right_and_wrong(order: Order) -> Cell:
+  """The fractions of right and wrong pixels as one bar."""
+  decided = max(1, order.pixels_right + order.pixels_wrong)
+  bars = ''.join(
+    f'<div class="{style}" style="width:{100 * pixels / decided:.1f}%"></div>'
+    for style, pixels in (('right', order.pixels_right), ('wrong', order.pixels_wrong))
+  )
+  return Cell(f'<div class="parts">{bars}</div>')

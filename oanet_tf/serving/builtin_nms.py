@@ -5,7 +5,7 @@ loops over the overlaps of 512 × 512 boxes, which take longer in LiteRT than th
 network. What is kept is the same.
 """
 
-# One image. N boxes, K boxes kept, P proposals or ROIs, T thing categories.
+# One image. N boxes, K boxes kept, P proposals or RoIs, T thing categories.
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -49,7 +49,7 @@ class Kept(NamedTuple):
     return tf.where(is_box, kept, tf.zeros_like(kept))
 
 
-def suppress(
+def non_max_suppression(
   boxes: tf.Tensor,
   scores: tf.Tensor,
   *,
@@ -125,7 +125,7 @@ class Proposals:
       boxes, scores = box_ops.filter_boxes(
         boxes, scores, image_shape, settings.test_pre_nms_min_size_threshold
       )
-    kept = suppress(
+    kept = non_max_suppression(
       boxes,
       scores,
       most=min(scores.shape[0], settings.test_pre_nms_top_k, settings.test_num_proposals),
@@ -173,7 +173,7 @@ class Detections:
     boxes, scores = tf.reshape(boxes, [-1, 4]), tf.reshape(scores, [-1])
     # A place of its own for each category, so that none suppresses another.
     shift = tf.cast(classes, tf.float32) * (tf.reduce_max(image_shape) + 1.0)
-    kept = suppress(
+    kept = non_max_suppression(
       boxes + shift[:, None],
       scores,
       most=self._settings.max_num_detections,

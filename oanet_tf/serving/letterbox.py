@@ -1,6 +1,6 @@
-"""Pictures of any size on a canvas of a fixed one, and back."""
+"""Fits images of any size onto a canvas of a fixed size, and maps back."""
 
-# h, w picture, H, W canvas.
+# h, w image, H, W canvas.
 
 from collections.abc import Sequence
 
@@ -13,50 +13,50 @@ from PIL import Image
 PADDING_COLOR = tuple(round(value) for value in preprocess_ops.MEAN_RGB)
 
 
-def letterbox(picture: np.ndarray, canvas_size: Sequence[int]) -> np.ndarray:
-  """Scales a picture to the largest that fits, and puts it at the top left.
+def letterbox(image: np.ndarray, canvas_size: Sequence[int]) -> np.ndarray:
+  """Scales an image to the largest that fits, and puts it at the top left.
 
   Args:
-    picture: [h, w, 3] uint8 RGB.
+    image: [h, w, 3] uint8 RGB.
     canvas_size: [H, W].
 
   Returns:
     [H, W, 3] uint8, `PADDING_COLOR` below and on the right.
   """
-  height, width = size_within(picture.shape, canvas_size)
+  height, width = size_within(image.shape, canvas_size)
   canvas = np.full([*canvas_size, 3], PADDING_COLOR, np.uint8)
-  canvas[:height, :width] = tf.round(tf.image.resize(picture, [height, width]))
+  canvas[:height, :width] = tf.round(tf.image.resize(image, [height, width]))
   return canvas
 
 
-def size_within(picture_shape: Sequence[int], canvas_size: Sequence[int]) -> tuple[int, int]:
-  """[height, width] of a picture of [h, w, …] that `letterbox` put on a canvas of [H, W]."""
-  scale = min(canvas / side for canvas, side in zip(canvas_size, picture_shape[:2], strict=True))
-  height, width = (max(1, round(side * scale)) for side in picture_shape[:2])
+def size_within(image_shape: Sequence[int], canvas_size: Sequence[int]) -> tuple[int, int]:
+  """[height, width] of an image of [h, w, …] that `letterbox` put on a canvas of [H, W]."""
+  scale = min(canvas / side for canvas, side in zip(canvas_size, image_shape[:2], strict=True))
+  height, width = (max(1, round(side * scale)) for side in image_shape[:2])
   return height, width
 
 
-def from_canvas(mask: np.ndarray, picture_shape: Sequence[int]) -> np.ndarray:
+def from_canvas(mask: np.ndarray, image_shape: Sequence[int]) -> np.ndarray:
   """[H, W] int32 ids on a canvas -> [h, w], each pixel's nearest.
 
   Args:
-    mask: for a picture that `letterbox` put there.
-    picture_shape: [h, w, …].
+    mask: for an image that `letterbox` put there.
+    image_shape: [h, w, …].
   """
-  height, width = size_within(picture_shape, mask.shape)
+  height, width = size_within(image_shape, mask.shape)
   inside = Image.fromarray(mask[:height, :width])
-  return np.asarray(inside.resize(picture_shape[1::-1], Image.Resampling.NEAREST))
+  return np.asarray(inside.resize(image_shape[1::-1], Image.Resampling.NEAREST))
 
 
 def size_on_canvas(canvas: tf.Tensor) -> tf.Tensor:
-  """[H, W, 3] uint8 of `letterbox` -> [2] float32, height and width of the picture on it.
+  """[H, W, 3] uint8 of `letterbox` -> [2] float32, height and width of the image on it.
 
   What is `PADDING_COLOR` in whole rows at the bottom and columns on the right is padding.
   """
-  is_picture = tf.reduce_any(tf.cast(canvas, tf.int32) != tf.constant(PADDING_COLOR), axis=2)
+  is_image = tf.reduce_any(tf.cast(canvas, tf.int32) != tf.constant(PADDING_COLOR), axis=2)
 
   def extent(axis: int) -> tf.Tensor:
-    has_some = tf.reduce_any(is_picture, axis=1 - axis)
+    has_some = tf.reduce_any(is_image, axis=1 - axis)
     ends = tf.range(1.0, canvas.shape[axis] + 1.0)
     return tf.reduce_max(tf.where(has_some, ends, 1.0))
 

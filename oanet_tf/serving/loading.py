@@ -1,6 +1,6 @@
-"""Whatever holds a trained network, as one function from pictures to segmentations."""
+"""Opens whatever holds a trained network as one function from images to segmentations."""
 
-# B pictures, H, W the largest height and width among them.
+# B images, H, W the largest height and width among them.
 
 import io
 import json
@@ -13,14 +13,13 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from oanet_tf import model_folder
 from oanet_tf.data.categories import CATEGORIES_FILE, PanopticCategories
-from oanet_tf.data.class_prior import load_table
-from oanet_tf.data.panoptic_map import PanopticSegmentation, to_segmentation
-from oanet_tf.errors import InputError
+from oanet_tf.data.panoptic_map import Segments, segments_of_masks
+from oanet_tf.errors import InputError, first_line
+from oanet_tf.model_folder import Trained
 from oanet_tf.serving.image_limits import MAX_IMAGE_PIXELS
 from oanet_tf.serving.letterbox import from_canvas, letterbox
-from oanet_tf.serving.panoptic_module import PanopticModule
+from oanet_tf.serving.panoptic_module import SEGMENT_INPUTS, PanopticModule
 
 
 class Predictor(NamedTuple):
@@ -32,42 +31,32 @@ class Predictor(NamedTuple):
     max_pixels: of a picture; None takes any.
   """
 
-  segment: Callable[[Sequence[np.ndarray]], list[PanopticSegmentation]]
+  segment: Callable[[Sequence[np.ndarray]], list[Segments]]
   categories: PanopticCategories
   max_pixels: int | None = None
 
 
-def of_model_folder(
-  model_dir: str | pathlib.Path, method: str, params_override: str = ''
-) -> Predictor:
-  """The network of a training, in memory.
+def of_trained(trained: Trained, method: str) -> Predictor:
+  """A network in memory.
 
   Args:
-    model_dir: folder of a training.
-    method: of fusion, one of `config_values.FUSIONS` but for 'oracle'.
-    params_override: changes over the folder's configuration.
+    trained: of `ModelFolder.load`.
+    method: of fusion, one of `config.values.FUSIONS` but for 'oracle'.
 
   Raises:
-    InputError: if the folder, or a file that the fusion needs, cannot be read.
+    InputError: if a file that the fusion needs cannot be read.
   """
-  model, config, categories = model_folder.load_model(model_dir, params_override)
-  class_prior = load_table(config.task.model.fusion.class_prior, categories, [method])
-  module = PanopticModule(model, config.task, categories, method, class_prior)
-  # All shapes but these are the same for any batch, so it is traced once.
-  function = tf.function(
-    module.segment,
-    [tf.TensorSpec([None, None, None, 3], tf.uint8), tf.TensorSpec([None, 2], tf.int32)],
-    autograph=False,
-  )
+  module = PanopticModule(trained, method, maps_only=True)
+  function = tf.function(module.segment, SEGMENT_INPUTS, autograph=False)
 
-  def segment(pictures: Sequence[np.ndarray]) -> list[PanopticSegmentation]:
+  def segment(pictures: Sequence[np.ndarray]) -> list[Segments]:
     shapes = np.array([picture.shape[:2] for picture in pictures], np.int32)
     images = np.zeros([len(pictures), *shapes.max(axis=0), 3], np.uint8)
     for image, picture, (height, width) in zip(images, pictures, shapes, strict=True):
       image[:height, :width] = picture
-    return _segmentations(function(images, shapes), categories)
+    return _segmentations(function(images, shapes), trained.categories)
 
-  return Predictor(segment, categories)
+  return Predictor(segment, trained.categories)
 
 
 def of_saved_model(folder: str | pathlib.Path) -> Predictor:
@@ -83,12 +72,12 @@ def of_saved_model(folder: str | pathlib.Path) -> Predictor:
   try:
     signatures = tf.saved_model.load(str(folder)).signatures
   except (OSError, ValueError, tf.errors.OpError) as error:
-    raise InputError(f'{folder}: cannot be read as a SavedModel ({_first_line(error)})') from None
+    raise InputError(f'{folder}: cannot be read as a SavedModel ({first_line(error)})') from None
   if 'serving_bytes' not in signatures:
     raise InputError(f'{folder}: is no SavedModel that python -m oanet_tf.export has written')
   categories = PanopticCategories.from_json(folder / 'assets' / CATEGORIES_FILE)
 
-  def segment(pictures: Sequence[np.ndarray]) -> list[PanopticSegmentation]:
+  def segment(pictures: Sequence[np.ndarray]) -> list[Segments]:
     encoded = tf.constant([_encoded(picture) for picture in pictures])
     return _segmentations(signatures['serving_bytes'](image_bytes=encoded), categories)
 
@@ -96,7 +85,7 @@ def of_saved_model(folder: str | pathlib.Path) -> Predictor:
 
 
 def of_tflite(path: str | pathlib.Path) -> Predictor:
-  """A TFLite file of `oanet_tf.export`, run by LiteRT one picture after the other.
+  """A TFLite file of `oanet_tf.export`, run by LiteRT one image after the other.
 
   Raises:
     InputError: if it is another's, or damaged.
@@ -109,24 +98,20 @@ def of_tflite(path: str | pathlib.Path) -> Predictor:
     run = tflite.runner(pathlib.Path(path))
   except (zipfile.BadZipFile, KeyError, ValueError, RuntimeError) as error:
     raise InputError(
-      f'{path}: is no TFLite file that python -m oanet_tf.export has written ({_first_line(error)})'
+      f'{path}: is no TFLite file that python -m oanet_tf.export has written ({first_line(error)})'
     ) from None
   categories = PanopticCategories.from_coco(description['categories'], str(path))
   canvas_size = description['input']['shape'][1:3]
 
-  def segment(pictures: Sequence[np.ndarray]) -> list[PanopticSegmentation]:
+  def segment(pictures: Sequence[np.ndarray]) -> list[Segments]:
     return [segment_one(picture) for picture in pictures]
 
-  def segment_one(picture: np.ndarray) -> PanopticSegmentation:
+  def segment_one(picture: np.ndarray) -> Segments:
     outputs = run(image=letterbox(picture, canvas_size)[np.newaxis])
     masks = (outputs[f'panoptic_{kind}_mask'][0] for kind in ('category', 'instance'))
     return _segmentation(*(from_canvas(mask, picture.shape) for mask in masks), categories)
 
   return Predictor(segment, categories)
-
-
-def _first_line(error: Exception) -> str:
-  return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _encoded(picture: np.ndarray) -> bytes:
@@ -136,9 +121,7 @@ def _encoded(picture: np.ndarray) -> bytes:
   return file.getvalue()
 
 
-def _segmentations(
-  outputs: dict[str, tf.Tensor], categories: PanopticCategories
-) -> list[PanopticSegmentation]:
+def _segmentations(outputs: dict[str, tf.Tensor], categories: PanopticCategories) -> list[Segments]:
   names = ('panoptic_category_mask', 'panoptic_instance_mask', 'image_shape')
   arrays = (outputs[name].numpy() for name in names)
   return [
@@ -149,7 +132,7 @@ def _segmentations(
 
 def _segmentation(
   category_mask: np.ndarray, instance_mask: np.ndarray, categories: PanopticCategories
-) -> PanopticSegmentation:
+) -> Segments:
   """Of [h, w] the dataset's category ids, and instances."""
   labels = categories.label_of_id_table()[category_mask]
-  return to_segmentation(labels, instance_mask, categories)
+  return segments_of_masks(labels, instance_mask, categories)

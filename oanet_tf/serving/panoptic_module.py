@@ -1,4 +1,4 @@
-"""Network and fusion as one function from pictures to segments: what is exported."""
+"""Network and fusion as one function from images to segments: what is exported."""
 
 # B images, H, W canvas, A, B network input, N detections, M mask side, L rows of the segment table.
 
@@ -7,20 +7,24 @@ import functools
 import numpy as np
 import tensorflow as tf
 
-from oanet_tf import inference
-from oanet_tf.config import definitions
-from oanet_tf.data.categories import PanopticCategories
-from oanet_tf.data.preprocess import canvas_of, network_input
-from oanet_tf.modeling.oanet import OANet
-from oanet_tf.modeling.scene import boxes_in_original
+from oanet_tf.data import geometry
+from oanet_tf.data.preprocess import network_input
+from oanet_tf.model_folder import Trained
+from oanet_tf.modeling.fusion.fuser import FusionBatch
+from oanet_tf.modeling.fusion.methods import fuse
 from oanet_tf.serving.letterbox import size_on_canvas, size_within
 from oanet_tf.serving.segment_table import segment_table
 
+# Of `PanopticModule.segment`: no shape depends on the images, so it is traced once.
+SEGMENT_INPUTS = (
+  tf.TensorSpec([None, None, None, 3], tf.uint8),
+  tf.TensorSpec([None, 2], tf.int32),
+)
 _MAPS = ('panoptic_category_mask', 'panoptic_instance_mask')
 
 
 class PanopticModule(tf.Module):
-  """Segments uint8 pictures just as `oanet_tf.predict` does.
+  """Segments uint8 images just as `oanet_tf.predict` does.
 
   All categories in the results are the dataset's ids. The results are
     panoptic_category_mask: [B, H, W] int32, 0 for void and outside of an image.
@@ -35,65 +39,61 @@ class PanopticModule(tf.Module):
     ranking_scores: [B, N] float32, of the spatial ranking module.
   """
 
-  def __init__(
-    self,
-    model: OANet,
-    task: definitions.OANetTask,
-    categories: PanopticCategories,
-    method: str,
-    class_prior: np.ndarray | None = None,
-  ):
-    """Takes what `model_folder.load_model` gives.
+  def __init__(self, trained: Trained, method: str, maps_only: bool = False):
+    """Takes a network and how its outputs are fused.
 
     Args:
-      model: the network.
-      task: its configuration.
-      categories: of the dataset.
-      method: of fusion, one of `config_values.FUSIONS` but for 'oracle'.
-      class_prior: [T, T] of `class_prior.load_table`, for the method of that name.
+      trained: the network.
+      method: of fusion, a key of `methods.FUSIONS` but for 'oracle'.
+      maps_only: leaves all but the masks and `image_shape` out of the results.
+
+    Raises:
+      InputError: if a file that the fusion needs cannot be read.
     """
     super().__init__()
+    model, fuser = trained.model, trained.fuser([method])
     # The variables alone are saved: a Keras model would bring each layer's functions along.
     self.variables_of_model = model.variables
-    self.output_size = list(task.validation_data.output_size)
-    self._num_things = categories.num_things
-    self._category_ids = categories.id_of_label_table()
+    self.output_size = list(trained.config.task.validation_data.output_size)
+    self._category_ids = trained.categories.id_of_label_table()
+    self._method = method
+    self._maps_only = maps_only
 
-    def panoptic(images: tf.Tensor, image_info: tf.Tensor, canvas_size: tf.Tensor) -> tuple:
-      outputs, maps = inference.predict_panoptic(
-        model, task.model, [method], images, image_info, canvas_size, class_prior
-      )
-      return outputs, maps[method]
+    def batch_of(images: tf.Tensor, image_info: tf.Tensor, canvas_size: tf.Tensor) -> FusionBatch:
+      return fuser.batch(model(images, image_info), image_info, canvas_size)
 
-    self._panoptic = panoptic
+    self._batch_of = batch_of
     # Functions that were an attribute would all be saved, and traced for it.
     self._of_orientation = functools.cache(self._make_function)
 
   def segment(self, images: tf.Tensor, image_shapes: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Segments pictures of any sizes, on a canvas that holds the largest.
+    """Segments images of any sizes, on a canvas that holds the largest.
 
     Args:
-      images: [B, H, W, 3] uint8 RGB, each picture at the top left; what is beside it does not
+      images: [B, H, W, 3] uint8 RGB, each image at the top left; what is beside it does not
         matter.
-      image_shapes: [B, 2] int32, [height, width] of each picture, from 1 to H and W.
+      image_shapes: [B, 2] int32, [height, width] of each image, from 1 to H and W.
     """
     height, width = self.output_size
     if height == width:
       return self._of_orientation(0)(images, image_shapes)
-    # The network sees portrait and landscape pictures on canvases of different shapes.
+    # The network sees portrait and landscape images on canvases of different shapes.
     is_portrait = tf.cast(image_shapes[:, 0] > image_shapes[:, 1], tf.int32)
     indices = tf.dynamic_partition(tf.range(tf.shape(images)[0]), is_portrait, 2)
-    parts = [self._segment_part(images, image_shapes, i, p) for p, i in enumerate(indices)]
-    return {name: tf.dynamic_stitch(indices, [part[name] for part in parts]) for name in parts[0]}
+    oriented = [self._segment_part(images, image_shapes, i, p) for p, i in enumerate(indices)]
+    return {
+      name: tf.dynamic_stitch(indices, [results[name] for results in oriented])
+      for name in oriented[0]
+    }
 
   def segment_fixed(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Segments one picture on a canvas of a fixed size; all shapes are static.
+    """Segments one image on a canvas of a fixed size; all shapes are static.
 
     Args:
       image: [1, H, W, 3] uint8 RGB as `letterbox.letterbox` makes it, H and W static.
     """
     canvas_size = image.shape[1:3].as_list()
-    fit, canvas = canvas_of(self.output_size, portrait=canvas_size[0] > canvas_size[1])
+    fit, canvas = geometry.canvas_of(self.output_size, portrait=canvas_size[0] > canvas_size[1])
     scaled = size_within(canvas_size, fit)
     scale = np.divide(scaled, canvas_size).astype(np.float32)
     # Of float32, since TFLite resizes no bytes.
@@ -110,17 +110,14 @@ class PanopticModule(tf.Module):
     """`_segment_oriented` as one function of the graph, for all that call it."""
     return tf.function(
       functools.partial(self._segment_oriented, portrait=bool(portrait)),
-      input_signature=[
-        tf.TensorSpec([None, None, None, 3], tf.uint8),
-        tf.TensorSpec([None, 2], tf.int32),
-      ],
+      input_signature=SEGMENT_INPUTS,
       autograph=False,
     )
 
   def _segment_part(
     self, images: tf.Tensor, image_shapes: tf.Tensor, indices: tf.Tensor, portrait: int
   ) -> dict[str, tf.Tensor]:
-    """The pictures of one orientation, of which there may be none."""
+    """Segments the images of one orientation, of which there may be none."""
     function = self._of_orientation(portrait)
 
     def some() -> dict[str, tf.Tensor]:
@@ -151,18 +148,23 @@ class PanopticModule(tf.Module):
   def _results(
     self, images: tf.Tensor, image_info: tf.Tensor, canvas_size: tf.Tensor
   ) -> dict[str, tf.Tensor]:
-    outputs, maps = self._panoptic(images, image_info, canvas_size)
-    ids = tf.constant(self._category_ids)
-    classes, scores = outputs['detection_classes'], outputs['detection_scores']
-    return {
+    batch = self._batch_of(images, image_info, canvas_size)
+    maps, ids = fuse(batch, self._method), tf.constant(self._category_ids)
+    results = {
       'panoptic_category_mask': tf.gather(ids, maps.category_mask),
       'panoptic_instance_mask': maps.instance_mask,
-      'image_shape': tf.cast(image_info[:, 0], tf.int32),
-      **segment_table(maps, scores, classes, ids, self._num_things),
-      'num_detections': outputs['num_detections'],
-      'detection_boxes': boxes_in_original(outputs['detection_boxes'], image_info),
-      'detection_scores': scores,
-      'detection_classes': tf.gather(ids, classes),
-      'detection_masks': outputs['detection_masks'],
-      'ranking_scores': outputs['ranking_scores'],
+      'image_shape': geometry.original_size(image_info),
+    }
+    if self._maps_only:
+      return results
+    instances = batch.instances
+    return {
+      **results,
+      **segment_table(maps, instances.scores, instances.classes, ids, batch.fuser.num_things),
+      'num_detections': batch.outputs['num_detections'],
+      'detection_boxes': geometry.boxes_to_original(instances.boxes, image_info),
+      'detection_scores': instances.scores,
+      'detection_classes': tf.gather(ids, instances.classes),
+      'detection_masks': instances.masks,
+      'ranking_scores': batch.ranking.scores,
     }

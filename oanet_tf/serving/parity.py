@@ -1,4 +1,4 @@
-"""What is exported, and how an export is held against the network in memory."""
+"""What is exported, and how an export is compared with the network in memory."""
 
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
@@ -6,13 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from official.core import config_definitions
 
-from oanet_tf import model_folder
 from oanet_tf.data import shard_files, tf_example
-from oanet_tf.data.categories import PanopticCategories
-from oanet_tf.data.class_prior import load_table
-from oanet_tf.modeling.oanet import OANet
+from oanet_tf.model_folder import ModelFolder, Trained
 from oanet_tf.serving.letterbox import letterbox
 from oanet_tf.serving.panoptic_module import PanopticModule
 
@@ -21,36 +17,28 @@ class Source(NamedTuple):
   """A trained network and how it is to be exported.
 
   Attributes:
-    model_dir, params_override: where it comes from, for formats that build it again.
-    model, config, categories: of `model_folder.load_model`.
+    folder: where it comes from, for formats that build it again.
+    trained: the network in memory.
     method: of fusion.
-    class_prior: of `class_prior.load_table`, for the fusion of that name.
     image_size: [height, width], for formats of a fixed size.
     images: real ones, [H, W, 3] uint8 RGB of any sizes, on which exports are compared with it.
     calibration_images: others, of `image_size`, for formats of 8 bits.
   """
 
-  model_dir: pathlib.Path
-  params_override: str
-  model: OANet
-  config: config_definitions.ExperimentConfig
-  categories: PanopticCategories
+  folder: ModelFolder
+  trained: Trained
   method: str
-  class_prior: np.ndarray | None
   image_size: tuple[int, int]
   images: Sequence[np.ndarray]
   calibration_images: Sequence[np.ndarray] = ()
 
   def module(self) -> PanopticModule:
     """The function that is exported."""
-    return PanopticModule(
-      self.model, self.config.task, self.categories, self.method, self.class_prior
-    )
+    return PanopticModule(self.trained, self.method)
 
 
 def load_source(
-  model_dir: pathlib.Path,
-  params_override: str,
+  folder: ModelFolder,
   method: str,
   image_size: Sequence[int],
   images: Iterable[np.ndarray],
@@ -59,18 +47,12 @@ def load_source(
   """Loads the network; arguments as the attributes of `Source`, but for images of any sizes.
 
   Raises:
-    InputError: if the model folder, or a file that the fusion needs, cannot be read.
+    InputError: if the folder has no checkpoint that fits.
   """
-  model, config, categories = model_folder.load_model(model_dir, params_override)
-  class_prior = load_table(config.task.model.fusion.class_prior, categories, [method])
   return Source(
-    model_dir=model_dir,
-    params_override=params_override,
-    model=model,
-    config=config,
-    categories=categories,
+    folder=folder,
+    trained=folder.load(),
     method=method,
-    class_prior=class_prior,
     image_size=image_size,
     images=list(images),
     calibration_images=[letterbox(image, image_size) for image in calibration_images],
@@ -105,7 +87,7 @@ class Parity(NamedTuple):
 
   Attributes:
     num_images: compared.
-    same_pixels: share of all their pixels that have the same category and the same instance.
+    same_pixels: fraction of all their pixels that have the same category and the same instance.
     score_difference: the largest.
   """
 

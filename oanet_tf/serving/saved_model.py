@@ -8,13 +8,11 @@ from collections.abc import Iterator
 import tensorflow as tf
 
 from oanet_tf.data.categories import CATEGORIES_FILE
-from oanet_tf.data.shard_files import first_line
-from oanet_tf.errors import InputError
-from oanet_tf.inference import image_predictor
+from oanet_tf.errors import InputError, first_line
 from oanet_tf.serving import warmup
 from oanet_tf.serving.encoded_images import decode_images
 from oanet_tf.serving.image_limits import MAX_IMAGE_PIXELS, assert_limits
-from oanet_tf.serving.panoptic_module import PanopticModule
+from oanet_tf.serving.panoptic_module import SEGMENT_INPUTS, PanopticModule
 from oanet_tf.serving.parity import Format, Parity, Results, Source, parity_of
 
 Outputs = dict[str, tf.Tensor]
@@ -63,7 +61,7 @@ def write(source: Source, folder: pathlib.Path) -> None:
         f'an image of --images has {height} x {width} pixels; a SavedModel takes '
         f'{MAX_IMAGE_PIXELS} at most'
       )
-  module = ServedModule(source.module(), source.model_dir / CATEGORIES_FILE)
+  module = ServedModule(source.module(), source.folder.path / CATEGORIES_FILE)
   # Functions that were attributes of the module would all be traced again.
   signatures = {
     name: tf.function(getattr(module, name), [spec], autograph=False).get_concrete_function()
@@ -77,17 +75,14 @@ def write(source: Source, folder: pathlib.Path) -> None:
 
 
 def compare(source: Source, folder: pathlib.Path) -> Parity:
-  """Holds it against `oanet_tf.predict`'s results."""
-  predict = image_predictor(source.model, source.config.task, source.method, source.class_prior)
+  """Compares it with the network in memory, as `oanet_tf.predict` runs it."""
+  expected_of = tf.function(source.module().segment, list(SEGMENT_INPUTS), autograph=False)
   signature = tf.saved_model.load(str(folder)).signatures['serving_default']
-  ids = source.categories.id_of_label_table()
 
   def pairs() -> Iterator[tuple[Results, Results]]:
     for image in source.images:
-      outputs, maps = predict(image)
-      masks, scores = [mask[0].numpy() for mask in maps], outputs['detection_scores'][0].numpy()
-      expected = Results(ids[masks[0]], masks[1], scores)
-      yield expected, _results(signature(image=tf.constant(image[None])))
+      images, shapes = tf.constant(image[None]), tf.constant([image.shape[:2]])
+      yield _results(expected_of(images, shapes)), _results(signature(image=images))
 
   return parity_of(pairs())
 

@@ -4,7 +4,7 @@
 
 import tensorflow as tf
 
-from oanet_tf.modeling.scene import Panoptic
+from oanet_tf.modeling.fusion.fuser import Panoptic
 
 
 def segment_table(

@@ -12,7 +12,6 @@ import numpy as np
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
-from oanet_tf import model_folder
 from oanet_tf.modeling.oanet import OANet
 from oanet_tf.serving import tflite_int8, tflite_metadata
 from oanet_tf.serving.builtin_nms import use_builtin_nms
@@ -27,7 +26,7 @@ DESCRIPTION_FILE = 'model.json'
 
 
 class _Graph(NamedTuple):
-  """From a picture to its segments: the function, what holds its weights, and the network."""
+  """The function from an image to its segments, what holds its weights, and the network."""
 
   function: tf.types.experimental.ConcreteFunction
   module: PanopticModule
@@ -80,7 +79,7 @@ def write(
   check_builtins(model)
   description = describe(model, name, source)
   text = json.dumps(description, indent=1) + '\n'
-  associated = {LABELS_FILE: labels_text(source.categories), DESCRIPTION_FILE: text}
+  associated = {LABELS_FILE: labels_text(source.trained.categories), DESCRIPTION_FILE: text}
   metadata = tflite_metadata.serialize(description, DESCRIPTION_FILE)
   model = with_metadata(model, metadata, {k: v.encode() for k, v in associated.items()})
   (folder / MODEL_FILE).write_bytes(model)
@@ -88,17 +87,17 @@ def write(
 
 
 def _graph(source: Source) -> _Graph:
-  # Built again, as parts of it are changed.
-  network, config, categories = model_folder.load_model(source.model_dir, source.params_override)
-  use_builtin_nms(network, config.task.model)
-  module = PanopticModule(network, config.task, categories, source.method, source.class_prior)
+  # Built again, since parts of it are replaced.
+  trained = source.folder.load()
+  use_builtin_nms(trained.model, trained.config.task.model)
+  module = PanopticModule(trained, source.method)
   spec = tf.TensorSpec([1, *source.image_size, 3], tf.uint8, name='image')
   function = tf.function(module.segment_fixed, [spec], autograph=False)
-  return _Graph(function.get_concrete_function(), module, network)
+  return _Graph(function.get_concrete_function(), module, trained.model)
 
 
 def compare(source: Source, folder: pathlib.Path) -> Parity:
-  """Holds the file against the network in memory, on the pictures as the file takes them."""
+  """Compares the file with the network in memory, on images of the size that the file takes."""
   expected_of = tf.function(source.module().segment_fixed, autograph=False)
   found_of = runner(folder / MODEL_FILE)
 

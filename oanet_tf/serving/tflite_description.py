@@ -56,7 +56,7 @@ def describe(model: bytes, format_name: str, source: Source) -> dict:
   return {
     'format': format_name,
     'fusion': source.method,
-    'score_threshold': source.config.task.model.fusion.score_threshold,
+    'score_threshold': source.trained.config.task.model.fusion.score_threshold,
     'input': {
       'name': 'image',
       **_shape_and_dtype(image),
@@ -71,7 +71,7 @@ def describe(model: bytes, format_name: str, source: Source) -> dict:
       {'name': name, **_shape_and_dtype(outputs[name]), 'description': OUTPUTS[name]}
       for name in names
     ],
-    'categories': source.categories.to_coco(),
+    'categories': source.trained.categories.to_coco(),
   }
 
 

@@ -8,7 +8,7 @@ import re
 import tensorflow as tf
 
 from oanet_tf import files
-from oanet_tf.errors import InputError
+from oanet_tf.errors import InputError, first_line
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +19,7 @@ BEST_FILE = 'best.json'
 def newest_readable(folder: str | pathlib.Path) -> str | None:
   """Path of the newest checkpoint of which every value can be read; None if there is none.
 
-  Newer ones that cannot, as a machine that dies while it writes may leave them, are named in a
+  Newer ones that cannot, such as a process that dies while writing leaves, are named in a
   warning.
   """
   found = {
@@ -54,7 +54,7 @@ def find_fault(path: str) -> str | None:
     for name in reader.get_variable_to_shape_map():
       reader.get_tensor(name)
   except (tf.errors.OpError, ValueError, RuntimeError, LookupError) as error:
-    return str(error).splitlines()[0]
+    return first_line(error)
   return None
 
 

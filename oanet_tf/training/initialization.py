@@ -1,7 +1,7 @@
 """Initial weights of a network: from checkpoints of the Model Garden or of this package, or Keras.
 
 Variables are matched by name and shape, whatever the order in which they were made. Optimizer
-slots, averaged weights among them, are not looked at.
+slots, including averaged weights, are ignored.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ Shape = tuple[int, ...]
 
 
 class PartReport(NamedTuple):
-  """What became of the variables of one part of the network, by name.
+  """Which variables of one part of the network were loaded, by name.
 
   Attributes:
     loaded: those that take the file's value.
@@ -79,7 +79,7 @@ class WeightsFile(Protocol):
     """A part's variables, by the names under which this kind of file has them."""
 
   def has(self, part: str) -> bool:
-    """Whether there is such a part; of one that there is not, nothing else is asked."""
+    """Whether the file has the part. Nothing else is asked of a part that it lacks."""
 
   def find(self, part: str, name: str) -> Stored | None:
     """A variable of it, or None."""
@@ -91,7 +91,7 @@ def load_initial_weights(
   """Gives the network's variables the values that a file has for them, and logs which.
 
   The stuff branch's own backbone and decoder (Table 4) start as the instance branch's do, unless
-  the file has its own for them. A backbone that fits in part is another one, and an error. Nothing
+  the file has its own for them. A backbone that fits only in part is an error. Nothing
   is assigned when an error is raised.
 
   Args:
@@ -104,7 +104,7 @@ def load_initial_weights(
       parts, whole. As `official.vision.configs.maskrcnn.MaskRCNNTask.init_checkpoint_modules`.
 
   Returns:
-    What became of each part of the network that was to be loaded.
+    For each part of the network that was to be loaded, what was.
 
   Raises:
     InputError: if there is no such file, it is damaged or of another kind, lacks a variable of the
@@ -167,7 +167,7 @@ def _check(
   reports: dict[str, PartReport],
   modules: str,
 ) -> None:
-  """Refuses a part that is not loaded whole though it must be, and a file of no use."""
+  """Refuses a part that must be loaded whole and is not, and a file that has nothing to load."""
   for part, report in reports.items():
     module = STAND_INS.get(part, part)
     left = [*report.other_shape, *report.absent]

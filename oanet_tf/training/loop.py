@@ -17,10 +17,11 @@ from oanet_tf.cluster import Cluster
 from oanet_tf.config import definitions
 from oanet_tf.config import values as config_values
 from oanet_tf.data import input_pipeline, preprocess, shard_files
-from oanet_tf.data.categories import PanopticCategories
+from oanet_tf.data.class_prior import load_table
 from oanet_tf.errors import InputError
 from oanet_tf.evaluation.panoptic_quality import format_table
 from oanet_tf.evaluation.scoring import evaluate, named_scores
+from oanet_tf.modeling.build import build_fuser
 from oanet_tf.training import checkpoints
 from oanet_tf.training import state as state_lib
 from oanet_tf.training.checkpoints import BestCheckpoint
@@ -51,7 +52,7 @@ def run(
     config: the resolved experiment.
     model_dir: for `params.yaml`, `categories.json`, checkpoints, TensorBoard's events,
       `metrics.jsonl`, the best weights in `best/` and, under `evaluation/`, predictions and scores.
-      A checkpoint there is resumed. With several machines it is one folder that all of them see.
+      A checkpoint there is resumed. Several workers need one folder that all of them see.
     mode: 'train', 'eval' or 'train_and_eval'.
 
   Returns:
@@ -59,7 +60,7 @@ def run(
 
   Raises:
     InputError: if data, categories or checkpoint are missing or do not fit, if a loss or weight is
-      not finite, or if another machine is lost.
+      not finite, or if another worker is lost.
     SystemExit: after SIGTERM or SIGINT, with a checkpoint written; the code is 128 + the signal.
   """
   model_dir = pathlib.Path(model_dir)
@@ -68,7 +69,7 @@ def run(
   cluster_lib.configure(config.runtime)
   cluster = cluster_lib.make_cluster(config.runtime)
   categories = state_lib.find_categories(config.task, model_dir)
-  # What can be wrong is looked at before the network is built.
+  # Checked before the network is built, which takes seconds.
   if mode == 'eval':
     checkpoints.newest(model_dir)
   else:
@@ -80,29 +81,26 @@ def run(
     state = state_lib.create_state(config, categories, model_dir, cluster)
     try:
       if mode == 'eval':
-        return validate(config, categories, cluster, state)
+        return validate(state)
       if cluster.is_chief:
-        state_lib.save_config(config, categories, model_dir)
-      return train(config, categories, cluster, state, mode == 'train_and_eval')
+        state_lib.save_config(state)
+      return train(state, mode == 'train_and_eval')
     finally:
       if not cluster.is_chief:
         shutil.rmtree(state.folder)
 
 
-def train(
-  config: config_definitions.ExperimentConfig,
-  categories: PanopticCategories,
-  cluster: Cluster,
-  state: State,
-  with_evaluation: bool,
-) -> dict[str, dict] | None:
+def train(state: State, with_evaluation: bool) -> dict[str, dict] | None:
   """Trains up to `train_steps`, saving, logging and evaluating as the trainer's intervals say."""
+  config, cluster = state.config, state.cluster
   trainer, data = config.trainer, config.task.train_data
-  num_parts = trainer.gradient_accumulation_steps
-  batches = training_batches(config, categories, cluster, state)
-  train_step = TrainStep(config.task, cluster.strategy, state.model, state.optimizer, num_parts)
+  num_micro_batches = trainer.gradient_accumulation_steps
+  batches = training_batches(state)
+  train_step = TrainStep(
+    config.task, cluster.strategy, state.model, state.optimizer, num_micro_batches
+  )
   training_log = TrainingLog(state.folder if cluster.is_chief else None, state.step)
-  best = best_checkpoint(trainer, state)
+  best = best_checkpoint(state)
   log.info(describe_learning_rate(config))
   results, watch = None, Stopwatch()
   with (
@@ -117,37 +115,39 @@ def train(
   ):
     while (step := state.step + 1) <= trainer.train_steps:
       with shard_files.named_errors(data.input_path):
-        parts = [next(batches) for _ in range(num_parts)]
+        micro_batches = [next(batches) for _ in range(num_micro_batches)]
       input_seconds = watch.lap()
       log_is_due = due(step, trainer.summary_interval)
       with_gradient_norms = log_is_due and config.task.mode == 'panoptic'
-      losses = train_step(parts, with_gradient_norms)
+      losses = train_step(micro_batches, with_gradient_norms)
       losses = {name: float(value) for name, value in losses.items()}
-      check_finite(losses, parts, cluster, state)
-      advance(state, parts, cluster)
+      check_finite(losses, micro_batches, state)
+      advance(state, micro_batches)
       training_log.add(losses, input_seconds, compute_seconds=watch.lap())
       progress.update()
 
       if log_is_due:
-        rate = float(state.learning_rate(state.optimizer.iterations))
-        training_log.write_interval(step, trainer.train_steps, data.global_batch_size, rate)
+        learning_rate = float(state.learning_rate(state.optimizer.iterations))
+        training_log.write_interval(
+          step, trainer.train_steps, data.global_batch_size, learning_rate
+        )
 
       stop = cluster.any_worker(interruption.received is not None)
       last = step == trainer.train_steps
       evaluate_now = with_evaluation and (due(step, trainer.validation_interval) or last)
       if due(step, trainer.checkpoint_interval) or evaluate_now or last or stop:
-        state_lib.save(state, cluster)
+        state_lib.save(state)
       if stop:
         leave(interruption, step)
       if evaluate_now:
         try:
           with interruption.at_once():
-            results = validate(config, categories, cluster, state, training_log, best)
+            results = validate(state, training_log, best)
         except Interrupted:
           leave(interruption, step)
       watch.lap()
   if results is None and with_evaluation:
-    results = validate(config, categories, cluster, state, training_log, best)
+    results = validate(state, training_log, best)
   return results
 
 
@@ -162,23 +162,25 @@ def scored_fusions(task: definitions.OANetTask) -> tuple[str, ...]:
 def check_batch_sizes(
   config: config_definitions.ExperimentConfig, mode: str, cluster: Cluster
 ) -> None:
-  """Whether replicas can share the batches evenly.
+  """Checks that the batches can be split evenly over replicas.
 
   Raises:
     InputError: if not.
   """
   replicas, task = cluster.strategy.num_replicas_in_sync, config.task
-  parts = config.trainer.gradient_accumulation_steps
-  for split, shares in (('train_data', replicas * parts), ('validation_data', replicas)):
+  micro_batches = config.trainer.gradient_accumulation_steps
+  for split, divisor in (('train_data', replicas * micro_batches), ('validation_data', replicas)):
     used = mode != 'train' if split == 'validation_data' else mode != 'eval'
-    if used and (size := getattr(task, split).global_batch_size) % shares:
+    if used and (size := getattr(task, split).global_batch_size) % divisor:
       raise InputError(
-        f'task.{split}.global_batch_size is {size}; {replicas} replicas need a multiple of {shares}'
+        f'task.{split}.global_batch_size is {size}; {replicas} replicas need a multiple of '
+        f'{divisor}'
       )
 
 
-def best_checkpoint(trainer: definitions.Trainer, state: State) -> BestCheckpoint | None:
+def best_checkpoint(state: State) -> BestCheckpoint | None:
   """Where the config says that the best weights are kept."""
+  trainer = state.config.trainer
   if not trainer.best_checkpoint_export_subdir:
     return None
   return BestCheckpoint(
@@ -188,28 +190,22 @@ def best_checkpoint(trainer: definitions.Trainer, state: State) -> BestCheckpoin
   )
 
 
-def training_batches(
-  config: config_definitions.ExperimentConfig,
-  categories: PanopticCategories,
-  cluster: Cluster,
-  state: State,
-) -> Iterator[Batch]:
-  """Endless parts of steps' batches, on the replicas, from the state's position on."""
+def training_batches(state: State) -> Iterator[Batch]:
+  """Endless micro-batches on the replicas, from the state's position on."""
+  config, cluster = state.config, state.cluster
   data = config.task.train_data
-  part = data.replace(
+  micro_batch = data.replace(
     global_batch_size=data.global_batch_size // config.trainer.gradient_accumulation_steps
   )
-  task = config.task.replace(train_data=part)
+  task = config.task.replace(train_data=micro_batch)
   start = tuple(state.positions.numpy()[cluster.index].tolist())
   dataset = cluster.strategy.distribute_datasets_from_function(
-    lambda context: input_pipeline.training_input(task, categories, context, start)
+    lambda context: input_pipeline.training_input(task, state.categories, context, start)
   )
   return iter(dataset)
 
 
-def check_finite(
-  losses: dict[str, float], parts: list[Batch], cluster: Cluster, state: State
-) -> None:
+def check_finite(losses: dict[str, float], micro_batches: list[Batch], state: State) -> None:
   """Stops a training that has gone wrong.
 
   Raises:
@@ -220,8 +216,8 @@ def check_finite(
     return
   images = [
     source_id
-    for part in parts
-    for encoded in cluster.strategy.experimental_local_results(part['source_id'])
+    for batch in micro_batches
+    for encoded in state.cluster.strategy.experimental_local_results(batch['source_id'])
     for source_id in preprocess.source_ids(encoded.numpy())
   ]
   raise InputError(
@@ -230,15 +226,16 @@ def check_finite(
   )
 
 
-def advance(state: State, parts: list[Batch], cluster: Cluster) -> None:
-  """Notes where this machine's data goes on."""
-  positions = cluster.strategy.experimental_local_results(parts[-1]['position'])
+def advance(state: State, micro_batches: list[Batch]) -> None:
+  """Remembers where this worker's data continues."""
+  cluster = state.cluster
+  positions = cluster.strategy.experimental_local_results(micro_batches[-1]['position'])
   epoch, place = positions[0][0].numpy()
   state.positions[cluster.index].assign([epoch, place + 1])
 
 
 def leave(interruption: Interruption, step: int) -> None:
-  """Ends the process after a signal, here or on another machine."""
+  """Ends the process after a signal, received by this worker or another."""
   received = interruption.received or signal.SIGTERM
   tqdm.tqdm.write(
     f'stopped by {received.name} after step {step}, with a checkpoint; the same command goes on'
@@ -247,33 +244,28 @@ def leave(interruption: Interruption, step: int) -> None:
 
 
 def validate(
-  config: config_definitions.ExperimentConfig,
-  categories: PanopticCategories,
-  cluster: Cluster,
-  state: State,
-  training_log: TrainingLog | None = None,
-  best: BestCheckpoint | None = None,
+  state: State, training_log: TrainingLog | None = None, best: BestCheckpoint | None = None
 ) -> dict[str, dict]:
   """Evaluates with every fusion and prints the scores; in training, logs and keeps the best."""
-  panels = Panels(categories, NUM_PANELS if config.task.allow_image_summary else 0)
-  state_lib.share_statistics(state.model, cluster)
+  task, categories, cluster = state.config.task, state.categories, state.cluster
+  methods = scored_fusions(task)
+  fuser = build_fuser(
+    task, state.model, load_table(task.model.fusion.class_prior, categories, methods)
+  )
+  panels = Panels(categories, NUM_PANELS if task.allow_image_summary else 0)
+  state_lib.share_statistics(state)
   with averaged_weights(state.optimizer):
     results = evaluate(
-      state.model,
-      config.task,
-      categories,
-      scored_fusions(config.task),
-      cluster,
-      state.folder / 'evaluation',
+      state.model, fuser, task, categories, methods, cluster, state.folder / 'evaluation',
       [panels.add],
-    )
+    )  # fmt: skip
     scalars = named_scores(results)
     # The chief decides: only its folder has the best so far.
     if best and cluster.any_worker(cluster.is_chief and best.is_better(scalars)):
       best.save(state.model, scalars, state.step)
   if training_log:
     training_log.write('validation', state.step, scalars)
-    training_log.write_images(state.step, panels.pictures)
+    training_log.write_images(state.step, panels.images)
   if cluster.is_chief:
     tqdm.tqdm.write(f'step {state.step}\n{format_table(results, categories)}')
   return results

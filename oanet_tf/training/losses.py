@@ -1,7 +1,7 @@
 """The losses of Eq. 1: pure functions of predictions and labels.
 
-Under a strategy each is the replica's share, scaled so that the mean over replicas is the loss of
-the whole batch.
+Under a strategy each is a replica's contribution, scaled so that the mean over replicas is the
+loss of the whole batch.
 """
 
 # B images, h, w map, T thing and S stuff categories.

@@ -80,7 +80,7 @@ class TrainingLog:
       file.write(json.dumps({'step': step, 'split': split, **scalars}) + '\n')
 
   def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
-    """Shows [H, W, 3] uint8 pictures of the validation by name."""
+    """Shows [H, W, 3] uint8 validation images by name."""
     if not self._folder:
       return
     with self._writer('validation').as_default(step=step):
@@ -100,10 +100,10 @@ def _line(step: int, num_steps: int, scalars: Mapping[str, float]) -> str:
     for name, value in scalars.items()
     if not name.startswith(_NOT_IN_LINE)
   ]
-  share = scalars['step_seconds/input'] / scalars['step_seconds/total']
+  waiting = scalars['step_seconds/input'] / scalars['step_seconds/total']
   return (
-    f'step {step}/{num_steps}  {"  ".join(losses)}  rate {scalars["learning_rate"]:.3g}  '
-    f'{scalars["images_per_second"]:.1f} images/s, {share:.0%} of the time waiting for input'
+    f'step {step}/{num_steps}  {"  ".join(losses)}  learning rate {scalars["learning_rate"]:.3g}  '
+    f'{scalars["images_per_second"]:.1f} images/s, {waiting:.0%} of the time waiting for input'
   )
 
 

@@ -14,12 +14,12 @@ Optimizer = tf_keras.optimizers.Optimizer | tf_keras.optimizers.legacy.Optimizer
 
 
 class ScaledLearningRate(tf_keras.optimizers.schedules.LearningRateSchedule):
-  """A rate, constant or a schedule, times a factor."""
+  """A learning rate, constant or a schedule, times a factor."""
 
   def __init__(
     self, rate: tf_keras.optimizers.schedules.LearningRateSchedule | float, factor: float
   ):
-    """Takes rate and factor."""
+    """Takes the learning rate and the factor."""
     super().__init__()
     self._rate = rate
     self._factor = factor
@@ -34,10 +34,15 @@ class ScaledLearningRate(tf_keras.optimizers.schedules.LearningRateSchedule):
 
 
 def build_learning_rate(config: config_definitions.ExperimentConfig) -> ScaledLearningRate:
-  """Step -> rate, scaled linearly with the batch ("Accurate, Large Minibatch SGD", section 2.1)."""
-  rate = optimization.OptimizerFactory(config.trainer.optimizer_config).build_learning_rate()
+  """Step -> learning rate, scaled linearly with the batch.
+
+  "Accurate, Large Minibatch SGD" (Goyal et al., 2017), section 2.1.
+  """
+  learning_rate = optimization.OptimizerFactory(
+    config.trainer.optimizer_config
+  ).build_learning_rate()
   batch, reference = config.task.train_data.global_batch_size, config.task.reference_batch_size
-  return ScaledLearningRate(rate, batch / reference if reference else 1.0)
+  return ScaledLearningRate(learning_rate, batch / reference if reference else 1.0)
 
 
 def build_optimizer(
@@ -69,7 +74,7 @@ def create_variables(optimizer: Optimizer, variables: Sequence[tf.Variable]) -> 
 
 
 def describe_learning_rate(config: config_definitions.ExperimentConfig) -> str:
-  """What the batch does to the rates, for the log."""
+  """How the batch scales the learning rates, for the log."""
   batch, reference = config.task.train_data.global_batch_size, config.task.reference_batch_size
   if not reference:
     return f'learning rates as given, for batches of {batch}'

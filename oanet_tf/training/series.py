@@ -1,4 +1,4 @@
-"""The scalars that a training wrote, without TensorFlow."""
+"""Reads the scalars that a training wrote, without TensorFlow."""
 
 import collections
 import json
@@ -7,17 +7,17 @@ import pathlib
 from oanet_tf.errors import InputError
 
 METRICS_FILE = 'metrics.jsonl'
-# Of the moving mean that is drawn over the values themselves.
+# Decay of the moving average that is drawn over the values.
 SMOOTHING = 0.7
 
 Series = dict[str, tuple[list[int], list[float]]]
 
 
 def read_series(path: pathlib.Path, prefixes: tuple[str, ...]) -> Series:
-  """Name -> steps and values of the scalars whose names begin with one of the prefixes.
+  """Reads the steps and values of the scalars whose names begin with one of the prefixes.
 
   Raises:
-    InputError: if there is no such file, or no such scalar in it.
+    InputError: if the file is missing or has no such scalar.
   """
   if not path.is_file():
     raise InputError(f'{path}: there is no such file; train first, or give another model folder')
@@ -34,7 +34,7 @@ def read_series(path: pathlib.Path, prefixes: tuple[str, ...]) -> Series:
 
 
 def smoothed(values: list[float]) -> list[float]:
-  """An exponential moving mean that starts at the first value."""
+  """An exponential moving average that starts at the first value."""
   result = values[:1]
   for value in values[1:]:
     result.append(SMOOTHING * result[-1] + (1.0 - SMOOTHING) * value)

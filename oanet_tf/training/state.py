@@ -11,12 +11,13 @@ import yaml
 from official.core import config_definitions
 from official.modeling.optimization import ema_optimizer
 
+from oanet_tf import files
 from oanet_tf.cluster import Cluster
 from oanet_tf.config import definitions
 from oanet_tf.config.check import PARAMS_FILE
 from oanet_tf.data import shard_files
 from oanet_tf.data.categories import CATEGORIES_FILE, PanopticCategories
-from oanet_tf.errors import InputError
+from oanet_tf.errors import InputError, first_line
 from oanet_tf.modeling.build import build_network
 from oanet_tf.modeling.oanet import OANet
 from oanet_tf.modeling.srm_only import SRMOnly
@@ -34,19 +35,25 @@ log = logging.getLogger(__name__)
 
 @dataclasses.dataclass
 class State:
-  """What is trained, and where it is kept.
+  """A training: what is trained, on what, and where it is kept.
 
   Attributes:
+    config: of the experiment.
+    categories: of the dataset.
+    cluster: the workers.
     model: the network.
     optimizer: its `iterations` are the step.
-    learning_rate: step -> rate.
-    positions: [P, 2] int64: for each input pipeline, one a machine, epoch and place therein of its
+    learning_rate: step -> learning rate.
+    positions: [P, 2] int64: for each input pipeline, one a worker, epoch and place therein of its
       next batch.
     checkpoint: of all these.
     manager: of the checkpoints in `folder`.
-    folder: the model folder; on machines that are not the chief, one that is thrown away.
+    folder: the model folder; on workers other than the chief, a temporary one.
   """
 
+  config: config_definitions.ExperimentConfig
+  categories: PanopticCategories
+  cluster: Cluster
   model: OANet | SRMOnly
   optimizer: Optimizer
   learning_rate: ScaledLearningRate
@@ -69,7 +76,7 @@ def create_state(
   """Network and optimizer: from the newest checkpoint, `init_checkpoint`, or scratch.
 
   Raises:
-    InputError: if machines find different checkpoints, or `init_checkpoint` does not fit.
+    InputError: if workers find different checkpoints, or `init_checkpoint` does not fit.
   """
   with cluster.strategy.scope():
     model = build_network(config.task, categories, config.task.losses.l2_weight_decay)
@@ -88,8 +95,11 @@ def create_state(
     max_to_keep=config.trainer.max_to_keep,
     checkpoint_name=checkpoints.PREFIX,
   )
-  state = State(model, optimizer, learning_rate, positions, checkpoint, manager, folder)
-  _restore(state, config, model_dir, cluster)
+  state = State(
+    config, categories, cluster, model, optimizer, learning_rate, positions, checkpoint, manager,
+    folder,
+  )  # fmt: skip
+  _restore(state, model_dir)
   return state
 
 
@@ -107,19 +117,14 @@ def find_categories(task: definitions.OANetTask, model_dir: pathlib.Path) -> Pan
   return PanopticCategories.from_json(beside)
 
 
-def save_config(
-  config: config_definitions.ExperimentConfig,
-  categories: PanopticCategories,
-  model_dir: pathlib.Path,
-) -> None:
-  """Writes what `model_folder` reads, but for the checkpoint."""
-  model_dir.mkdir(parents=True, exist_ok=True)
-  (model_dir / PARAMS_FILE).write_text(yaml.dump(config.as_dict()))
-  categories.to_json(model_dir / CATEGORIES_FILE)
+def save_config(state: State) -> None:
+  """Writes what `model_folder` reads besides the checkpoint."""
+  files.write_text(state.folder / PARAMS_FILE, yaml.dump(state.config.as_dict()))
+  state.categories.to_json(state.folder / CATEGORIES_FILE)
 
 
-def save(state: State, cluster: Cluster) -> None:
-  """Writes a checkpoint of the present step; all machines must call it.
+def save(state: State) -> None:
+  """Writes a checkpoint of the current step; all workers must call it.
 
   Raises:
     InputError: if a weight is not finite; then nothing is written.
@@ -127,17 +132,18 @@ def save(state: State, cluster: Cluster) -> None:
   for variable in state.model.variables:
     if not np.isfinite(variable.numpy()).all():
       raise InputError(f'step {state.step}: weight {variable.name} is not finite; {advice(state)}')
+  cluster = state.cluster
   positions = np.zeros([cluster.num_workers, 2], np.int64)
   positions[cluster.index] = state.positions.numpy()[cluster.index]
   state.positions.assign(cluster.sum_over_workers(positions))
   state.manager.save(checkpoint_number=state.step)
 
 
-def share_statistics(model: OANet | SRMOnly, cluster: Cluster) -> None:
+def share_statistics(state: State) -> None:
   """Gives all replicas the means of the statistics that each has gathered for itself."""
-  if cluster.strategy.num_replicas_in_sync == 1:
+  if state.cluster.strategy.num_replicas_in_sync == 1:
     return
-  for variable in model.non_trainable_variables:
+  for variable in state.model.non_trainable_variables:
     if variable.synchronization == tf.VariableSynchronization.ON_READ:
       variable.assign(variable.read_value())
 
@@ -151,12 +157,7 @@ def advice(state: State) -> str:
   )
 
 
-def _restore(
-  state: State,
-  config: config_definitions.ExperimentConfig,
-  model_dir: pathlib.Path,
-  cluster: Cluster,
-) -> None:
+def _restore(state: State, model_dir: pathlib.Path) -> None:
   path = checkpoints.newest_readable(model_dir)
   if path:
     try:
@@ -164,14 +165,14 @@ def _restore(
       state.checkpoint.restore(path).assert_existing_objects_matched().expect_partial()
     except (AssertionError, ValueError) as error:
       raise InputError(
-        f'{path}: does not fit the configuration ({str(error).splitlines()[0]}); go on with the '
+        f'{path}: does not fit the configuration ({first_line(error)}); go on with the '
         'settings it was made with, or take another model_dir'
       ) from None
     log.info('resumed from %s', path)
   else:
-    _initialize(state.model, config.task)
-  _check_agreement(state, model_dir, cluster)
-  _fit_positions(state, cluster)
+    _initialize(state.model, state.config.task)
+  _check_agreement(state, model_dir)
+  _fit_positions(state)
 
 
 def _initialize(model: OANet | SRMOnly, task: definitions.OANetTask) -> None:
@@ -186,20 +187,21 @@ def _initialize(model: OANet | SRMOnly, task: definitions.OANetTask) -> None:
     )
 
 
-def _check_agreement(state: State, model_dir: pathlib.Path, cluster: Cluster) -> None:
+def _check_agreement(state: State, model_dir: pathlib.Path) -> None:
+  cluster = state.cluster
   steps = np.zeros([cluster.num_workers], np.float32)
   steps[cluster.index] = state.step
   steps = cluster.sum_over_workers(steps)
   if np.ptp(steps):
     raise InputError(
-      f'{model_dir}: machines found checkpoints of different steps ({steps.astype(int).tolist()}); '
+      f'{model_dir}: workers found checkpoints of different steps ({steps.astype(int).tolist()}); '
       'it must be the same folder on all of them'
     )
 
 
-def _fit_positions(state: State, cluster: Cluster) -> None:
-  """With another number of machines than before, all go on with a new epoch."""
-  if len(positions := state.positions.numpy()) != cluster.num_workers:
+def _fit_positions(state: State) -> None:
+  """If the number of workers has changed, all continue with a new epoch."""
+  if len(positions := state.positions.numpy()) != (num_workers := state.cluster.num_workers):
     epoch = int(positions[:, 0].max()) + 1
-    state.positions.assign(np.array([[epoch, 0]] * cluster.num_workers))
-    log.warning('the number of machines has changed: the data goes on with epoch %d', epoch)
+    state.positions.assign(np.array([[epoch, 0]] * num_workers))
+    log.warning('the number of workers has changed: the data continues with epoch %d', epoch)

@@ -18,8 +18,8 @@ Scalars = dict[str, tf.Tensor]
 class TrainStep:
   """A batch -> its losses; the weights take a step.
 
-  The batch may come in parts, for less memory: their gradients are averaged (gradient
-  accumulation).
+  The batch may come as several micro-batches, which takes less memory: their gradients are averaged
+  (gradient accumulation).
   """
 
   def __init__(
@@ -28,7 +28,7 @@ class TrainStep:
     strategy: tf.distribute.Strategy,
     model: OANet | SRMOnly,
     optimizer: Optimizer,
-    num_parts: int = 1,
+    num_micro_batches: int = 1,
   ):
     """Takes what a step needs.
 
@@ -37,20 +37,20 @@ class TrainStep:
       strategy: the replicas.
       model: the network.
       optimizer: sums gradients over replicas, clips them if so configured, and updates.
-      num_parts: in which a step's batch comes.
+      num_micro_batches: of a step.
     """
     self._task = task
     self._strategy = strategy
     self._model = model
     self._optimizer = optimizer
-    self._num_parts = num_parts
+    self._num_micro_batches = num_micro_batches
     # Nothing in the network needs AutoGraph, and tracing takes half the time without.
     self._whole = tf.function(self._on_replicas(self._train), autograph=False)
     self._accumulate = tf.function(self._on_replicas(self._add_gradients), autograph=False)
     self._update = tf.function(lambda: strategy.run(self._apply_sums), autograph=False)
     with strategy.scope():
       create_variables(optimizer, model.trainable_variables)
-    self._sums = _zeros_like(model.trainable_variables, strategy) if num_parts > 1 else []
+    self._sums = _zeros_like(model.trainable_variables, strategy) if num_micro_batches > 1 else []
 
   @property
   def tracing_count(self) -> int:
@@ -58,22 +58,25 @@ class TrainStep:
     functions = (self._whole, self._accumulate)
     return sum(function.experimental_get_tracing_count() for function in functions)
 
-  def __call__(self, parts: Sequence[Batch], with_gradient_norms: bool = False) -> Scalars:
+  def __call__(self, micro_batches: Sequence[Batch], with_gradient_norms: bool = False) -> Scalars:
     """Takes a step.
 
     Args:
-      parts: of the step's batch, distributed over the replicas.
+      micro_batches: of the step, distributed over the replicas.
       with_gradient_norms: adds `gradient_norm/instance` and `gradient_norm/stuff`; of the whole
         network alone.
 
     Returns:
-      Scalar losses, `loss` their weighted sum with weight decay; means over parts and replicas.
+      Scalar losses, `loss` their weighted sum with weight decay; means over micro-batches and
+      replicas.
     """
-    if self._num_parts == 1:
-      return self._whole(parts[0], with_gradient_norms)
-    results = [self._accumulate(part, with_gradient_norms) for part in parts]
+    if self._num_micro_batches == 1:
+      return self._whole(micro_batches[0], with_gradient_norms)
+    results = [self._accumulate(batch, with_gradient_norms) for batch in micro_batches]
     self._update()
-    return tf.nest.map_structure(lambda *values: tf.add_n(values) / self._num_parts, *results)
+    return tf.nest.map_structure(
+      lambda *values: tf.add_n(values) / self._num_micro_batches, *results
+    )
 
   def _on_replicas(self, function):  # noqa: ANN001
     def run(batch: Batch, with_gradient_norms: bool) -> Scalars:
@@ -96,7 +99,7 @@ class TrainStep:
   def _add_gradients(self, batch: Batch, with_gradient_norms: bool) -> Scalars:
     scalars, gradients = self._gradients(batch, with_gradient_norms)
     for total, gradient in zip(self._sums, gradients, strict=True):
-      total.assign_add(gradient / self._num_parts)
+      total.assign_add(gradient / self._num_micro_batches)
     return scalars
 
   def _apply_sums(self) -> None:
@@ -115,11 +118,11 @@ def gradients_of(
   batch: Batch,
   with_gradient_norms: bool = False,
 ) -> tuple[Scalars, list[tf.Tensor]]:
-  """In a replica: losses of its share of the batch, and gradients to be summed over replicas.
+  """In a replica: losses of its part of the batch, and gradients to be summed over replicas.
 
   Args:
     task, model, optimizer, with_gradient_norms: of `TrainStep`.
-    batch: the replica's share.
+    batch: what the replica has of it.
   """
   scaled = isinstance(optimizer, tf_keras.mixed_precision.LossScaleOptimizer)
   with tf.GradientTape(persistent=with_gradient_norms) as tape:

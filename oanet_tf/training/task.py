@@ -11,15 +11,15 @@ import tensorflow as tf
 import tf_keras
 from official.core import base_task, config_definitions, task_factory
 
-from oanet_tf import inference
 from oanet_tf.config import definitions
 from oanet_tf.config import values as config_values
-from oanet_tf.data import input_pipeline
+from oanet_tf.data import geometry, input_pipeline
 from oanet_tf.data.categories import CATEGORIES_FILE
 from oanet_tf.errors import InputError
 from oanet_tf.evaluation.panoptic_quality import PanopticQuality
-from oanet_tf.evaluation.scoring import named_scores, prediction_of, truth_of, unbatch
-from oanet_tf.modeling.build import build_oanet
+from oanet_tf.evaluation.scoring import ground_truth_of, named_scores, prediction_of, unbatch
+from oanet_tf.modeling.build import build_fuser, build_oanet
+from oanet_tf.modeling.fusion.methods import fuse
 from oanet_tf.modeling.oanet import OANet
 from oanet_tf.training import losses
 from oanet_tf.training.initialization import load_initial_weights
@@ -91,10 +91,8 @@ class OANetPanopticTask(base_task.Task):
       )
     task = self.task_config
     if params is task.train_data:
-      return input_pipeline.training_dataset(
-        params, task.model, self._categories, task.seed, input_context
-      )
-    return input_pipeline.evaluation_dataset(params, input_context)
+      return input_pipeline.training_input(task, self._categories, input_context)
+    return input_pipeline.evaluation_input(task, self._categories, input_context)
 
   def build_metrics(self, training: bool = True) -> list[tf_keras.metrics.Metric]:
     """A mean for each loss."""
@@ -108,7 +106,7 @@ class OANetPanopticTask(base_task.Task):
     optimizer: Optimizer,
     metrics: Sequence[tf_keras.metrics.Metric] = (),
   ) -> dict[str, tf.Tensor]:
-    """One replica's share of a step."""
+    """A step on one replica's part of the batch."""
     scalars, gradients = gradients_of(self.task_config, model, optimizer, inputs)
     optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
     for metric in metrics:
@@ -119,15 +117,17 @@ class OANetPanopticTask(base_task.Task):
   def validation_step(
     self, inputs: Batch, model: OANet, metrics: Sequence[tf_keras.metrics.Metric] = ()
   ) -> dict[str, tf.Tensor]:
-    """Truth and panoptic maps of one replica's images."""
+    """Ground truth and panoptic maps of one replica's images."""
     del metrics
     inputs = dict(inputs)
     images, info = inputs.pop('image'), inputs['image_info']
-    canvas_size = tf.cast(tf.reduce_max(info[:, 0], axis=0), tf.int32)
-    _, maps = inference.predict_panoptic(
-      model, self.task_config.model, config_values.MONITORED_FUSIONS, images, info, canvas_size
-    )
-    masks = {f'{method}/{n}': mask for method, map_ in maps.items() for n, mask in enumerate(map_)}
+    fuser = build_fuser(self.task_config, model)
+    batch = fuser.batch(model(images, info), info, geometry.largest_original(info))
+    masks = {
+      f'{method}/{n}': mask
+      for method in config_values.MONITORED_FUSIONS
+      for n, mask in enumerate(fuse(batch, method))
+    }
     return {**inputs, **masks}
 
   def aggregate_logs(
@@ -144,10 +144,10 @@ class OANetPanopticTask(base_task.Task):
     return state
 
   def _add(self, state: dict[str, PanopticQuality], image: dict) -> None:
-    truth = truth_of(image)
+    ground_truth = ground_truth_of(image)
     for method, quality in state.items():
       masks = [image[f'{method}/{n}'] for n in range(2)]
-      quality.update(truth, prediction_of(masks, truth.segment_map.shape, self._categories))
+      quality.update(ground_truth, prediction_of(masks, ground_truth.index.shape, self._categories))
 
   def reduce_aggregated_logs(
     self, aggregated_logs: dict[str, PanopticQuality], global_step: tf.Tensor | None = None

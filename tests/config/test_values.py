@@ -10,7 +10,8 @@ from oanet_tf.config import check as config_check
 from oanet_tf.config import text as config_text
 from oanet_tf.config import values as config_values
 from oanet_tf.errors import InputError
-from oanet_tf.modeling import fusion, keras_resnet, spatial_ranking
+from oanet_tf.modeling import keras_resnet, spatial_ranking
+from oanet_tf.modeling.fusion import methods
 
 KEYS = list(config_text.read_yaml(config_check.ALL_KEYS))
 OPTIMIZER = 'trainer.optimizer_config'
@@ -197,8 +198,8 @@ def test_choices_are_those_of_the_code():
   assert set(choices['task.model.backbone.mobilenet.model_id']) == mobile
   convolutions = set(spatial_ranking.CONVOLUTIONS)
   assert set(choices['task.model.spatial_ranking.convolution']) == convolutions
-  assert set(config_values.FUSIONS) == set(fusion.FUSIONS)
-  assert set(config_values.MONITORED_FUSIONS) <= set(fusion.FUSIONS)
+  assert set(config_values.FUSIONS) == set(methods.FUSIONS)
+  assert set(config_values.MONITORED_FUSIONS) <= set(methods.FUSIONS)
 
 
 def test_every_rule_is_about_a_key_that_there_is():

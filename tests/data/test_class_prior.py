@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pytest
 
+from oanet_tf import class_prior as command
 from oanet_tf.data import class_prior
 from oanet_tf.data.class_prior import PRIOR_PIXELS, ClassPrior
 from oanet_tf.data.png import gray_png
@@ -110,7 +111,7 @@ def test_a_malformed_file_is_named(categories, tmp_path, content, message):
 
 
 def run(monkeypatch, capsys, *arguments):
-  return end_to_end.run_command(monkeypatch, capsys, class_prior.main, *arguments)
+  return end_to_end.run_command(monkeypatch, capsys, command.main, *arguments)
 
 
 def test_command_counts_shards(tmp_path, monkeypatch, capsys):

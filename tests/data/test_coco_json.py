@@ -11,27 +11,27 @@ from tests.data.test_coco_panoptic import fails, records
 @pytest.mark.parametrize(
   ('change', 'fact'),
   [
-    ({'id': 300}, 'segment id 300 is given twice'),
-    ({'id': 0}, 'segment 0: the id is not in [1, 16777215]'),
-    ({'id': 2**24}, 'segment 16777216: the id is not in [1, 16777215]'),
+    ({'id': 300}, 'segment 300 is listed twice'),
+    ({'id': 0}, 'segment 0: `id` 0 is not in [1, 16777215]'),
+    ({'id': 2**24}, '`id` 16777216 is not in [1, 16777215]'),
     ({'id': '5'}, "`id` cannot be '5'"),
     ({'id': 5.5}, '`id` cannot be 5.5'),
     ({'id': True}, '`id` cannot be True'),
-    ({'category_id': 2}, 'segment 5: category 2 is not in `categories`'),
+    ({'category_id': 2}, 'segment 5 is of category 2, which is not in `categories`'),
     ({'category_id': None}, 'segment 5: `category_id` cannot be None'),
-    ({'iscrowd': 2}, 'segment 5: `iscrowd` is 2'),
-    ({'iscrowd': []}, 'segment 5: `iscrowd` is []'),
+    ({'iscrowd': 2}, 'segment 5: `iscrowd` 2'),
+    ({'iscrowd': []}, 'segment 5: `iscrowd` []'),
   ],
 )
 def test_malformed_segments(coco, change, fact):
   coco.segments[2].update(change)
-  fails(coco, 'panoptic.json: image 42: ', fact)
+  fails(coco, 'panoptic.json: ', 'image 42', fact)
 
 
 @pytest.mark.parametrize('key', ['id', 'category_id'])
 def test_segments_that_lack_a_field(coco, key):
   del coco.segments[2][key]
-  fails(coco, 'panoptic.json: image 42: ', f'has no `{key}`')
+  fails(coco, 'panoptic.json: ', 'image 42', f'has no `{key}`')
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_segments_that_lack_a_field(coco, key):
     ({'height': 0}, 'image 42: `height` is 0, not positive'),
     ({'width': -8}, 'image 42: `width` is -8, not positive'),
     ({'width': 8.0}, 'image 42: `width` cannot be 8.0'),
-    ({'id': 7}, 'image id 7 is given twice'),
+    ({'id': 7}, 'image id 7 is listed twice'),
     ({'id': None}, 'images[1]: `id` cannot be None'),
     ({'id': 41}, 'an annotation is of image 42, which is not in `images`'),
     ({'file_name': 3}, 'image 42: `file_name` cannot be 3'),
@@ -59,7 +59,7 @@ def test_file_names_that_leave_their_folder(coco, where, name):
   entries = coco.panoptic[where]
   entry = next(e for e in entries if 42 in (e.get('id'), e.get('image_id')))
   entry['file_name'] = name
-  fails(coco, 'panoptic.json: image 42: file name', repr(name))
+  fails(coco, 'panoptic.json: ', 'image 42', repr(name))
 
 
 def test_an_image_annotated_twice(coco):
@@ -147,7 +147,7 @@ def test_an_image_that_is_listed_without_instances_has_none(coco):
     ({'category_id': 5}, 'annotation 100: category 5 is no thing category'),
     ({'image_id': 43}, 'an annotation is of image 43, which is not in `images`'),
     ({'id': None}, '`id` cannot be None'),
-    ({'iscrowd': 'yes'}, "annotation 100: `iscrowd` is 'yes'"),
+    ({'iscrowd': 'yes'}, "annotation 100: `iscrowd` 'yes'"),
     ({'segmentation': None}, 'annotation 100: `segmentation` cannot be None'),
     ({'segmentation': [[1, 2, 3]]}, 'annotation 100: malformed polygon'),
     ({'segmentation': {'counts': [7], 'size': [5, 8]}}, 'annotation 100: RLE of 7 pixels, not 40'),

@@ -7,9 +7,9 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from oanet_tf.data import coco_json, coco_panoptic
-from oanet_tf.data.panoptic_map import segmentation_of
 from oanet_tf.errors import InputError
 from tests.data.coco_files import GRASS, PERSON, SKY, TIE, encoded_picture, grid
+from tests.segments import id_map
 
 
 def records(paths):
@@ -42,9 +42,9 @@ def test_a_dataset_by_hand(coco):
   assert (record.image_id, record.file_name) == (42, '42.jpg')
   assert (record.height, record.width, record.image_format) == (5, 8, 'jpeg')
   assert record.encoded_image == coco.pictures['42.jpg']
-  np.testing.assert_array_equal(segmentation_of(record.segments).segment_map, coco.maps['42.png'])
+  np.testing.assert_array_equal(id_map(record.segments), coco.maps['42.png'])
   assert record.is_thing.tolist() == [True, False, True]
-  assert record.segments.segment_ids.tolist() == [70000, 300, 5]
+  assert record.segments.ids.tolist() == [70000, 300, 5]
   assert record.segments.category_ids.tolist() == [PERSON, SKY, TIE]
   assert record.segments.is_crowd.tolist() == [False, False, False]
   assert record.objects.boxes.tolist() == [[1, 1, 4, 6], [2, 2, 3, 4]]
@@ -54,7 +54,7 @@ def test_a_dataset_by_hand(coco):
 
   crowd = coco_panoptic.read_record(dataset.entries[1], dataset.categories)
   assert (crowd.image_id, crowd.file_name) == (7, 'sub/7.jpg')
-  assert crowd.segments.segment_ids.tolist() == [2**24 - 1, 9]
+  assert crowd.segments.ids.tolist() == [2**24 - 1, 9]
   assert crowd.objects.is_crowd.tolist() == [True]
   assert crowd.objects.masks[0].sum() == 8
 
@@ -65,7 +65,7 @@ def test_void_only_and_string_ids(coco):
   coco.panoptic['images'][1]['id'] = coco.panoptic['annotations'][0]['image_id'] = 'frankfurt_1'
   record = records(coco.write())[0]
   assert record.image_id == 'frankfurt_1'
-  assert record.segments.segment_ids.shape == (0,)
+  assert record.segments.ids.shape == (0,)
   assert record.objects.boxes.shape == (0, 4)
 
 

@@ -4,16 +4,17 @@ import time
 import numpy as np
 import pytest
 import tensorflow as tf
+from panopticapi.utils import rgb2id
 from PIL import Image
 
 from oanet_tf.data import convert as convert_module
 from oanet_tf.data import tf_example
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.convert import convert, main
-from oanet_tf.data.panoptic_map import rgb_to_ids
 from oanet_tf.data.resume import Summary
 from oanet_tf.errors import InputError
 from tests.data.conversions import flags, many_images, names, run
+from tests.segments import id_map
 
 
 def decoded_records(folder, split):
@@ -83,7 +84,7 @@ def test_bytes_do_not_depend_on_the_number_of_workers(coco, tmp_path):
   ('images', 'shards'), [(1, 1), (749, 1), (751, 2), (118287, 237), (10**6, 256)]
 )
 def test_default_number_of_shards(images, shards):
-  parts = convert_module._deal(list(range(images)), None)
+  parts = list(convert_module._deal(list(range(images)), 'val', None).values())
   assert len(parts) == shards
   assert [entry for part in parts for entry in part] == list(range(images))
   assert max(map(len, parts)) - min(map(len, parts)) <= 1
@@ -207,11 +208,11 @@ def test_the_sample_pixel_by_pixel(coco_sample, tmp_path):
   records = decoded_records(tmp_path / 'o', 'val')
   for record, annotation in zip(records, content['annotations'], strict=True):
     assert record['source_id'] == str(annotation['image_id']).encode()
-    segmentation = tf_example.segmentation_from_decoded(record)
+    segments = tf_example.decoded_segments(record)
     png = Image.open(annotations / 'panoptic_val2017' / annotation['file_name'])
-    np.testing.assert_array_equal(segmentation.segment_map, rgb_to_ids(np.array(png)))
+    np.testing.assert_array_equal(id_map(segments), rgb2id(np.array(png)))
     infos = annotation['segments_info']
-    assert segmentation.segment_ids.tolist() == [info['id'] for info in infos]
-    assert segmentation.category_ids.tolist() == [info['category_id'] for info in infos]
+    assert segments.ids.tolist() == [info['id'] for info in infos]
+    assert segments.category_ids.tolist() == [info['category_id'] for info in infos]
     jpeg = (coco_sample / 'val2017' / annotation['file_name'].replace('png', 'jpg')).read_bytes()
     np.testing.assert_array_equal(record['image'], tf.io.decode_jpeg(jpeg, channels=3))

@@ -10,6 +10,7 @@ from oanet_tf.data import coco_json, coco_panoptic, tf_example
 from oanet_tf.errors import InputError
 from tests.data.coco_files import GRASS, PERSON, SKY, TIE, encoded_picture
 from tests.data.test_tf_example import decode, decoded_masks
+from tests.segments import id_map
 
 MEGABYTES_OF_A_WORKER = """
 import pathlib, sys
@@ -23,15 +24,15 @@ print(int(status.split('VmHWM:')[1].split()[0]) / 1000)
 """
 
 
-def only_image(coco, segment_map, category_of):
+def only_image(coco, ids_of_pixels, category_of):
   """Makes image 42 the only one, with these segments."""
-  height, width = segment_map.shape
+  height, width = ids_of_pixels.shape
   coco.panoptic['images'] = [{'id': 42, 'file_name': '42.jpg', 'height': height, 'width': width}]
   coco.panoptic['annotations'] = coco.panoptic['annotations'][:1]
   coco.segments[:] = [
     {'id': int(i), 'category_id': category} for i, category in category_of.items()
   ]
-  coco.maps = {'42.png': segment_map}
+  coco.maps = {'42.png': ids_of_pixels}
   coco.pictures = {'42.jpg': encoded_picture(np.full([height, width, 3], 90, np.uint8))}
 
 
@@ -58,18 +59,18 @@ def test_a_thousand_instances_with_ids_that_are_neither_contiguous_nor_sorted(co
   for category, category_id in zip(coco.panoptic['categories'], category_ids, strict=True):
     category['id'] = category_id  # Things are 300 and 7.
   ids = rng.choice(2**24 - 1, 1200, replace=False) + 1
-  segment_map = np.zeros([60, 80], np.int32)
-  segment_map[1::2, ::2] = ids.reshape(30, 40)
+  ids_of_pixels = np.zeros([60, 80], np.int32)
+  ids_of_pixels[1::2, ::2] = ids.reshape(30, 40)
   category_of = {i: category_ids[k % 4] for k, i in enumerate(ids)}
-  only_image(coco, segment_map, category_of)
+  only_image(coco, ids_of_pixels, category_of)
   decoded = converted(coco)
-  restored = tf_example.segmentation_from_decoded(decoded)
-  np.testing.assert_array_equal(restored.segment_map, segment_map)
-  assert dict(zip(restored.segment_ids, restored.category_ids, strict=True)) == category_of
+  restored = tf_example.decoded_segments(decoded)
+  np.testing.assert_array_equal(id_map(restored), ids_of_pixels)
+  assert dict(zip(restored.ids, restored.category_ids, strict=True)) == category_of
   things = [i for i in ids if category_of[i] in (7, 300)]
   assert decoded['object_category_ids'].tolist() == [category_of[i] for i in things]
   rows, columns = decoded['object_boxes'][:, :2].astype(int).T
-  assert segment_map[rows, columns].tolist() == things
+  assert ids_of_pixels[rows, columns].tolist() == things
   assert all(mask.tolist() == [[1]] for mask in decoded_masks(decoded))
   with pytest.raises(InputError, match=r'42\.jpg: .* 65535\b.*cropped'):
     converted(coco, 'full_png')
@@ -78,14 +79,14 @@ def test_a_thousand_instances_with_ids_that_are_neither_contiguous_nor_sorted(co
 def large(coco, side):
   """A person with 6,400 ties in holes of it, a sky, and grass with holes of void."""
   sky, person, grass = 100_000, 2**24 - 1, 70_000
-  segment_map = np.full([side, side], sky, np.int32)
-  segment_map[side // 20 :, : -side // 20] = person
-  ties = segment_map[side // 10 :: side // 100, side // 10 :: side // 100][:80, :80]
+  ids_of_pixels = np.full([side, side], sky, np.int32)
+  ids_of_pixels[side // 20 :, : -side // 20] = person
+  ties = ids_of_pixels[side // 10 :: side // 100, side // 10 :: side // 100][:80, :80]
   ties[:] = 1 + np.arange(6400).reshape(80, 80)
-  segment_map[-side // 20 :] = grass
-  segment_map[-side // 40 :: 3, ::2] = 0
+  ids_of_pixels[-side // 20 :] = grass
+  ids_of_pixels[-side // 40 :: 3, ::2] = 0
   ids_of_ties = dict.fromkeys(range(1, 6401), TIE)
-  only_image(coco, segment_map, {sky: SKY, person: PERSON, grass: GRASS, **ids_of_ties})
+  only_image(coco, ids_of_pixels, {sky: SKY, person: PERSON, grass: GRASS, **ids_of_ties})
 
 
 def peak_megabytes(coco, num_objects):

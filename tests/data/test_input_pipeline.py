@@ -23,17 +23,18 @@ def scene_categories(shards):
 
 
 def settings(path, **changes):
+  """A task that trains and evaluates on the same shards."""
   task = experiments.load_experiment('oanet_synthetic').task
   task.train_data.override(
     {'input_path': str(path), 'output_size': [32, 64], 'global_batch_size': 4,
      'shuffle_buffer_size': 10, **changes}
   )  # fmt: skip
-  return task.train_data, task.model
+  return task.replace(seed=0, validation_data=task.train_data)
 
 
 def training(shards, categories, seed=0, start=(0, 0), **changes):
-  data, model = settings(shards / 'train-*', **changes)
-  return input_pipeline.training_dataset(data, model, categories, seed, start=start)
+  task = settings(shards / 'train-*', **changes).replace(seed=seed)
+  return input_pipeline.training_input(task, categories, start=start)
 
 
 @pytest.fixture(scope='module')
@@ -96,11 +97,11 @@ def test_a_batch_larger_than_the_dataset(shards, scene_categories):
 
 def test_two_pipelines_share_the_records(shards, scene_categories):
   """As two workers of two replicas each would."""
-  data, model = settings(shards / 'train-*', output_size=[64, 64])
+  task = settings(shards / 'train-*', output_size=[64, 64])
   seen = []
   for pipeline in range(2):
     context = tf.distribute.InputContext(2, pipeline, num_replicas_in_sync=4)
-    dataset = input_pipeline.training_dataset(data, model, scene_categories, 0, context)
+    dataset = input_pipeline.training_input(task, scene_categories, context)
     first_epoch = dataset.take_while(lambda batch: batch['position'][0, 0] == 0)
     batches = list(first_epoch)
     assert all(batch['image'].shape[0] == 1 for batch in batches)
@@ -108,10 +109,10 @@ def test_two_pipelines_share_the_records(shards, scene_categories):
   assert not seen[0] & seen[1] and len(seen[0] | seen[1]) == 24
 
 
-def test_evaluation_gives_every_image_once_in_full_batches(shards):
-  data, _ = settings(shards / '*.tfrecord', global_batch_size=5)
+def test_evaluation_gives_every_image_once_in_full_batches(shards, scene_categories):
+  task = settings(shards / '*.tfrecord', global_batch_size=5)
   ids = []
-  for batch in input_pipeline.evaluation_dataset(data):
+  for batch in input_pipeline.evaluation_input(task, scene_categories):
     assert batch['image'].shape[0] == 5
     ids.extend(batch['source_id'].numpy()[~batch['is_repeated'].numpy()].tolist())
   # 24 of train and 3 of val, whose ids begin at 1 as well.
@@ -136,45 +137,45 @@ def damaged(shards, tmp_path, request):
   return tmp_path
 
 
-def read_all(dataset, data):
+def read_all(dataset, task):
   batches = iter(dataset)
-  with shard_files.named_errors(data.input_path):
+  with shard_files.named_errors(task.train_data.input_path):
     return [batch for _, batch in zip(range(10), batches, strict=False)]
 
 
 @pytest.mark.parametrize('damaged', ['truncated', 'bit flipped'], indirect=True)
 def test_a_damaged_shard_is_named(damaged, scene_categories):
-  data, model = settings(damaged / 'train-*')
-  dataset = input_pipeline.training_dataset(data, model, scene_categories, 0)
+  task = settings(damaged / 'train-*')
+  dataset = input_pipeline.training_input(task, scene_categories)
   with pytest.raises(InputError, match=r'train-00001-of-00003\.tfrecord: .*record'):
-    read_all(dataset, data)
+    read_all(dataset, task)
 
 
 @pytest.mark.parametrize('damaged', ['truncated', 'bit flipped'], indirect=True)
 def test_a_damaged_shard_is_skipped_with_a_count_if_told_so(damaged, scene_categories, caplog):
-  data, model = settings(damaged / 'train-*', skip_damaged=True, output_size=[64, 64])
-  dataset = input_pipeline.training_dataset(data, model, scene_categories, 0)
+  task = settings(damaged / 'train-*', skip_damaged=True, output_size=[64, 64])
+  dataset = input_pipeline.training_input(task, scene_categories)
   assert 'train-00001-of-00003.tfrecord: is damaged after record' in caplog.text
-  seen = {name for ids in ids_of(read_all(dataset, data)) for name in ids}
+  seen = {name for ids in ids_of(read_all(dataset, task)) for name in ids}
   assert 16 <= len(seen) < 24
 
 
 def test_categories_that_do_not_fit(shards):
   categories = PanopticCategories([Category(1, 'person', True, (0, 0, 0))])
-  data, model = settings(shards / 'train-*')
-  dataset = input_pipeline.training_dataset(data, model, categories, 0)
+  task = settings(shards / 'train-*')
+  dataset = input_pipeline.training_input(task, categories)
   with pytest.raises(InputError, match=r'categories\.json'):
-    read_all(dataset, data)
+    read_all(dataset, task)
 
 
 def test_a_record_of_something_else(tmp_path, scene_categories):
   path = tmp_path / 'train-00000-of-00001.tfrecord'
   with tf.io.TFRecordWriter(str(path)) as writer:
     writer.write(b'this is no example')
-  data, model = settings(path, output_size=[64, 64])
-  dataset = input_pipeline.training_dataset(data, model, scene_categories, 0)
+  task = settings(path, output_size=[64, 64])
+  dataset = input_pipeline.training_input(task, scene_categories)
   with pytest.raises(InputError, match=r'train-00000-of-00001\.tfrecord: record 1: '):
-    read_all(dataset, data)
+    read_all(dataset, task)
 
 
 def test_record_lengths_stop_where_a_shard_is_cut_off(tmp_path):

@@ -20,6 +20,7 @@ from oanet_tf import errors
 from oanet_tf.data import inspect, inspect_pictures, tf_example
 from oanet_tf.data.categories import Category, PanopticCategories
 from oanet_tf.data.convert import convert
+from oanet_tf.data.objects import Objects, overlapping
 from tests.data.coco_files import grid
 
 PERSON, TIE, GRASS, SKY = 7, 31, 200, 92
@@ -177,7 +178,7 @@ def test_drawn_images_are_spread_evenly(
 
   def draw_record(record, *_):
     drawn.append(record['source_id'].decode())
-    return Image.new('RGB', (3, 3))
+    return np.zeros((3, 3, 3), np.uint8)
 
   monkeypatch.setattr(inspect_pictures, 'draw_record', draw_record)
   inspect.inspect(paths, categories, tmp_path / 'out', num_images)
@@ -193,26 +194,25 @@ def random_objects(draw):
     y2, x2 = draw(st.integers(y1 + 1, shape[0])), draw(st.integers(x1 + 1, shape[1]))
     boxes.append((y1, x1, y2, x2))
     masks.append(draw(hnp.arrays(bool, (y2 - y1, x2 - x1))))
-  return {
-    'segment_index': np.zeros(shape, np.int32),
-    'object_boxes': np.array(boxes, np.float32).reshape(-1, 4),
-    'object_masks': masks,
-  }
+  return Objects(
+    np.array(boxes, np.float32).reshape(-1, 4), np.ones(count), np.zeros(count, bool), masks
+  )
 
 
 @given(random_objects())
 @settings(deadline=None)
-def test_overlaps_equal_a_comparison_of_all_pairs(record):
-  count = len(record['object_masks'])
+def test_overlaps_equal_a_comparison_of_all_pairs(objects):
+  count = len(objects.masks)
   masks, boxes = np.zeros((2, count, 7, 8), bool)
-  for k, (y1, x1, y2, x2) in enumerate(record['object_boxes'].astype(int)):
-    masks[k, y1:y2, x1:x2] = record['object_masks'][k]
+  for k, (y1, x1, y2, x2) in enumerate(objects.boxes.astype(int)):
+    masks[k, y1:y2, x1:x2] = objects.masks[k]
     boxes[k, y1:y2, x1:x2] = True
-  for areas, found in zip((boxes, masks), inspect.overlapping_objects(record), strict=True):
+  found = overlapping(objects, 7, 8), inspect.overlapping_boxes(objects.boxes)
+  for areas, flags in zip((masks, boxes), found, strict=True):
     expected = [
       any((areas[k] & areas[j]).any() for j in range(count) if j != k) for k in range(count)
     ]
-    assert found.tolist() == expected
+    assert flags.tolist() == expected
 
 
 @pytest.mark.parametrize('size', [(1, 1), (1, 700), (700, 1), (31, 40), (480, 640), (900, 2000)])

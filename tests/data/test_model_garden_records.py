@@ -155,7 +155,7 @@ def check_same(decoded, original):
   )
   pairs = np.stack([decoded['segment_index'], original.segments.index], axis=-1).reshape(-1, 2)
   position, original_position = np.unique(pairs, axis=0).T
-  count = len(original.segments.segment_ids)
+  count = len(original.segments.ids)
   assert position.tolist() == list(range(position[0], count + 1))  # One to one, and 0 is void.
   assert (position == 0).tolist() == (original_position == 0).tolist()
   assert sorted(original_position) == list(range(position[0], count + 1))

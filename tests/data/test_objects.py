@@ -14,20 +14,17 @@ from oanet_tf.data.objects import (
   objects_of_instances,
   objects_of_segments,
 )
-from oanet_tf.data.panoptic_map import IndexedSegments
+from oanet_tf.errors import InputError
 from tests.data.coco_files import grid
+from tests.segments import segments_of_ids
 
 MASKS = hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12))
 
 
-def objects_of(segment_map, *segments, **options):
-  """Segments are (id, category id) or (id, category id, is crowd); 1 and 2 are thing categories."""
-  ids, category_ids, is_crowd = zip(*((*s, False)[:3] for s in segments), strict=True)
-  index = sum((segment_map == i) * k for k, i in enumerate(ids, start=1)).astype(np.uint16)
-  indexed = IndexedSegments(
-    index, np.array(ids, np.int32), np.array(category_ids, np.int32), np.array(is_crowd)
-  )
-  return objects_of_segments(indexed, np.isin(category_ids, [1, 2]), **options)
+def objects_of(id_map, segments, **options):
+  """Segments are {id: category id} or {id: (category id, is crowd)}; 1 and 2 are things."""
+  segments = segments_of_ids(id_map, segments)
+  return objects_of_segments(segments, np.isin(segments.category_ids, [1, 2]), **options)
 
 
 def pixels(text):
@@ -70,7 +67,7 @@ def test_a_tie_overlaps_its_person():
     .pp.pp.
     .ppppp."""
   scene = grid(text, s=30, p=20, t=10)
-  objects = objects_of(scene, (30, 3), (20, 1), (10, 2))
+  objects = objects_of(scene, {30: 3, 20: 1, 10: 2})
   assert objects.boxes.tolist() == [[1, 1, 5, 6], [2, 2, 3, 4]]
   assert objects.category_ids.tolist() == [1, 2]
   assert objects.is_crowd.tolist() == [False, False]
@@ -81,13 +78,13 @@ def test_a_tie_overlaps_its_person():
 
 def test_crowds_keep_their_holes():
   scene = grid('ppp ptp ppp', p=20, t=10)
-  crowd = objects_of(scene, (20, 1, True), (10, 2))
+  crowd = objects_of(scene, {20: (1, True), 10: 2})
   assert crowd.is_crowd.tolist() == [True, False]
   assert crowd.masks[0].tolist() == pixels('xxx x.x xxx').tolist()
 
 
 def test_no_things():
-  objects = objects_of(np.full([2, 2], 8), (8, 3))
+  objects = objects_of(np.full([2, 2], 8), {8: 3})
   assert objects.boxes.shape == (0, 4) and objects.boxes.dtype == np.float32
   assert objects.category_ids.shape == objects.is_crowd.shape == (0,)
   assert objects.category_ids.dtype == np.int32 and objects.is_crowd.dtype == bool
@@ -124,7 +121,7 @@ def test_segmentations_without_a_pixel_are_left_out(nothing):
   assert not instance_mask(nothing, 4, 5).any()
   square = [[1, 1, 4, 1, 4, 3, 1, 3]]
   objects = objects_of_instances(
-    [Instance(1, 1, False, nothing), Instance(2, 2, True, square)], 4, 5
+    [Instance(1, 1, False, nothing), Instance(2, 2, True, square)], 4, 5, 'a.json'
   )
   assert objects.boxes.tolist() == [[1, 1, 3, 4]]
   assert objects.category_ids.tolist() == [2]
@@ -133,7 +130,7 @@ def test_segmentations_without_a_pixel_are_left_out(nothing):
 
 
 def test_no_instances():
-  assert objects_of_instances([], 4, 5).boxes.shape == (0, 4)
+  assert objects_of_instances([], 4, 5, 'a.json').boxes.shape == (0, 4)
 
 
 def test_rle_by_hand():
@@ -199,8 +196,8 @@ def test_uncompressed_rle_is_that_of_pycocotools(mask):
   ],
 )
 def test_malformed_segmentations(malformed, fact):
-  with pytest.raises(ValueError, match=f'^annotation 17: .*{fact}') as caught:
-    objects_of_instances([Instance(17, 1, False, malformed)], 4, 5)
+  with pytest.raises(InputError, match=f'^a.json: annotation 17: .*{fact}') as caught:
+    objects_of_instances([Instance(17, 1, False, malformed)], 4, 5, 'a.json')
   assert '\n' not in str(caught.value) and len(str(caught.value)) < 200
 
 

@@ -4,82 +4,119 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from panopticapi.utils import id2rgb, rgb2id
+from PIL import Image
 
+from oanet_tf.data.categories import Category, PanopticCategories
 from oanet_tf.data.panoptic_map import (
   MAX_SEGMENT_ID,
-  PanopticSegmentation,
   check_segments_have_pixels,
   ids_to_rgb,
-  rgb_to_ids,
-  segment_positions,
+  read_index,
+  runs,
+  segments_of_masks,
 )
 from oanet_tf.errors import InputError
+from tests.segments import segments_of_ids
 
 MAPS = hnp.arrays(
   np.int32, hnp.array_shapes(min_dims=2, max_dims=2), elements=st.integers(0, MAX_SEGMENT_ID)
 )
 
 
+SKY, PERSON = 90, 7
+CATEGORIES = PanopticCategories(
+  [Category(SKY, 'sky', False, (0, 0, 200)), Category(PERSON, 'person', True, (200, 0, 0))]
+)
+
+
+def index_of(id_map, *ids):
+  """What is read of an image with these ids."""
+  png = Image.fromarray(ids_to_rgb(np.array(id_map)))
+  return read_index(png, np.array(ids, np.int32), 'map')
+
+
 def test_a_hand_worked_id():
   rgb = np.array([[[16, 39, 1]]], np.uint8)  # 16 + 39 * 256 + 1 * 65536
-  assert rgb_to_ids(rgb).tolist() == [[75536]]
+  assert read_index(Image.fromarray(rgb), np.array([4, 75536]), 'map').tolist() == [[2]]
   assert ids_to_rgb(np.array([[75536]])).tolist() == rgb.tolist()
 
 
 def test_extremes_do_not_overflow():
-  rgb = np.array([[[0, 0, 0], [255, 255, 255]]], np.uint8)
-  ids = rgb_to_ids(rgb)
-  assert ids.dtype == np.int32
-  assert ids.tolist() == [[0, MAX_SEGMENT_ID]]
-
-
-def test_empty_map():
-  assert rgb_to_ids(np.zeros([0, 4, 3], np.uint8)).shape == (0, 4)
-  assert ids_to_rgb(np.zeros([3, 0], np.int32)).shape == (3, 0, 3)
+  assert index_of([[0, MAX_SEGMENT_ID, 1]], 1, MAX_SEGMENT_ID).tolist() == [[0, 2, 1]]
 
 
 @given(MAPS)
 def test_inverses_and_as_in_panopticapi(ids):
   rgb = ids_to_rgb(ids)
   assert rgb.dtype == np.uint8
-  np.testing.assert_array_equal(rgb_to_ids(rgb), ids)
   np.testing.assert_array_equal(rgb, id2rgb(ids))
-  np.testing.assert_array_equal(rgb_to_ids(rgb), rgb2id(rgb))
+  np.testing.assert_array_equal(rgb2id(rgb), ids)
+  listed = np.setdiff1d(ids, [0])
+  index = read_index(Image.fromarray(rgb), listed, 'map')
+  np.testing.assert_array_equal(np.concatenate([[0], listed])[index], ids)
 
 
-def segmentation(segment_map, *ids):
-  count = len(ids)
-  return PanopticSegmentation(
-    np.array(segment_map, np.int32),
-    np.array(ids, np.int32),
-    np.ones(count, np.int32),
-    np.zeros(count, bool),
-  )
+def test_the_index_is_the_place_in_the_list_whatever_the_order_of_the_ids():
+  index = index_of([[0, 9, 4], [7, 4, 0]], 7, 9, 4)
+  assert index.dtype == np.int32
+  assert index.tolist() == [[0, 2, 3], [1, 3, 0]]
 
 
-def test_position_is_that_of_the_list_whatever_the_order_of_the_ids():
-  positions = segment_positions(segmentation([[0, 9, 4], [7, 4, 0]], 7, 9, 4), 'map')
-  assert positions.dtype == np.int32
-  assert positions.tolist() == [[0, 2, 3], [1, 3, 0]]
-
-
-def test_positions_of_void_only():
-  assert not segment_positions(segmentation([[0, 0, 0], [0, 0, 0]]), 'map').any()
+def test_the_index_of_void_only():
+  assert index_of([[0, 0, 0], [0, 0, 0]]).tolist() == [[0, 0, 0], [0, 0, 0]]
 
 
 @pytest.mark.parametrize('stranger', [1, 6, 2**24 - 1])
 def test_an_unlisted_id_is_named(stranger):
-  with pytest.raises(InputError, match=f'map: segment {stranger} '):
-    segment_positions(segmentation([[5, stranger, 0]], 5), 'map')
-
-
-@pytest.mark.parametrize(('ids', 'message'), [((5, 5), 'segment 5 '), ((5, 0), 'out of')])
-def test_a_bad_list_is_refused(ids, message):
-  with pytest.raises(InputError, match=message):
-    segment_positions(segmentation([[5, 0]], *ids), 'map')
+  with pytest.raises(InputError, match=f'map: segment {stranger} is in the map but not'):
+    index_of([[5, stranger, 0]], 5)
 
 
 def test_a_segment_without_pixels_is_named():
-  listed = segmentation([[5, 5]], 5, 8)
-  with pytest.raises(InputError, match='map: segment 8 '):
-    check_segments_have_pixels(listed, np.array([2, 0]), 'map')
+  with pytest.raises(InputError, match='map: segment 8 is listed but has no pixel'):
+    check_segments_have_pixels(np.array([5, 8]), np.array([2, 0]), 'map')
+
+
+def test_runs_go_on_from_row_to_row():
+  starts, lengths = runs(np.array([[1, 1], [1, 2]]), np.array([[3, 4], [4, 4]]))
+  assert starts.tolist() == [0, 1, 3] and lengths.tolist() == [1, 2, 1]
+  assert [len(part) for part in runs(np.zeros([0, 3]))] == [0, 0]
+
+
+def test_labels_and_things():
+  segments = segments_of_ids([[4, 9]], {9: SKY, 4: PERSON})
+  assert segments.labels(CATEGORIES).tolist() == [0, 2, 1]
+  assert segments.is_thing(CATEGORIES).tolist() == [False, True]
+  nothing = segments_of_ids([[0]], {})
+  assert nothing.labels(CATEGORIES).tolist() == [0]
+  assert nothing.is_thing(CATEGORIES).shape == (0,)
+
+
+def test_masks_by_hand():
+  """Two persons side by side, and sky in two places."""
+  segments = segments_of_masks(
+    np.array([[2, 1, 1], [0, 2, 1]]), np.array([[0, 5, 5], [0, 0, 3]]), CATEGORIES
+  )
+  assert segments.index.tolist() == [[1, 3, 3], [0, 1, 2]]
+  assert segments.index.dtype == segments.ids.dtype == segments.category_ids.dtype == np.int32
+  assert segments.ids.tolist() == [1, 2, 3]
+  assert segments.category_ids.tolist() == [SKY, PERSON, PERSON]
+  assert segments.is_crowd.tolist() == [False, False, False]
+
+
+LABELS = hnp.arrays(np.int32, (3, 4), elements=st.integers(0, 2))
+INSTANCES = hnp.arrays(np.int32, (3, 4), elements=st.integers(0, 3))
+
+
+@given(LABELS, INSTANCES)
+def test_masks_give_a_segment_to_each_pair(labels, instances):
+  segments = segments_of_masks(labels, instances, CATEGORIES)
+  table = {}
+  for k, label, instance in zip(
+    segments.index.ravel(), labels.ravel(), instances.ravel(), strict=True
+  ):
+    assert (k == 0) == (label == 0)
+    if k:
+      assert table.setdefault((label, instance), k) == k
+      assert segments.category_ids[k - 1] == CATEGORIES.category(label).id
+  assert sorted(table.values()) == list(range(1, len(segments.ids) + 1))

@@ -12,8 +12,9 @@ from oanet_tf.data import tf_example
 from oanet_tf.data.coco_json import load
 from oanet_tf.data.coco_panoptic import PanopticRecord, read_record
 from oanet_tf.data.objects import Objects
-from oanet_tf.data.panoptic_map import MAX_SEGMENT_ID, IndexedSegments, segmentation_of
+from oanet_tf.data.panoptic_map import MAX_SEGMENT_ID
 from tests.data.coco_files import encoded_picture
+from tests.segments import segments_of_ids
 
 
 def objects(*items):
@@ -27,20 +28,15 @@ def objects(*items):
   )
 
 
-def record(segment_map, segments=(), things=(), encoded=None, format='png'):
+def record(id_map, segments=(), things=(), encoded=None, format='png'):
   """Segments are (id, category id, is crowd); a category is a thing if an object has it."""
-  ids, category_ids, is_crowd = zip(*segments, strict=True) if segments else ((),) * 3
-  height, width = segment_map.shape
+  height, width = id_map.shape
   if encoded is None:
     rgb = np.arange(height * width * 3).reshape(height, width, 3) % 251
     encoded = encoded_picture(rgb.astype(np.uint8), 'PNG')
-  index = np.zeros(segment_map.shape, np.uint16)
-  for k, segment_id in enumerate(ids, start=1):
-    index[segment_map == segment_id] = k
-  segments = IndexedSegments(
-    index, np.array(ids, np.int32), np.array(category_ids, np.int32), np.array(is_crowd, bool)
-  )
-  is_thing = np.isin(category_ids, [category_id for _, category_id, _, _ in things])
+  segments = segments_of_ids(id_map, {i: tuple(rest) for i, *rest in segments})
+  segments = segments._replace(index=segments.index.astype(np.uint16))
+  is_thing = np.isin(segments.category_ids, [category_id for _, category_id, _, _ in things])
   return PanopticRecord(
     139, '139.png', height, width, format, encoded, segments, is_thing, objects(*things)
   )
@@ -58,8 +54,8 @@ def check_round_trip(original, mask_encoding='cropped'):
   decoded = decode(tf_example.encode(original, mask_encoding))
   assert decoded['source_id'] == str(original.image_id).encode()
   assert (decoded['height'], decoded['width']) == (original.height, original.width)
-  restored = tf_example.segmentation_from_decoded(decoded)
-  expected = segmentation_of(original.segments)
+  restored = tf_example.decoded_segments(decoded)
+  expected = original.segments._replace(index=original.segments.index.astype(np.int32))
   for name, before, after in zip(expected._fields, expected, restored, strict=True):
     np.testing.assert_array_equal(before, after, err_msg=name)
     assert before.dtype == after.dtype
@@ -118,10 +114,10 @@ def test_no_segment_and_no_object():
 
 @pytest.mark.parametrize('count', [255, 256, 257, 65535])
 def test_many_segments(count):
-  segment_map = np.zeros(300 * 300, int)
-  segment_map[:count] = MAX_SEGMENT_ID - np.arange(count)
+  id_map = np.zeros(300 * 300, int)
+  id_map[:count] = MAX_SEGMENT_ID - np.arange(count)
   segments = [(MAX_SEGMENT_ID - i, 1 + i % 65535, i % 2 == 1) for i in range(count)]
-  check_round_trip(record(segment_map.reshape(300, 300), segments))
+  check_round_trip(record(id_map.reshape(300, 300), segments))
 
 
 @st.composite
@@ -130,7 +126,7 @@ def random_records(draw, highest_category_id=65535):
   shape = draw(hnp.array_shapes(min_dims=2, max_dims=2, max_side=9))
   flags = st.booleans()
   ids = draw(st.lists(st.integers(1, MAX_SEGMENT_ID), max_size=6, unique=True))
-  segment_map = draw(hnp.arrays(np.int32, shape, elements=st.sampled_from([0, *ids])))
+  id_map = draw(hnp.arrays(np.int32, shape, elements=st.sampled_from([0, *ids])))
   segments = [(i, draw(category_ids), draw(flags)) for i in ids]
   things = []
   for _ in range(draw(st.integers(0, 4))):
@@ -138,7 +134,7 @@ def random_records(draw, highest_category_id=65535):
     y2, x2 = draw(st.integers(y1 + 1, shape[0])), draw(st.integers(x1 + 1, shape[1]))
     mask = draw(hnp.arrays(bool, (y2 - y1, x2 - x1)))
     things.append(((y1, x1, y2, x2), draw(category_ids), draw(flags), mask))
-  return record(segment_map, segments, things)
+  return record(id_map, segments, things)
 
 
 @given(random_records())

@@ -1,22 +1,17 @@
 import numpy as np
 import pytest
 
-from oanet_tf.data.panoptic_map import PanopticSegmentation
 from oanet_tf.evaluation import branches
 from oanet_tf.evaluation.scoring import EvaluatedImage
+from tests.segments import segments_of_ids
 
 
 def perfect(categories):
   """A person (label 1) over grass (label 3) and sky (4), found exactly."""
-  segment_map = np.ones([8, 8], np.int32)
-  segment_map[4:] = 3
-  segment_map[2:6, 2:6] = 2
-  truth = PanopticSegmentation(
-    segment_map=segment_map,
-    segment_ids=np.array([1, 2, 3]),
-    category_ids=np.array([92, 7, 200]),
-    is_crowd=np.zeros(3, bool),
-  )
+  ids = np.ones([8, 8], np.int32)
+  ids[4:] = 3
+  ids[2:6, 2:6] = 2
+  truth = segments_of_ids(ids, {1: 92, 2: 7, 3: 200})
   detections = {
     'detection_boxes': np.array([[2, 2, 6, 6], [0, 0, 0, 0]], np.float32),
     'detection_scores': np.array([0.9, 0.0], np.float32),
@@ -40,10 +35,3 @@ def test_perfect_branches_score_one(categories):
   assert result['stuff_mean_iou'] == 1.0
   text = branches.format_branches(result)
   assert 'box AP 100.0 (AP50 100.0' in text and 'mean IoU 100.0' in text
-
-
-def test_labels_of_the_truth_without_segments(categories):
-  image = perfect(categories)
-  empty = np.zeros([0], np.int32)
-  nothing = PanopticSegmentation(np.zeros([2, 2], np.int32), empty, empty, np.zeros([0], bool))
-  assert not branches.true_labels(image._replace(truth=nothing), categories).any()

@@ -6,12 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from oanet_tf.data.panoptic_map import PanopticSegmentation
 from oanet_tf.errors import InputError
 from oanet_tf.evaluation import details as details_lib
-from oanet_tf.evaluation.coco_results import read_segmentation
+from oanet_tf.evaluation.coco_results import read_segments
 from oanet_tf.evaluation.details import DetailsWriter, Detection, read_details
 from tests.reporting.evaluations import HEIGHT, PERSON, TIE, WIDTH, evaluated_image
+from tests.segments import id_map, segments_of_ids
 
 
 def write(folder, categories, *images):
@@ -35,10 +35,10 @@ def test_what_is_written_can_be_read(tmp_path, categories):
     'details/truth/5.png',
   ]
   details = read_details(tmp_path)
-  (truth,) = details.truth
+  (truth,) = details.ground_truth
   assert truth.image_id == 5
-  np.testing.assert_array_equal(read_segmentation(truth).segment_map, image.truth.segment_map)
-  assert truth.category_ids.tolist() == image.truth.category_ids.tolist()
+  np.testing.assert_array_equal(read_segments(truth).index, image.ground_truth.index)
+  assert truth.category_ids.tolist() == image.ground_truth.category_ids.tolist()
   with Image.open(details.picture_path(truth)) as picture:
     assert picture.size == (96, 72)  # Without the padding.
     assert abs(int(np.asarray(picture).mean()) - 200) <= 1
@@ -57,32 +57,30 @@ def test_detections_that_take_part(tmp_path, categories):
   assert set(person.segment_ids) == {'srm', 'heuristic'} and set(tie.segment_ids) == {'srm'}
   for detection, index in ((person, 1), (tie, 2)):
     for fusion, segment_id in detection.segment_ids.items():
-      shown = image.predictions[fusion].segment_map == segment_id
+      shown = id_map(image.predictions[fusion]) == segment_id
       np.testing.assert_array_equal(shown, image.instance_masks[fusion] == index)
 
 
 def test_crowds_stay_crowds(tmp_path, categories):
   image = evaluated_image(1, categories)
   is_crowd = np.array([False, True, False])
-  image.truth = image.truth._replace(is_crowd=is_crowd)
+  image.ground_truth = image.ground_truth._replace(is_crowd=is_crowd)
   write(tmp_path, categories, image)
-  (truth,) = read_details(tmp_path).truth
+  (truth,) = read_details(tmp_path).ground_truth
   assert truth.is_crowd.tolist() == is_crowd.tolist()
 
 
 def test_an_image_of_void_without_detections(tmp_path, categories):
   image = evaluated_image(1, categories)
   void = np.zeros([HEIGHT, WIDTH], np.int32)
-  nothing = PanopticSegmentation(
-    void, np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, bool)
-  )
-  image.truth, image.predictions = nothing, {'srm': nothing, 'heuristic': nothing}
+  nothing = segments_of_ids(void, {})
+  image.ground_truth, image.predictions = nothing, {'srm': nothing, 'heuristic': nothing}
   image.instance_masks = {'srm': void, 'heuristic': void}
   image.detections = {key: values[:0] for key, values in image.detections.items()}
   image.source_id = 'a picture'
   write(tmp_path, categories, image)
   details = read_details(tmp_path)
-  assert details.detections == {'a picture': []} and not len(details.truth[0].segment_ids)
+  assert details.detections == {'a picture': []} and not len(details.ground_truth[0].segment_ids)
 
 
 def test_no_image_and_no_details(tmp_path, categories):
@@ -106,9 +104,9 @@ def test_pictures_of_any_size(tmp_path, categories, shape, scaled, size):
   image.ranking_map = np.ones([shape[0] // 4, shape[1] // 4, 2], np.float32) / 2
   write(tmp_path, categories, image)
   details = read_details(tmp_path)
-  with Image.open(details.picture_path(details.truth[0])) as picture:
+  with Image.open(details.picture_path(details.ground_truth[0])) as picture:
     assert picture.size == size
-  ranking_map = details.ranking_map(details.truth[0], 2)
+  ranking_map = details.ranking_map(details.ground_truth[0], 2)
   assert ranking_map.shape[:2] == tuple(max(1, round(side / 4)) for side in scaled)
 
 
@@ -137,7 +135,7 @@ def test_ranking_map_coded_and_decoded(num_things, seed):
   rng = np.random.default_rng(seed)
   ranking_map = rng.dirichlet(np.ones(num_things), [2, 3]).astype(np.float32)
   coded = details_lib.encode_ranking_map(ranking_map)
-  decoded = details_lib.decode_ranking_map(coded, num_things)
+  decoded = details_lib.decode_ranking_map(coded, num_things, 'map')
   likeliest = ranking_map.argmax(axis=-1)
   found = np.take_along_axis(decoded, likeliest[..., None], axis=-1)[..., 0]
   np.testing.assert_allclose(found, ranking_map.max(axis=-1), atol=1 / 509)
@@ -179,10 +177,10 @@ def test_ranking_map_of_other_categories_or_damaged(tmp_path, categories):
   details = read_details(tmp_path)
   path = tmp_path / 'details' / 'ranking_maps' / '1.png'
   with pytest.raises(InputError, match=r'1\.png: .*\[1, 1\]'):
-    details.ranking_map(details.truth[0], num_things=1)
+    details.ranking_map(details.ground_truth[0], num_things=1)
   path.write_bytes(path.read_bytes()[:40])
   with pytest.raises(InputError, match=r'1\.png: '):
-    details.ranking_map(details.truth[0], num_things=2)
+    details.ranking_map(details.ground_truth[0], num_things=2)
 
 
 def test_numbers_are_plain(tmp_path, categories):

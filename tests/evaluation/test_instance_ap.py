@@ -14,9 +14,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from oanet_tf.data.objects import Objects
-from oanet_tf.data.panoptic_map import PanopticSegmentation
 from oanet_tf.errors import InputError
-from oanet_tf.evaluation.instance_ap import InstanceAP, objects_of, paste_mask
+from oanet_tf.evaluation.instance_ap import InstanceAP, paste_mask
 from oanet_tf.modeling.mask_paste import paste_masks
 from tests.categories import TIE_ON_PERSON as CATEGORIES
 
@@ -98,23 +97,6 @@ def test_categories_and_crowds_and_padding():
   assert average_precision((outputs, objects((PERSON, BOX))))['box_ap'] == pytest.approx(0.5)
   on_crowd = average_precision((outputs, objects((PERSON, BOX), (PERSON, OTHER, True))))
   assert on_crowd['box_ap'] == on_crowd['mask_ap'] == pytest.approx(1)
-
-
-def test_objects_of_panoptic_truth():
-  """The tie lies in the person, whose mask is whole; what is stuff is no object."""
-  segment_map = np.full([6, 8], 3, np.int32)
-  segment_map[1:5, 2:6] = 70000
-  segment_map[2:4, 3:5] = 9
-  truth = PanopticSegmentation(
-    segment_map,
-    np.array([70000, 3, 9], np.int32),
-    np.array([PERSON, 92, TIE], np.int32),
-    np.array([False, False, True]),
-  )
-  found = objects_of(truth, CATEGORIES)
-  assert found.category_ids.tolist() == [PERSON, TIE] and found.is_crowd.tolist() == [False, True]
-  assert found.boxes.tolist() == [[1, 2, 5, 6], [2, 3, 4, 5]]
-  assert all(mask.all() for mask in found.masks)
 
 
 def test_nothing():

@@ -11,22 +11,12 @@ from panopticapi.evaluation import pq_compute_single_core
 from PIL import Image
 
 from oanet_tf.data.categories import PanopticCategories
-from oanet_tf.data.panoptic_map import MAX_SEGMENT_ID, PanopticSegmentation, ids_to_rgb
+from oanet_tf.data.panoptic_map import MAX_SEGMENT_ID, ids_to_rgb
 from oanet_tf.errors import InputError
 from oanet_tf.evaluation.coco_results import read_results
 from oanet_tf.evaluation.panoptic_quality import PanopticQuality, format_table, summarize
 from tests.categories import CATEGORIES, DOG, GRASS, PERSON, SKY
-
-
-def segmentation(segment_map, segments):
-  """`segments` is {id: category id} or {id: (category id, is crowd)}."""
-  pairs = [value if isinstance(value, tuple) else (value, False) for value in segments.values()]
-  return PanopticSegmentation(
-    np.array(segment_map, np.int32, ndmin=2),
-    np.array(list(segments), np.int32),
-    np.array([category for category, _ in pairs], np.int32),
-    np.array([crowd for _, crowd in pairs], bool),
-  )
+from tests.segments import id_map, segments_of_ids
 
 
 def score(*images):
@@ -41,8 +31,8 @@ def counts(quality, category_id):
 
 
 def test_two_matches_by_hand():
-  truth = segmentation([5] * 6 + [9] * 4, {5: PERSON, 9: GRASS})
-  prediction = segmentation([1] * 5 + [2] * 5, {1: PERSON, 2: GRASS})
+  truth = segments_of_ids([5] * 6 + [9] * 4, {5: PERSON, 9: GRASS})
+  prediction = segments_of_ids([1] * 5 + [2] * 5, {1: PERSON, 2: GRASS})
   result = score((truth, prediction)).result()
   assert result['Things'] == pytest.approx({'pq': 5 / 6, 'sq': 5 / 6, 'rq': 1, 'n': 1})
   assert result['Stuff'] == pytest.approx({'pq': 4 / 5, 'sq': 4 / 5, 'rq': 1, 'n': 1})
@@ -52,8 +42,8 @@ def test_two_matches_by_hand():
 
 
 def test_a_match_a_miss_and_a_false_alarm_by_hand():
-  truth = segmentation([1, 1, 1, 1, 2, 2], {1: PERSON, 2: PERSON})
-  prediction = segmentation([1, 1, 1, 3, 3, 3], {1: PERSON, 3: DOG})
+  truth = segments_of_ids([1, 1, 1, 1, 2, 2], {1: PERSON, 2: PERSON})
+  prediction = segments_of_ids([1, 1, 1, 3, 3, 3], {1: PERSON, 3: DOG})
   quality = score((truth, prediction))
   assert counts(quality, PERSON) == (0.75, 1, 0, 1)
   assert counts(quality, DOG) == (0, 0, 1, 0)
@@ -63,57 +53,57 @@ def test_a_match_a_miss_and_a_false_alarm_by_hand():
 
 
 def test_an_iou_of_one_half_is_no_match():
-  truth = segmentation([1, 2], {1: PERSON, 2: DOG})
-  quality = score((truth, segmentation([1, 1], {1: PERSON})))
+  truth = segments_of_ids([1, 2], {1: PERSON, 2: DOG})
+  quality = score((truth, segments_of_ids([1, 1], {1: PERSON})))
   assert counts(quality, PERSON) == (0, 0, 1, 1)
   assert counts(quality, DOG) == (0, 0, 0, 1)
 
 
 def test_void_in_truth_is_taken_from_the_union():
-  truth = segmentation([0, 0, 1], {1: SKY})
-  assert counts(score((truth, segmentation([4, 4, 4], {4: SKY}))), SKY) == (1, 1, 0, 0)
+  truth = segments_of_ids([0, 0, 1], {1: SKY})
+  assert counts(score((truth, segments_of_ids([4, 4, 4], {4: SKY}))), SKY) == (1, 1, 0, 0)
 
 
 @pytest.mark.parametrize(('on_void', 'false_positives'), [(1, 1), (2, 1), (3, 0)])
 def test_a_prediction_over_half_on_void_is_ignored(on_void, false_positives):
-  truth = segmentation([0] * on_void + [1] * (4 - on_void), {1: SKY})
-  quality = score((truth, segmentation([2, 2, 2, 2], {2: DOG})))
+  truth = segments_of_ids([0] * on_void + [1] * (4 - on_void), {1: SKY})
+  quality = score((truth, segments_of_ids([2, 2, 2, 2], {2: DOG})))
   assert counts(quality, DOG) == (0, 0, false_positives, 0)
 
 
 def test_a_crowd_is_neither_matched_nor_missed_but_excuses_its_category():
-  truth = segmentation([1, 1, 1, 1], {1: (PERSON, True)})
-  person = segmentation([2, 2, 2, 2], {2: PERSON})
-  dog = segmentation([2, 2, 2, 2], {2: DOG})
+  truth = segments_of_ids([1, 1, 1, 1], {1: (PERSON, True)})
+  person = segments_of_ids([2, 2, 2, 2], {2: PERSON})
+  dog = segments_of_ids([2, 2, 2, 2], {2: DOG})
   assert counts(score((truth, person)), PERSON) == (0, 0, 0, 0)
   assert counts(score((truth, dog)), DOG) == (0, 0, 1, 0)
   assert counts(score((truth, dog)), PERSON) == (0, 0, 0, 0)
 
 
 def test_only_the_last_crowd_of_a_category_excuses():
-  prediction = segmentation([3, 3, 3, 0], {3: PERSON})
-  small_last = segmentation([1, 1, 1, 2], {1: (PERSON, True), 2: (PERSON, True)})
-  large_last = segmentation([1, 1, 1, 2], {2: (PERSON, True), 1: (PERSON, True)})
+  prediction = segments_of_ids([3, 3, 3, 0], {3: PERSON})
+  small_last = segments_of_ids([1, 1, 1, 2], {1: (PERSON, True), 2: (PERSON, True)})
+  large_last = segments_of_ids([1, 1, 1, 2], {2: (PERSON, True), 1: (PERSON, True)})
   assert counts(score((small_last, prediction)), PERSON) == (0, 0, 1, 0)
   assert counts(score((large_last, prediction)), PERSON) == (0, 0, 0, 0)
 
 
 def test_nothing_counted_is_zero_and_not_a_division_by_zero():
   nothing = {'pq': 0.0, 'sq': 0.0, 'rq': 0.0, 'n': 0}
-  void = segmentation(np.zeros((1, 1)), {})
+  void = segments_of_ids(np.zeros((1, 1)), {})
   for result in (score().result(), score((void, void)).result()):
     assert [result[group] for group in ('All', 'Things', 'Stuff')] == [nothing] * 3
 
 
 def test_empty_prediction_misses_all_and_void_truth_excuses_all():
-  whole = segmentation(np.full((3, 2), MAX_SEGMENT_ID), {MAX_SEGMENT_ID: DOG})
-  void = segmentation(np.zeros((3, 2)), {})
+  whole = segments_of_ids(np.full((3, 2), MAX_SEGMENT_ID), {MAX_SEGMENT_ID: DOG})
+  void = segments_of_ids(np.zeros((3, 2)), {})
   assert counts(score((whole, void)), DOG) == (0, 0, 0, 1)
   assert counts(score((void, whole)), DOG) == (0, 0, 0, 0)
 
 
 def test_results_are_plain_numbers():
-  truth = segmentation([1, 0], {1: DOG})
+  truth = segments_of_ids([1, 0], {1: DOG})
   text = json.dumps(score((truth, truth)).result())
   assert json.loads(text)['Things'] == {'pq': 1.0, 'sq': 1.0, 'rq': 1.0, 'n': 1}
 
@@ -123,14 +113,14 @@ def test_thousands_of_segments():
   truth_map = np.arange(3000).repeat(30).reshape(300, 300) + 1
   prediction_map = truth_map * (np.arange(300) % 30 > 0)
   segments = dict.fromkeys(range(1, 3001), PERSON)
-  quality = score((segmentation(truth_map, segments), segmentation(prediction_map, segments)))
+  quality = score((segments_of_ids(truth_map, segments), segments_of_ids(prediction_map, segments)))
   assert counts(quality, PERSON) == (pytest.approx(3000 * 29 / 30), 3000, 0, 0)
 
 
 def test_statistics_of_parts_add_up():
   images = [
-    (segmentation([1, 1, 2], {1: PERSON, 2: SKY}), segmentation([1, 1, 1], {1: PERSON})),
-    (segmentation([1, 1, 1], {1: SKY}), segmentation([5, 5, 4], {5: SKY, 4: DOG})),
+    (segments_of_ids([1, 1, 2], {1: PERSON, 2: SKY}), segments_of_ids([1, 1, 1], {1: PERSON})),
+    (segments_of_ids([1, 1, 1], {1: SKY}), segments_of_ids([5, 5, 4], {5: SKY, 4: DOG})),
   ]
   parts = score(images[0])
   parts.statistics += score(images[1]).statistics
@@ -140,50 +130,45 @@ def test_statistics_of_parts_add_up():
 
 
 def test_a_map_without_pixels():
-  empty = segmentation(np.zeros([0, 3]), {})
-  listed = segmentation(np.zeros([0, 3]), {1: SKY})
+  empty = segments_of_ids(np.zeros([0, 3]), {})
+  listed = segments_of_ids(np.zeros([0, 3]), {1: SKY})
   assert not score((empty, empty)).statistics.any()
   assert counts(score((listed, empty)), SKY) == (0, 0, 0, 1)
 
 
 def test_runs_are_of_pairs_and_go_on_from_row_to_row():
   """Neither map alone tells where the pair changes; the third row starts as the second ends."""
-  truth = segmentation([[1, 1, 1], [2, 2, 1], [1, 2, 2]], {1: PERSON, 2: DOG})
-  prediction = segmentation([[1, 1, 2], [2, 2, 1], [1, 2, 2]], {1: PERSON, 2: DOG})
+  truth = segments_of_ids([[1, 1, 1], [2, 2, 1], [1, 2, 2]], {1: PERSON, 2: DOG})
+  prediction = segments_of_ids([[1, 1, 2], [2, 2, 1], [1, 2, 2]], {1: PERSON, 2: DOG})
   quality = score((truth, prediction))
   assert counts(quality, PERSON) == (4 / 5, 1, 0, 0)
   assert counts(quality, DOG) == (4 / 5, 1, 0, 0)
 
 
-GOOD = segmentation([[1, 1], [0, 2]], {1: PERSON, 2: SKY})
+GOOD = segments_of_ids([[1, 1], [0, 2]], {1: PERSON, 2: SKY})
 
 
 @pytest.mark.parametrize(
   ('bad', 'message'),
   [
-    (segmentation([[1, 1]], {1: PERSON}), '2 × 1'),
-    (segmentation([[1, 1], [0, 2]], {1: PERSON}), 'segment 2 '),
-    (segmentation([[1, 1], [0, 2]], {1: PERSON, 2: 91}), 'segment 2 .*category id 91'),
-    (segmentation([[1, 1], [0, 2]], {1: PERSON, 2: -3}), 'category id -3'),
-    (segmentation([[1, -1], [0, 2]], {1: PERSON, 2: SKY}), 'out of'),
-    (segmentation([[1, 2**24], [0, 0]], {1: PERSON, 2**24: SKY}), 'out of'),
-    (segmentation([[1, 0], [0, 0]], {1: PERSON, 0: SKY}), 'out of'),
-    (GOOD._replace(segment_ids=np.array([1, 1], np.int32)), 'segment 1 '),
+    (segments_of_ids([[1, 1]], {1: PERSON}), '2 × 1'),
+    (segments_of_ids([[1, 1], [0, 2]], {1: PERSON, 2: 91}), 'segment 2 .*category id 91'),
+    (segments_of_ids([[1, 1], [0, 2]], {1: PERSON, 2: -3}), 'category id -3'),
   ],
 )
-def test_malformed_segmentations_are_named(bad, message):
+def test_malformed_segments_are_named(bad, message):
   quality = PanopticQuality(CATEGORIES)
   with pytest.raises(InputError, match=message) as caught:
     quality.update(GOOD, bad)
   assert 'prediction' in str(caught.value)
-  with pytest.raises(InputError, match='truth'):
+  with pytest.raises(InputError, match='ground truth'):
     quality.update(bad, GOOD)
   assert quality.result()['All']['n'] == 0
 
 
 def test_errors_name_what_the_caller_names():
   quality = PanopticQuality(CATEGORIES)
-  wide = segmentation([[1, 1]], {1: PERSON})
+  wide = segments_of_ids([[1, 1]], {1: PERSON})
   with pytest.raises(InputError, match=r'^a\.png: .*2 × 1 .*b\.png .*2 × 2'):
     quality.update(GOOD, wide, 'b.png', 'a.png')
   with pytest.raises(InputError, match=r'^b\.png: segment 2 .*category id 91'):
@@ -191,7 +176,7 @@ def test_errors_name_what_the_caller_names():
 
 
 def test_a_listed_segment_without_pixels_is_missed_in_truth_but_wrong_in_a_prediction():
-  listed = segmentation([[1, 1], [0, 2]], {1: PERSON, 2: SKY, 8: DOG})
+  listed = segments_of_ids([[1, 1], [0, 2]], {1: PERSON, 2: SKY, 8: DOG})
   assert counts(score((listed, GOOD)), DOG) == (0, 0, 0, 1)
   with pytest.raises(InputError, match='segment 8 '):
     score((GOOD, listed))
@@ -199,13 +184,14 @@ def test_a_listed_segment_without_pixels_is_missed_in_truth_but_wrong_in_a_predi
 
 def write_for_panopticapi(folder, name, content):
   """Writes the PNG and gives the annotation, with true areas."""
-  Image.fromarray(ids_to_rgb(content.segment_map)).save(folder / f'{name}.png')
+  ids = id_map(content)
+  Image.fromarray(ids_to_rgb(ids)).save(folder / f'{name}.png')
   infos = [
     {
       'id': int(i),
       'category_id': int(c),
       'iscrowd': int(crowd),
-      'area': int((content.segment_map == i).sum()),
+      'area': int((ids == i).sum()),
     }
     for i, c, crowd in zip(*content[1:], strict=True)
   ]
@@ -252,8 +238,8 @@ def image_pairs(draw):
     prediction_ids[k]: changed_kinds[k - 1] or kinds[k - 1] for k in order if k in prediction_cells
   }
   return (
-    segmentation(truth_ids[truth_cells], truth),
-    segmentation(prediction_ids[prediction_cells], prediction),
+    segments_of_ids(truth_ids[truth_cells], truth),
+    segments_of_ids(prediction_ids[prediction_cells], prediction),
   )
 
 
@@ -273,8 +259,8 @@ def test_equals_panopticapi_on_random_images(tmp_path_factory, images):
 
 def perturbed(truth):
   """The truth moved by a few pixels; crowds become ordinary segments."""
-  moved = np.roll(truth.segment_map, (7, 11), axis=(0, 1))
-  return truth._replace(segment_map=moved, is_crowd=np.zeros_like(truth.is_crowd))
+  moved = np.roll(truth.index, (7, 11), axis=(0, 1))
+  return truth._replace(index=moved, is_crowd=np.zeros_like(truth.is_crowd))
 
 
 def test_real_images(coco_sample, tmp_path):
@@ -300,8 +286,8 @@ def test_real_images(coco_sample, tmp_path):
 
 
 def test_table_by_hand():
-  truth = segmentation([5] * 6 + [9] * 4, {5: PERSON, 9: GRASS})
-  prediction = segmentation([1] * 5 + [2] * 5, {1: PERSON, 2: GRASS})
+  truth = segments_of_ids([5] * 6 + [9] * 4, {5: PERSON, 9: GRASS})
+  prediction = segments_of_ids([1] * 5 + [2] * 5, {1: PERSON, 2: GRASS})
   results = {
     'heuristic': score((truth, prediction)).result(),
     'srm, with a name longer than its columns': score((truth, truth)).result(),

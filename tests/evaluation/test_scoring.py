@@ -7,37 +7,37 @@ from oanet_tf.cluster import Cluster
 from oanet_tf.config import experiments
 from oanet_tf.data import convert, input_pipeline
 from oanet_tf.data.categories import PanopticCategories
-from oanet_tf.data.panoptic_map import to_segmentation
+from oanet_tf.data.panoptic_map import segments_of_masks
 from oanet_tf.evaluation import scoring
 from oanet_tf.evaluation.panoptic_quality import PanopticQuality
+from oanet_tf.modeling.build import build_fuser
 from oanet_tf.training.state import create_state
 from tests import end_to_end
 from tests.devices import ONE, TWO, mirrored
 
 
-def truth_as_prediction(truth, categories):
+def truth_as_prediction(ground_truth, categories):
   """Through the same masks of labels and instances as the network's results."""
-  labels = np.zeros_like(truth.segment_map)
-  instances = np.zeros_like(truth.segment_map)
-  segments = zip(truth.segment_ids, truth.category_ids, strict=True)
-  for number, (segment_id, category_id) in enumerate(segments, start=1):
-    mask = truth.segment_map == segment_id
+  labels = np.zeros_like(ground_truth.index)
+  instances = np.zeros_like(ground_truth.index)
+  for number, category_id in enumerate(ground_truth.category_ids, start=1):
+    mask = ground_truth.index == number
     labels[mask] = categories.label(category_id)
     instances[mask] = number * categories.is_thing(categories.label(category_id))
-  return to_segmentation(labels, instances, categories)
+  return segments_of_masks(labels, instances, categories)
 
 
 def score_truth(shards, categories):
-  """Scores of the truth against itself, through records and the evaluation pipeline."""
-  data = experiments.load_experiment('oanet_synthetic').task.validation_data
-  data.input_path = shards
+  """Scores of the ground truth against itself, through records and the evaluation pipeline."""
+  task = experiments.load_experiment('oanet_synthetic').task
+  task.validation_data.input_path = shards
   quality, count = PanopticQuality(categories), 0
-  for batch in input_pipeline.evaluation_dataset(data):
+  for batch in input_pipeline.evaluation_input(task, categories):
     for image in scoring.unbatch(batch):
       if image['is_repeated']:
         continue
-      truth = scoring.truth_of(image)
-      quality.update(truth, truth_as_prediction(truth, categories))
+      ground_truth = scoring.ground_truth_of(image)
+      quality.update(ground_truth, truth_as_prediction(ground_truth, categories))
       count += 1
   return quality.result(), count
 
@@ -70,28 +70,6 @@ def test_truth_as_prediction_is_perfect_on_occluded_scenes(tmp_path):
   assert images == 9 and result['All']['pq'] == 1.0
 
 
-def test_to_segmentation(categories):
-  labels = np.array([[1, 1, 2], [4, 0, 2], [3, 4, 1]])
-  instances = np.array([[5, 5, 3], [0, 0, 3], [0, 0, 2]])
-  segmentation = to_segmentation(labels, instances, categories)
-  found = {
-    int(category): np.argwhere(segmentation.segment_map == segment).tolist()
-    for segment, category in zip(segmentation.segment_ids, segmentation.category_ids, strict=True)
-    if category != 7
-  }
-  assert found == {31: [[0, 2], [1, 2]], 92: [[2, 0]], 200: [[1, 0], [2, 1]]}
-  assert (segmentation.category_ids == 7).sum() == 2
-  assert segmentation.segment_map[1, 1] == 0
-  assert not segmentation.is_crowd.any()
-  assert sorted(segmentation.segment_ids) == [1, 2, 3, 4, 5]
-
-
-def test_to_segmentation_of_nothing(categories):
-  empty = np.zeros((2, 3), int)
-  segmentation = to_segmentation(empty, empty, categories)
-  assert not segmentation.segment_map.any() and len(segmentation.segment_ids) == 0
-
-
 @pytest.mark.slow
 def test_two_replicas_score_as_one_with_a_last_batch_that_is_not_full(trained, tmp_path):
   folder, results = trained  # Three images in batches of two.
@@ -105,6 +83,7 @@ def test_two_replicas_score_as_one_with_a_last_batch_that_is_not_full(trained, t
     seen = []
     found = scoring.evaluate(
       state.model,
+      build_fuser(config.task, state.model),
       config.task,
       categories,
       ('srm', 'heuristic', 'oracle'),

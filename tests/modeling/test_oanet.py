@@ -6,6 +6,7 @@ from official.vision.ops import preprocess_ops
 from oanet_tf.data.categories import Category, PanopticCategories
 from oanet_tf.errors import InputError
 from oanet_tf.modeling import build, oanet
+from oanet_tf.modeling.fusion.methods import fuse
 from oanet_tf.training import losses
 from tests import small_model
 
@@ -41,11 +42,9 @@ def test_inference_outputs(small):
   assert outputs['detection_boxes'].shape == (2, 6, 4)
   assert outputs['detection_masks'].shape == (2, 6, 28, 28)
   assert outputs['stuff_logits'].shape == (2, 16, 16, 4)
-  assert outputs['ranking_map'].shape == (2, 32, 32, 2)
-  assert outputs['ranking_scores'].shape == (2, 6)
   scores = outputs['detection_scores'].numpy()
   assert (np.diff(scores, axis=1) <= 0).all()
-  np.testing.assert_allclose(tf.reduce_sum(outputs['ranking_map'], -1), 1.0, atol=1e-5)
+  assert not any(name.startswith('ranking') for name in outputs)
 
 
 @pytest.mark.parametrize('counts', [(0, 0), (0, 1), (5, 2), (6, 6)])
@@ -99,7 +98,7 @@ def test_a_batch_is_the_same_as_one_by_one(small):
   both = model(images, tf.repeat(INFO, 2, 0), training=False)
   for index in range(2):
     alone = model(images[index : index + 1], INFO, training=False)
-    for key in ('detection_boxes', 'detection_scores', 'stuff_logits', 'ranking_scores'):
+    for key in ('detection_boxes', 'detection_scores', 'stuff_logits'):
       np.testing.assert_allclose(both[key][index], alone[key][0], atol=1e-3)
 
 
@@ -199,9 +198,29 @@ def test_stuff_only_supervision(categories):
 
 @pytest.mark.parametrize('convolution', ['1x1', '3x3'])
 def test_other_ranking_convolutions(categories, convolution):
-  model, _ = make(categories, f'task.model.spatial_ranking.convolution={convolution}')
+  model, task = make(categories, f'task.model.spatial_ranking.convolution={convolution}')
   outputs = model(BLACK, INFO, training=False)
-  assert outputs['ranking_map'].shape == (1, 32, 32, 2)
+  ranking = build.build_fuser(task, model).batch(outputs, INFO, [64, 64]).ranking
+  assert ranking.map.shape == (1, 32, 32, 2) and ranking.scores.shape == (1, 6)
+  np.testing.assert_allclose(tf.reduce_sum(ranking.map, -1), 1.0, atol=1e-5)
+
+
+def test_merging_by_detection_score_does_not_rank(categories, monkeypatch):
+  model, task = make(categories)
+  fuser = build.build_fuser(task, model)
+  batch = fuser.batch(model(BLACK, INFO, training=False), INFO, [64, 64])
+  monkeypatch.setattr(type(model.spatial_ranking), '__call__', None)
+  fuse(batch, 'heuristic')
+  with pytest.raises(TypeError):
+    fuse(batch, 'srm')
+
+
+def test_thresholds_of_the_fusion_are_read_when_it_is_built(categories):
+  model, task = make(categories)
+  task.model.fusion.score_threshold = 0.0
+  outputs = model(BLACK, INFO, training=False)
+  kept = build.build_fuser(task, model).batch(outputs, INFO, [64, 64]).instances.kept
+  assert kept.numpy().all()
 
 
 def test_frozen_batch_norm_is_not_trained(categories):

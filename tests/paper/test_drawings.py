@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from oanet_tf.data.panoptic_map import PanopticSegmentation
+from oanet_tf import visualize
+from oanet_tf.data.panoptic_map import Segments
 from oanet_tf.paper import drawings
 from oanet_tf.paper.examples import Prediction
 
@@ -12,12 +13,12 @@ RED = np.array([255, 0, 0])
 
 def prediction(categories, masks, labels, size=(40, 60)):
   """Of a gray picture; the masks, in their order, one above the other."""
-  segment_map = np.zeros(size, np.int32)
+  index = np.zeros(size, np.int32)
   for number, mask in enumerate(masks, start=1):
-    segment_map[mask] = number
-  segmentation = PanopticSegmentation(
-    segment_map=segment_map,
-    segment_ids=np.arange(1, len(masks) + 1),
+    index[mask] = number
+  segmentation = Segments(
+    index=index,
+    ids=np.arange(1, len(masks) + 1),
     category_ids=np.array([categories.category(label).id for label in labels], int),
     is_crowd=np.zeros(len(masks), bool),
   )
@@ -97,7 +98,7 @@ def test_networks_side_by_side(tie_on_person, categories, tmp_path):
 
 def test_enlarged_maps_keep_their_cells():
   values = np.arange(6).reshape(2, 3)
-  np.testing.assert_array_equal(drawings._enlarge(values, (4, 6)), np.kron(values, np.ones((2, 2))))
+  np.testing.assert_array_equal(visualize.nearest(values, (4, 6)), np.kron(values, np.ones((2, 2))))
 
 
 def test_gradients(tmp_path):

@@ -5,11 +5,11 @@ import types
 
 import numpy as np
 
-from oanet_tf.data import panoptic_map
-from oanet_tf.data.panoptic_map import PanopticSegmentation
+from oanet_tf.data.panoptic_map import segments_of_masks
 from oanet_tf.evaluation.coco_results import PanopticResultsWriter
 from oanet_tf.evaluation.details import DetailsWriter
 from oanet_tf.evaluation.panoptic_quality import PanopticQuality
+from tests.segments import segments_of_ids
 
 HEIGHT, WIDTH, INPUT = 48, 64, 96
 PERSON, TIE, SKY, GRASS = 7, 31, 92, 200
@@ -33,16 +33,13 @@ def merge(masks, scores, overlap_threshold=0.5):
   return canvas
 
 
-def to_segmentation(segments):
+def layered(segments):
   """Of (category id, mask)s, the last on top, the first everywhere."""
-  segment_map = np.zeros([HEIGHT, WIDTH], np.int32)
+  ids = np.zeros([HEIGHT, WIDTH], np.int32)
   for number, (_, mask) in enumerate(segments, start=1):
-    segment_map[mask] = 1000 * number
-  return PanopticSegmentation(
-    segment_map,
-    1000 * np.arange(1, len(segments) + 1, dtype=np.int32),
-    np.array([category for category, _ in segments], np.int32),
-    np.zeros(len(segments), bool),
+    ids[mask] = 1000 * number
+  return segments_of_ids(
+    ids, {1000 * n: category_id for n, (category_id, _) in enumerate(segments, start=1)}
   )
 
 
@@ -58,7 +55,7 @@ def evaluated_image(number, categories):
     tie = np.roll(tie, 22, axis=1)
   sky = (SKY, np.ones([HEIGHT, WIDTH], bool))
   hidden = [(TIE, tie)] if number % 2 else []
-  truth = to_segmentation([sky, (PERSON, person), *hidden])
+  truth = layered([sky, (PERSON, person), *hidden])
   detections = {
     'detection_boxes': np.zeros([4, 4], np.float32),
     'detection_scores': np.array([0.997, 0.662, 0.3, 0.0], np.float32),
@@ -70,14 +67,14 @@ def evaluated_image(number, categories):
     instances = merge([person, tie], detections[score][:2])
     labels = np.select([instances == 1, instances == 2], [1, 2], categories.label(SKY))
     instance_masks[fusion] = instances
-    predictions[fusion] = panoptic_map.to_segmentation(labels, instances, categories)
+    predictions[fusion] = segments_of_masks(labels, instances, categories)
   ranking_map = np.zeros([INPUT // 4, INPUT // 4, 2], np.float32)
   ranking_map[..., 0], ranking_map[..., 1] = 0.7, 0.3
   picture = np.zeros([INPUT, INPUT, 3], np.uint8)
   picture[: 72 * HEIGHT // 48, :96] = 40 * number % 256
   return types.SimpleNamespace(
     source_id=str(number),
-    truth=truth,
+    ground_truth=truth,
     predictions=predictions,
     instance_masks=instance_masks,
     detections=detections,
@@ -96,7 +93,7 @@ def write_evaluation(folder, categories, num_images=6, details=True):
     quality = PanopticQuality(categories)
     with PanopticResultsWriter(folder, fusion, categories) as writer:
       for image in images:
-        quality.update(image.truth, image.predictions[fusion])
+        quality.update(image.ground_truth, image.predictions[fusion])
         writer.write(image.source_id, f'{image.source_id}.png', image.predictions[fusion])
     results[fusion] = quality.result()
   (folder / 'results.json').write_text(json.dumps(results))

@@ -4,9 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oanet_tf.data.categories import Category, PanopticCategories
-from oanet_tf.data.panoptic_map import PanopticSegmentation
 from oanet_tf.errors import InputError
-from oanet_tf.reporting.comparison import Order, compare_image, order_cases, sum_orders
+from oanet_tf.reporting.comparison import Order, compare_image, sum_orders
+from tests.segments import segments_of_ids
 
 PERSON, TIE, CUP, SKY = 7, 31, 40, 92
 CATEGORIES = PanopticCategories(
@@ -21,13 +21,18 @@ CATEGORIES = PanopticCategories(
 PERSON_, TIE_, CUP_, SKY_ = 1, 2, 3, 4
 
 
+def order_cases(*maps):
+  return compare_image(*maps, CATEGORIES).cases
+
+
 def segmentation(segment_map, crowd=()):
   """Of rows of segment ids, whose last digit tells the category: 11 and 21 are two persons."""
   segment_map = np.array(segment_map, np.int32)
   ids = np.unique(segment_map)
   ids = ids[ids > 0].astype(np.int32)
   category_ids = np.array([0, PERSON, TIE, CUP, SKY], np.int32)[ids % 10]
-  return PanopticSegmentation(segment_map, ids, category_ids, np.isin(ids, list(crowd)))
+  rows = zip(ids.tolist(), category_ids.tolist(), strict=True)
+  return segments_of_ids(segment_map, {i: (category, i in crowd) for i, category in rows})
 
 
 def test_a_tie_put_on_top():
@@ -35,14 +40,14 @@ def test_a_tie_put_on_top():
   heuristic = segmentation([[1, 1, 1, 1, 1, 4]])
   srm = segmentation([[1, 2, 2, 2, 2, 4]])
   # Two pixels truly of the tie, one of the person, one of a cup that neither shows.
-  assert order_cases(truth, heuristic, srm, CATEGORIES).tolist() == [[PERSON_, TIE_, 2, 1, 1]]
+  assert order_cases(truth, heuristic, srm).tolist() == [[PERSON_, TIE_, 2, 1, 1]]
 
 
 def test_each_pair_of_instances_is_a_case():
   truth = segmentation([[2, 2, 1, 12, 12, 11]])
   first = segmentation([[1, 1, 1, 11, 11, 11]])
   second = segmentation([[2, 2, 2, 12, 11, 12]])
-  cases = order_cases(truth, first, second, CATEGORIES).tolist()
+  cases = order_cases(truth, first, second).tolist()
   assert sorted(cases) == [[PERSON_, TIE_, 1, 1, 0], [PERSON_, TIE_, 2, 1, 0]]
 
 
@@ -59,7 +64,7 @@ def test_each_pair_of_instances_is_a_case():
 )
 def test_what_is_no_case(truth, first, second, crowd):
   truth = segmentation(truth, crowd)
-  cases = order_cases(truth, segmentation(first), segmentation(second), CATEGORIES)
+  cases = order_cases(truth, segmentation(first), segmentation(second))
   assert cases.shape == (0, 5) and cases.dtype == np.int64
 
 
@@ -67,7 +72,7 @@ def test_large_segment_ids_do_not_collide():
   big = 2**24 - 2**24 % 10 - 10
   first = segmentation([[big + 1, 11]])
   second = segmentation([[big + 2, 12]])
-  cases = order_cases(segmentation([[2, 1]]), first, second, CATEGORIES)
+  cases = order_cases(segmentation([[2, 1]]), first, second)
   assert sorted(cases.tolist()) == [[PERSON_, TIE_, 0, 1, 0], [PERSON_, TIE_, 1, 0, 0]]
 
 
@@ -78,12 +83,12 @@ def test_sums_of_pairs():
     np.array([[PERSON_, TIE_, 1, 4, 0], [PERSON_, TIE_, 3, 3, 0], [CUP_, TIE_, 0, 0, 7]]),
     np.array([[TIE_, PERSON_, 2, 1, 0]]),
   ]
-  assert sum_orders(cases, CATEGORIES) == [
+  assert sum_orders(cases) == [
     Order(TIE_, PERSON_, 1, 1, 1, 9, 9, 1),
     Order(PERSON_, TIE_, 2, 0, 0, 3, 1, 0),
     Order(TIE_, CUP_, 0, 0, 1, 0, 0, 7),
   ]
-  assert sum_orders([], CATEGORIES) == []
+  assert sum_orders([]) == []
 
 
 def test_pq_of_one_image():
@@ -132,7 +137,7 @@ def test_cases_as_counted_pixel_by_pixel(truth, first, second):
       case = expected.setdefault((a, b), [a % 10, b % 10, 0, 0, 0])
       case[2 if t % 10 == b % 10 else 3 if t % 10 == a % 10 else 4] += 1
   maps = [segmentation(rows) for rows in (truth, first, second)]
-  assert sorted(order_cases(*maps, CATEGORIES).tolist()) == sorted(expected.values())
+  assert sorted(order_cases(*maps).tolist()) == sorted(expected.values())
 
 
 @settings(max_examples=60)
@@ -143,6 +148,6 @@ def test_exchanged_fusions_exchange_right_and_wrong(truth, first, second):
   other = compare_image(maps[0], maps[2], maps[1], CATEGORIES)
   assert sorted(one.cases.tolist()) == sorted(other.cases[:, [1, 0, 3, 2, 4]].tolist())
   assert one.gain == -other.gain and one.differing_pixels == other.differing_pixels
-  orders = sum_orders([one.cases, one.cases], CATEGORIES)
+  orders = sum_orders([one.cases, one.cases])
   assert sum(sum(order[2:5]) for order in orders) == 2 * len(one.cases)
   assert sum(sum(order[5:8]) for order in orders) == 2 * one.cases[:, 2:].sum()

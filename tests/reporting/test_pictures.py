@@ -7,17 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from oanet_tf.data.panoptic_map import PanopticSegmentation
 from oanet_tf.reporting import pictures
+from tests.segments import segments_of_ids
 
 PERSON, TIE, SKY, GRASS = 7, 31, 92, 200
 
 
 def segmentation(segment_map, category_ids):
-  ids = np.arange(1, len(category_ids) + 1, dtype=np.int32)
-  return PanopticSegmentation(
-    np.array(segment_map, np.int32), ids, np.array(category_ids, np.int32), np.zeros(len(ids), bool)
-  )
+  return segments_of_ids(segment_map, dict(enumerate(category_ids, start=1)))
 
 
 def decode(png):

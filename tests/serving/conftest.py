@@ -5,8 +5,9 @@ from typing import NamedTuple
 import pytest
 import tensorflow as tf
 
-from oanet_tf import inference
+from oanet_tf.model_folder import ModelFolder
 from oanet_tf.serving import parity, saved_model
+from tests.serving.reference import image_predictor
 
 
 class Served(NamedTuple):
@@ -29,8 +30,9 @@ def served(request, trained, tmp_path_factory):
     f'task.validation_data.output_size={request.param},'
     'task.model.fusion.score_threshold=0.02,task.model.fusion.mask_threshold=0.2'
   )
-  source = parity.load_source(trained[0] / 'model', override, 'srm', (64, 64), images)
+  folder = ModelFolder(trained[0] / 'model', override)
+  source = parity.load_source(folder, 'srm', (64, 64), images)
   folder = tmp_path_factory.mktemp('served') / '1'
   saved_model.write(source, folder)
-  predict = inference.image_predictor(source.model, source.config.task, 'srm')
+  predict = image_predictor(source.trained, 'srm')
   return Served(source, predict, folder, tf.saved_model.load(str(folder)).signatures)

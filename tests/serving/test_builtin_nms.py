@@ -7,7 +7,7 @@ from official.vision.configs import maskrcnn
 from official.vision.modeling.layers import detection_generator, roi_generator
 
 from oanet_tf.modeling.oanet import BOX_WEIGHTS
-from oanet_tf.serving.builtin_nms import Detections, Proposals, suppress
+from oanet_tf.serving.builtin_nms import Detections, Proposals, non_max_suppression
 
 IMAGE_SHAPE = np.array([[90, 128]], np.float32)
 NUM_ANCHORS, NUM_THINGS = 3, 4
@@ -17,13 +17,13 @@ def test_the_best_of_those_that_overlap_is_kept():
   # Overlaps: of the first two 80 / 120, of the last with any nothing.
   boxes = tf.constant([[0, 0, 10, 10], [0, 2, 10, 12], [0, 50, 10, 60]], tf.float32)
   scores = tf.constant([0.5, 0.9, 0.4])
-  kept = suppress(boxes, scores, most=4, iou_threshold=0.6, score_threshold=0.0)
+  kept = non_max_suppression(boxes, scores, most=4, iou_threshold=0.6, score_threshold=0.0)
   assert kept.is_box.numpy().tolist() == [True, True, False, False]
   assert kept.of(scores).numpy().tolist() == pytest.approx([0.9, 0.4, 0, 0])
   assert kept.of(boxes).numpy()[:, 1].tolist() == [2, 50, 0, 0]
-  kept = suppress(boxes, scores, most=4, iou_threshold=0.7, score_threshold=0.4)
+  kept = non_max_suppression(boxes, scores, most=4, iou_threshold=0.7, score_threshold=0.4)
   assert kept.of(scores).numpy().tolist() == pytest.approx([0.9, 0.5, 0, 0])
-  none = suppress(boxes, scores, most=2, iou_threshold=0.5, score_threshold=0.9)
+  none = non_max_suppression(boxes, scores, most=2, iou_threshold=0.5, score_threshold=0.9)
   assert not none.is_box.numpy().any() and not none.of(boxes).numpy().any()
 
 

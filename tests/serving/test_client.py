@@ -50,7 +50,7 @@ def test_draws_what_the_network_in_memory_shows(
   assert code == 0 and [line.split(': ')[0] for line in stdout.splitlines()] == [
     str(folder / name) for name in ('other.webp', 'plain.jpg', 'turned.jpg')
   ]
-  categories = served.source.categories
+  categories = served.source.trained.categories
   for path in folder.iterdir():
     image = pictures.read_picture(path)
     outputs, maps = served.predict(image)
@@ -65,11 +65,11 @@ def test_draws_what_the_network_in_memory_shows(
 
 def expected_segmentation(served, maps, outputs):
   """Things in the order of the detections, then stuff, as in the segment table."""
-  ids = served.source.categories.id_of_label_table()
+  ids = served.source.trained.categories.id_of_label_table()
   categories, instances = ids[maps.category_mask[0]], maps.instance_mask[0].numpy()
   codes = np.where(instances > 0, instances, 1000 * (categories > 0) + categories)
   found = np.unique(codes[codes > 0])
-  return serving_client.PanopticSegmentation(
+  return serving_client.Segments(
     np.searchsorted(found, codes).astype(np.int32) + (codes > 0),
     np.arange(1, len(found) + 1, dtype=np.int32),
     np.array([categories[codes == code][0] for code in found], np.int32),

@@ -2,13 +2,15 @@ import json
 
 import numpy as np
 import pytest
+from panopticapi.utils import rgb2id
 from PIL import Image
 
 from oanet_tf import predict
-from oanet_tf.data.panoptic_map import rgb_to_ids, to_segmentation
+from oanet_tf.data.panoptic_map import segments_of_masks
 from oanet_tf.errors import InputError
 from oanet_tf.serving import loading
 from tests import end_to_end
+from tests.segments import id_map
 
 
 @pytest.fixture
@@ -28,18 +30,18 @@ def in_memory(served, pictures):
   for picture in pictures:
     _, maps = served.predict(picture)
     masks = (mask[0].numpy() for mask in maps)
-    yield to_segmentation(*masks, served.source.categories)
+    yield segments_of_masks(*masks, served.source.trained.categories)
 
 
 def test_a_saved_model_segments_as_the_network_in_memory(served, pictures):
   predictor = loading.of_saved_model(served.folder)
-  assert predictor.categories == served.source.categories
+  assert predictor.categories == served.source.trained.categories
   assert_equal(predictor.segment(pictures), in_memory(served, pictures))
 
 
 def test_a_model_folder_segments_in_batches_as_alone(served, pictures):
   source = served.source
-  predictor = loading.of_model_folder(source.model_dir, source.method, source.params_override)
+  predictor = loading.of_trained(source.trained, source.method)
   assert_equal(predictor.segment(pictures), in_memory(served, pictures))
 
 
@@ -56,7 +58,7 @@ def test_the_command_takes_a_saved_model(served, tmp_path, monkeypatch, capsys):
   expected = list(in_memory(served, served.source.images))
   for number, annotation in enumerate(content['annotations']):
     png = np.asarray(Image.open(tmp_path / 'output' / 'predictions' / f'{number}.png'))
-    np.testing.assert_array_equal(rgb_to_ids(png), expected[number].segment_map)
+    np.testing.assert_array_equal(rgb2id(png), id_map(expected[number]))
     ids = [segment['category_id'] for segment in annotation['segments_info']]
     assert ids == expected[number].category_ids.tolist()
 

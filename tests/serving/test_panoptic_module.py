@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from oanet_tf.model_folder import Trained
+from oanet_tf.modeling.spatial_ranking import SpatialRankingModule
 from oanet_tf.serving.letterbox import letterbox
 from oanet_tf.serving.panoptic_module import PanopticModule
 from tests import small_model
@@ -17,8 +19,9 @@ class HalfNetwork:
   """
 
   num_things, num_stuff, variables = 2, 2, ()
+  spatial_ranking = SpatialRankingModule(num_things=2)
 
-  def __call__(self, images, image_info, labels, training):
+  def __call__(self, images, image_info):
     batch, (height, width) = tf.shape(images)[0], images.shape[1:3]
     bottom, right = tf.unstack(image_info[:, 1], axis=1)
     rows, columns = (
@@ -34,7 +37,6 @@ class HalfNetwork:
       'num_detections': tf.ones([batch], tf.int32),
       'detection_boxes': boxes[:, None],
       'detection_scores': brightness[:, None],
-      'ranking_scores': brightness[:, None],
       'detection_classes': tf.fill([batch, 1], 1 if height < width else 2),
       'detection_masks': tf.ones([batch, 1, 4, 4]),
       'stuff_logits': sky,
@@ -45,7 +47,7 @@ def module_of(categories, output_size):
   config = small_model.small_experiment(
     f'task.validation_data.output_size={list(output_size)},task.model.fusion.stuff_area_limit=0'
   )
-  return PanopticModule(HalfNetwork(), config.task, categories, 'heuristic')
+  return PanopticModule(Trained(HalfNetwork(), config, categories), 'heuristic')
 
 
 @pytest.fixture(scope='module')

@@ -42,7 +42,9 @@ def test_scores_that_are_no_numbers_do_not_hide():
 
 
 def test_a_saved_model_of_other_results_is_refused(served):
-  config = served.source.config.replace()
+  trained = served.source.trained
+  config = trained.config.replace()
   config.override({'task': {'model': {'fusion': {'score_threshold': 1.0}}}})
-  parity = saved_model.compare(served.source._replace(config=config), served.folder)
+  source = served.source._replace(trained=trained._replace(config=config))
+  parity = saved_model.compare(source, served.folder)
   assert parity.same_pixels < 1 and not saved_model.FORMAT.accepts(parity)

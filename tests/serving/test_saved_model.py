@@ -19,7 +19,7 @@ NUM_DETECTIONS, NUM_ROWS = 6, 11
 def in_memory(served, image):
   """What `predict` shows of an image, and the detections' scores."""
   outputs, maps = served.predict(image)
-  ids = served.source.categories.id_of_label_table()
+  ids = served.source.trained.categories.id_of_label_table()
   return ids[maps.category_mask[0]], maps.instance_mask[0], outputs['detection_scores'][0]
 
 
@@ -115,8 +115,8 @@ def test_the_table_the_masks_and_the_detections_tell_the_same(served):
     of_segment = (categories == category_id) & (instances == instance)
     covered += of_segment.sum()
     assert outputs['segment_area'][row] == of_segment.sum()
-    label = served.source.categories.label(category_id)
-    assert outputs['segment_is_thing'][row] == served.source.categories.is_thing(label)
+    label = served.source.trained.categories.label(category_id)
+    assert outputs['segment_is_thing'][row] == served.source.trained.categories.is_thing(label)
     if instance:
       assert outputs['detection_classes'][instance - 1] == category_id
       assert outputs['detection_scores'][instance - 1] == outputs['segment_score'][row]
@@ -148,7 +148,7 @@ def test_has_neither_python_nor_custom_operations(served):
 
 def test_holds_the_categories(served):
   content = json.loads((served.folder / 'assets' / 'categories.json').read_text())
-  assert content == {'categories': served.source.categories.to_coco()}
+  assert content == {'categories': served.source.trained.categories.to_coco()}
 
 
 def warmup_requests(folder):

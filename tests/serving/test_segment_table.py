@@ -3,7 +3,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oanet_tf.modeling.scene import Panoptic
+from oanet_tf.modeling.fusion.fuser import Panoptic
 from oanet_tf.serving.segment_table import segment_table
 from tests.lite import run_in_litert
 

@@ -14,13 +14,14 @@ from hypothesis.extra import numpy as arrays
 
 from oanet_tf import export, predict
 from oanet_tf.evaluation import coco_results
-from oanet_tf.serving import parity, tflite, tflite_file, tflite_int8
+from oanet_tf.model_folder import ModelFolder
+from oanet_tf.serving import formats, parity, tflite, tflite_file, tflite_int8
 from oanet_tf.serving.letterbox import PADDING_COLOR, letterbox
 from oanet_tf.serving.tflite_description import OUTPUTS
 from tests.end_to_end import one_line_error, run_command
 from tests.serving.requests import encode, rectangles
 
-FORMATS = [name for name in export.FORMATS if name.startswith('tflite_')]
+FORMATS = [name for name in formats.FORMATS if name.startswith('tflite_')]
 SIZE = (64, 64)
 # Keras numbers layers of the same kind.
 PART = re.compile(r'oanet/(res_net|fpn|rpn_head|detection_head|mask_head|stuff_head)')
@@ -31,7 +32,9 @@ def source(trained):
   images = parity.shard_images(f'{trained[0]}/shards/val-*', 3)
   # After a few steps of training nothing is certain.
   override = 'task.model.fusion.score_threshold=0.02,task.model.fusion.mask_threshold=0.2'
-  return parity.load_source(trained[0] / 'model', override, 'srm', SIZE, images, images)
+  return parity.load_source(
+    ModelFolder(trained[0] / 'model', override), 'srm', SIZE, images, images
+  )
 
 
 @pytest.fixture(scope='module')
@@ -75,7 +78,7 @@ def test_it_says_what_it_takes_and_gives(int8, source):
   image = description['input']
   assert (image['shape'], image['dtype']) == ([1, *SIZE, 3], 'uint8')
   assert image['padding_color'] == list(PADDING_COLOR)
-  assert description['categories'] == source.categories.to_coco()
+  assert description['categories'] == source.trained.categories.to_coco()
   outputs = tflite.runner(int8 / 'model.tflite')(image=np.zeros([1, *SIZE, 3], np.uint8))
   described = {output['name']: output for output in description['outputs']}
   assert described.keys() == outputs.keys()
@@ -255,6 +258,5 @@ def test_predict_takes_the_file(int8, source, tmp_path, monkeypatch, capsys):
   segmentations = dict(results)
   plain = segmentations['plain']
   categories = np.concatenate([[0], plain.category_ids])
-  positions = np.searchsorted(plain.segment_ids, plain.segment_map, side='right')
-  np.testing.assert_array_equal(categories[positions], expected['panoptic_category_mask'][0])
-  assert segmentations['enlarged'].segment_map.shape == enlarged.shape[:2]
+  np.testing.assert_array_equal(categories[plain.index], expected['panoptic_category_mask'][0])
+  assert segmentations['enlarged'].index.shape == enlarged.shape[:2]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from oanet_tf import visualize
-from oanet_tf.data.panoptic_map import PanopticSegmentation
+from oanet_tf.data.panoptic_map import Segments
 from oanet_tf.evaluation.scoring import EvaluatedImage
 from oanet_tf.training import panels
 from oanet_tf.training.monitoring import TrainingLog
@@ -53,9 +53,9 @@ def test_without_a_folder_nothing_is_written_or_said(tmp_path, capsys, monkeypat
 
 def evaluated(source_id, categories):
   """A 6 × 4 picture in an 8 × 8 canvas; all of it is a person."""
-  truth = PanopticSegmentation(
-    segment_map=np.ones([6, 4], np.int32),
-    segment_ids=np.array([1]),
+  truth = Segments(
+    index=np.ones([6, 4], np.int32),
+    ids=np.array([1]),
     category_ids=np.array([7]),
     is_crowd=np.array([False]),
   )
@@ -73,8 +73,8 @@ def test_panels_show_the_first_images(categories):
   shown = panels.Panels(categories, number=2)
   for source_id in ('a', 'b', 'c'):
     shown.add(evaluated(source_id, categories))
-  assert list(shown.pictures) == ['image_a', 'image_b']
-  picture = shown.pictures['image_a']
+  assert list(shown.images) == ['image_a', 'image_b']
+  picture = shown.images['image_a']
   assert picture.dtype == np.uint8 and picture.shape[1] > 4 * picture.shape[0] * 4 / 6
 
 

@@ -32,11 +32,11 @@ class Observer:
     self.seen = []
     original = loop.check_finite
 
-    def look(losses, parts, cluster, state):
-      self.seen.append(preprocess.source_ids(parts[0]['source_id'].numpy()))
+    def look(losses, micro_batches, state):
+      self.seen.append(preprocess.source_ids(micro_batches[0]['source_id'].numpy()))
       if state.step == step:
         action(losses, state)
-      original(losses, parts, cluster, state)
+      original(losses, micro_batches, state)
 
     monkeypatch.setattr(loop, 'check_finite', look)
 

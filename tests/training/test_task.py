@@ -10,6 +10,7 @@ from oanet_tf.cluster import Cluster
 from oanet_tf.config import experiments
 from oanet_tf.errors import InputError
 from oanet_tf.evaluation.scoring import evaluate, named_scores
+from oanet_tf.modeling.build import build_fuser
 from oanet_tf.training import task
 from oanet_tf.training.state import find_categories
 from tests import end_to_end, small_model
@@ -36,7 +37,8 @@ def test_the_model_gardens_trainer_trains_evaluates_and_exports_the_best(trained
   categories = find_categories(config.task, tmp_path)
   methods = ('srm', 'heuristic')
   cluster = Cluster(strategy)
-  expected = named_scores(evaluate(model, config.task, categories, methods, cluster))
+  fuser = build_fuser(config.task, model)
+  expected = named_scores(evaluate(model, fuser, config.task, categories, methods, cluster))
   assert best['pq/srm'] == pytest.approx(expected['pq/srm'], abs=1e-6)
   for name, value in expected.items():
     assert scores[name] == pytest.approx(value, abs=1e-6)

@@ -1,0 +1,1 @@
+"""OccludedScenes, a small panoptic dataset of random scenes in which things hide each other."""

@@ -1,4 +1,4 @@
-"""Command line: `python -m oanet_tf.data.occluded_scenes --help`."""
+"""Writes OccludedScenes: `python -m oanet_tf.data.occluded_scenes --help`."""
 
 import argparse
 
@@ -15,8 +15,8 @@ def main() -> None:
   parser.add_argument(
     '--output_dir',
     required=True,
-    default=argparse.SUPPRESS,  # keeps "default: None" out of the help
-    help='folder to make; must not hold anything',
+    default=argparse.SUPPRESS,  # Keeps "default: None" out of the help.
+    help='folder to make; must be empty if it exists',
   )
   parser.add_argument('--num_train', type=int, default=1500, help='images of the train split')
   parser.add_argument('--num_val', type=int, default=200, help='images of the val split')

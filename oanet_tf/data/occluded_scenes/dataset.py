@@ -1,21 +1,18 @@
-"""OccludedScenes: a panoptic dataset in COCO's layout, made on the spot.
+"""Annotates scenes as COCO's annotators would, and writes them in COCO's layout.
 
-`scenes` plans and paints the images; this module annotates them as COCO's annotators
-would, and writes the files. Image i of a split depends on the seed, the split and i only.
-
-  python -m oanet_tf.data.occluded_scenes --output_dir /tmp/occluded_scenes
+Image i of a split depends only on the seed, the split and i.
 """
 
+import itertools
 import json
-import os
 import pathlib
-import shutil
 
 import numpy as np
 import tqdm
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from oanet_tf import files
 from oanet_tf.data import panoptic_map
 from oanet_tf.data.occluded_scenes import scenes, shapes
 from oanet_tf.data.occluded_scenes.scenes import Scene, Thing
@@ -24,10 +21,10 @@ from oanet_tf.errors import InputError
 # H, W image, in pixels; `image_size` is its longer side.
 
 SPLITS = ('train', 'val')
-IMAGE_SIZES = (64, 4096)  # smallest, largest; below it, ties and cups are a few pixels
-MAX_IMAGES = 2**19 - 1  # segment ids have 24 bits, of which 5 count an image's segments
+IMAGE_SIZES = (64, 4096)  # Smallest and largest; in smaller images a tie is a few pixels.
+MAX_IMAGES = 2**19 - 1  # Segment ids have 24 bits, 5 of which number the segments of an image.
 
-# The ids are COCO's, with its gaps.
+# The ids are COCO's, gaps included.
 CATEGORIES = tuple(
   {'supercategory': group, 'color': color, 'isthing': isthing, 'id': category_id, 'name': name}
   for category_id, name, group, isthing, color in (
@@ -49,30 +46,30 @@ CATEGORIES = tuple(
 CATEGORY_IDS = {category['name']: category['id'] for category in CATEGORIES}
 BIG_THINGS = frozenset({'person', 'car', 'dog', 'table'})
 
-_DATE = '2024-01-01 00:00:00'  # fixed, so that the same seed gives the same bytes
+_DATE = '2024-01-01 00:00:00'  # Fixed, so that the same seed gives the same bytes.
 _LICENSE = {
   'url': 'http://www.apache.org/licenses/LICENSE-2.0',
   'id': 1,
   'name': 'Apache License 2.0',
 }
-_HIDING_SHARE = 0.4
+_HIDING_FRACTION = 0.4
 
 
 def instance_mask(
   thing: Thing, in_front: list[Thing], rng: np.random.Generator, image_size: int
 ) -> np.ndarray:
-  """[H, W] bool: a thing as COCO's annotators outline it, its visible pixels and more.
+  """[H, W] bool: a thing as COCO's annotators outline it.
 
-  They outline through the small things that lie on it. What hides it - a big thing, or one that
-  covers over 40 % of its bounding box - is cut off, but a third of the time nothing is, and a
-  third of the time a margin of 1 to 3 pixels (of an image of 128) is left.
+  The outline ignores small things that lie on it. Of a thing that hides it (a big one, or one that
+  covers over 40 % of its bounding box) the pixels are cut out; but a third of the time nothing is
+  cut out, and a third of the time a margin of 1 to 3 pixels (in an image of 128) is left.
   """
   rows, columns = np.nonzero(thing.mask)
   box_area = (np.ptp(rows) + 1) * (np.ptp(columns) + 1)
   mask = thing.mask
   for other in in_front:
     overlap = np.count_nonzero(thing.mask & other.mask)
-    hides = other.name in BIG_THINGS or overlap > _HIDING_SHARE * box_area
+    hides = other.name in BIG_THINGS or overlap > _HIDING_FRACTION * box_area
     habit = ('whole', 'margin', 'exact')[rng.integers(3)]
     if overlap and hides and habit != 'whole':
       margin = rng.integers(1, 4) * image_size / shapes.REFERENCE_SIZE
@@ -82,59 +79,55 @@ def instance_mask(
 
 
 def segment_id(image_id: int, index: int) -> int:
-  """The id of an image's `index`-th segment, in [1, 2^24 - 1], unique in a split.
+  """The id of an image's `index`-th segment, in [1, 2^24 - 1] and unique in a split.
 
-  The odd factor permutes the 24-bit numbers and spreads neighbors over all three bytes, so that
-  their colours differ, and a reader that widens a byte too late fails.
+  The odd factor permutes the 24-bit numbers and spreads neighbours over all three bytes. So their
+  colours differ, and a reader that widens a byte too late fails.
   """
   return (32 * image_id + index) * 0x9E3779 % 2**24
 
 
-def _region(mask: np.ndarray) -> dict:
-  """COCO's fields of a mask: `segmentation`, `area`, `bbox` [x, y, w, h]."""
+def _annotation(image_id: int, index: int, name: str, is_crowd: bool, mask: np.ndarray) -> dict:
+  """COCO's annotation of an image's `index`-th segment; `bbox` is [x, y, w, h]."""
   rle = coco_mask.encode(np.asfortranarray(mask, np.uint8))
   return {
+    'id': segment_id(image_id, index),
+    'category_id': CATEGORY_IDS[name],
+    'iscrowd': int(is_crowd),
     'segmentation': {'size': rle['size'], 'counts': rle['counts'].decode('ascii')},
     'area': int(coco_mask.area(rle)),
     'bbox': [int(value) for value in coco_mask.toBbox(rle)],
   }
 
 
-def _shared_fields(image_id: int, index: int, name: str, is_crowd: bool) -> dict:
-  """The fields that an image's `index`-th segment has in both kinds of annotation."""
-  return {
-    'id': segment_id(image_id, index),
-    'category_id': CATEGORY_IDS[name],
-    'iscrowd': int(is_crowd),
-  }
-
-
 def panoptic_annotation(scene: Scene, image_id: int) -> tuple[np.ndarray, list[dict]]:
-  """What shows of the stuff and the things: [H, W] int32 segment ids, and `segments_info`."""
+  """The visible stuff and things: [H, W] int32 segment ids, and `segments_info`."""
   covered = np.any(scene.visible, axis=0)
   shown = [
     (name, False, (scene.stuff_map == index) & ~covered)
     for index, name in enumerate(scene.stuff_names)
   ]
-  for thing, visible in zip(scene.things, scene.visible, strict=True):
-    shown.append((thing.name, thing.is_crowd, visible))
+  things = zip(scene.things, scene.visible, strict=True)
+  shown += [(thing.name, thing.is_crowd, visible) for thing, visible in things]
   segment_map = np.zeros(scene.stuff_map.shape, np.int32)
   segments = []
   for index, (name, is_crowd, mask) in enumerate(shown):
     if mask.any():
-      fields, region = _shared_fields(image_id, index, name, is_crowd), _region(mask)
-      segment_map[mask] = fields['id']
-      segments.append({**fields, 'area': region['area'], 'bbox': region['bbox']})
+      segment = _annotation(image_id, index, name, is_crowd, mask)
+      del segment['segmentation']
+      segment_map[mask] = segment['id']
+      segments.append(segment)
   return segment_map, segments
 
 
 def instance_annotations(scene: Scene, rng: np.random.Generator, image_id: int) -> list[dict]:
-  """The things' annotations; each has the id of its panoptic segment."""
+  """Annotates the things; each annotation has the id of its panoptic segment."""
   annotations = []
-  for index, thing in enumerate(scene.things):
-    mask = instance_mask(thing, scene.things[index + 1 :], rng, scene.image_size)
-    fields = _shared_fields(image_id, len(scene.stuff_names) + index, thing.name, thing.is_crowd)
-    annotations.append({**fields, **_region(mask), 'image_id': image_id})
+  for number, thing in enumerate(scene.things, start=1):
+    mask = instance_mask(thing, scene.things[number:], rng, scene.image_size)
+    index = len(scene.stuff_names) + number - 1
+    annotation = _annotation(image_id, index, thing.name, thing.is_crowd, mask)
+    annotations.append({**annotation, 'image_id': image_id})
   return annotations
 
 
@@ -168,38 +161,33 @@ def _write_image(
 def _write_split(folder: pathlib.Path, split: str, count: int, image_size: int, seed: int) -> None:
   (folder / split).mkdir()
   (folder / 'annotations' / f'panoptic_{split}').mkdir(parents=True)
-  images, panoptic, instances = [], [], []
-  for index in tqdm.trange(count, desc=split, unit='image'):
-    record, panoptic_entry, instance_entries = _write_image(folder, split, index, image_size, seed)
-    images.append(record)
-    panoptic.append(panoptic_entry)
-    instances += instance_entries
+  written = [
+    _write_image(folder, split, index, image_size, seed)
+    for index in tqdm.trange(count, desc=split, unit='image')
+  ]
+  images, panoptic, instances = zip(*written, strict=True) if written else ((), (), ())
   things = [
     {key: c[key] for key in ('supercategory', 'id', 'name')} for c in CATEGORIES if c['isthing']
   ]
   for kind, annotations, categories in (
     ('panoptic', panoptic, CATEGORIES),
-    ('instances', instances, things),
+    ('instances', list(itertools.chain.from_iterable(instances)), things),
   ):
     content = {
-      'info': _info(seed),
+      'info': {
+        'description': f'OccludedScenes, made with seed {seed}',
+        'url': '',
+        'version': '1.0',
+        'year': int(_DATE[:4]),
+        'contributor': 'oanet_tf',
+        'date_created': _DATE,
+      },
       'licenses': [_LICENSE],
       'images': images,
       'annotations': annotations,
       'categories': categories,
     }
     (folder / 'annotations' / f'{kind}_{split}.json').write_text(json.dumps(content))
-
-
-def _info(seed: int) -> dict:
-  return {
-    'description': f'OccludedScenes, made with seed {seed}',
-    'url': '',
-    'version': '1.0',
-    'year': int(_DATE[:4]),
-    'contributor': 'oanet_tf',
-    'date_created': _DATE,
-  }
 
 
 def generate(
@@ -211,37 +199,19 @@ def generate(
 ) -> None:
   """Writes the dataset: a folder of JPEGs for each split, and `annotations`.
 
-  The same arguments, with the same NumPy and Pillow, give the same bytes. Nothing is in
-  `output_dir` until everything is.
+  The same arguments, with the same NumPy and Pillow, give the same bytes. `output_dir` appears only
+  when it is complete.
 
   Args:
     output_dir: a folder that is empty or does not exist yet.
     num_train: images of the train split, in [0, 2^19 - 1].
-    num_val: images of the val split, likewise.
+    num_val: images of the val split, in [0, 2^19 - 1].
     image_size: longer side of the images in pixels, in [64, 4096].
     seed: at least 0.
 
   Raises:
-    InputError: if an argument is out of its range, or the folder holds something or cannot be made.
+    InputError: if an argument is out of range, or the folder is not empty or cannot be made.
   """
-  _check_arguments(num_train, num_val, image_size, seed)
-  folder = pathlib.Path(output_dir).resolve()
-  try:
-    if folder.exists() and next(folder.iterdir(), None):
-      raise InputError(f'{folder}: is not empty; remove it or choose another folder')
-    partial = folder.with_name(f'.{folder.name}.partial-{os.getpid()}')
-    partial.mkdir(parents=True)
-  except OSError as error:
-    raise InputError(f'{folder}: cannot be made ({error})') from None
-  try:
-    for split, count in zip(SPLITS, (num_train, num_val), strict=True):
-      _write_split(partial, split, count, image_size, seed)
-    partial.replace(folder)
-  finally:
-    shutil.rmtree(partial, ignore_errors=True)
-
-
-def _check_arguments(num_train: int, num_val: int, image_size: int, seed: int) -> None:
   for name, value, low, high in (
     ('num_train', num_train, 0, MAX_IMAGES),
     ('num_val', num_val, 0, MAX_IMAGES),
@@ -250,3 +220,10 @@ def _check_arguments(num_train: int, num_val: int, image_size: int, seed: int) -
   ):
     if not low <= value <= high:
       raise InputError(f'{name} {value} is not in [{low}, {high}]')
+  folder = pathlib.Path(output_dir).resolve()
+  with files.writing(folder):
+    if folder.exists() and next(folder.iterdir(), None):
+      raise InputError(f'{folder}: is not empty; remove it or choose another folder')
+  with files.making_folder(folder) as partial:
+    for split, count in zip(SPLITS, (num_train, num_val), strict=True):
+      _write_split(partial, split, count, image_size, seed)

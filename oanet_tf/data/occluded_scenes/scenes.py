@@ -1,8 +1,8 @@
-"""Scenes of OccludedScenes: which things lie where, who hides whom, and the picture of it.
+"""Plans scenes, that is which things lie where and which hides which, and renders them.
 
-The occlusions are those that OANet's spatial ranking module is made for (Liu et al., CVPR 2019,
-section 1): a tie lies on a person and a cup on a table, a table stands in front of a person, and
-bag and person, dog and car, ball and anything may be in either order.
+The occlusions are those that OANet's spatial ranking module is for (Liu et al., CVPR 2019, section
+1): a tie lies on a person and a cup on a table; a table stands in front of a person; bag and
+person, dog and car, ball and anything may be in either order.
 """
 
 import dataclasses
@@ -27,12 +27,12 @@ _SIZES = {
   'cup': ((0.1, 0.13), (0.95, 1.05)),
   'table': ((0.32, 0.42), (1.4, 1.6)),
 }
-_MIN_VISIBLE_AREA = 20  # pixels of an image of 128
-_ON_TOP = 1e-9  # a step of depth that nothing else comes between
+_MIN_VISIBLE_AREA = 20  # Pixels in an image of 128.
+_ON_TOP = 1e-9  # So small a step of depth that nothing else comes between.
 
 
 class Figure(NamedTuple):
-  """One shape of a thing: its pose, and its [H, W] uint8 drawing, 0 outside the silhouette."""
+  """One shape: its pose, and its [H, W] uint8 drawing, 0 outside the silhouette."""
 
   pose: Pose
   drawing: np.ndarray
@@ -45,8 +45,8 @@ class Thing:
   Attributes:
     name: its category.
     figures: one, or many for a crowd.
-    depth: the greater lies in front.
-    host: the thing that it lies on and is not drawn without.
+    depth: greater is nearer.
+    host: the thing that it lies on, without which it is not drawn.
   """
 
   name: str
@@ -56,7 +56,7 @@ class Thing:
 
   @functools.cached_property
   def mask(self) -> np.ndarray:
-    """[H, W] bool, the whole silhouette inside the image, hidden or not."""
+    """[H, W] bool: the whole silhouette within the image, hidden parts included."""
     return np.any([figure.drawing > 0 for figure in self.figures], axis=0)
 
   @property
@@ -86,7 +86,7 @@ class Scene(NamedTuple):
 
 
 class _Stage:
-  """Collects the things of a scene, in [0, width] x [0, height] with the longer side 1."""
+  """Collects the things of a scene on [0, width] x [0, height], whose longer side is 1."""
 
   def __init__(self, rng: np.random.Generator, shape: tuple[int, int]):
     self.rng = rng
@@ -126,7 +126,7 @@ class _Stage:
     self.add(name, *center, host.depth + _ON_TOP, angle=host.figures[0].pose.angle, host=host)
 
   def add_beside(self, neighbor: Thing, name: str, x: float, y: float) -> None:
-    """Adds a thing just before or just behind its neighbor; x, y in the neighbor's frame."""
+    """Adds a thing just in front of or behind its neighbor; x, y in the neighbor's frame."""
     center = self._place(neighbor, x, y)
     self.add(name, *center, neighbor.depth + self.rng.choice([-0.02, 0.02]))
 
@@ -145,7 +145,7 @@ def _add_person(stage: _Stage, x: float, y: float) -> None:
 
 
 def _add_table(stage: _Stage, x: float, y: float) -> None:
-  """A table with up to two cups; no person comes before it."""
+  """A table with up to two cups, in front of all persons."""
   rng = stage.rng
   table = stage.add('table', x, y, depth=rng.uniform(0.52, 1))
   for side in rng.permutation([-1, 1])[: rng.choice(3, p=[0.35, 0.45, 0.2])]:
@@ -190,7 +190,7 @@ def _add_ball(stage: _Stage) -> None:
 
 
 def _add_crowd(stage: _Stage) -> None:
-  """Many small persons behind everything."""
+  """Many small persons behind everything else."""
   rng = stage.rng
   center, reach = rng.uniform([[0.3, 0.3], [0.2, 0.05]], [[0.6, 0.45], [0.35, 0.1]])
   places = center + reach * rng.uniform(-1, 1, size=(rng.integers(25, 50), 2))
@@ -218,7 +218,7 @@ def _plan_things(stage: _Stage) -> list[Thing]:
 
 
 def _visible_masks(things: list[Thing]) -> list[np.ndarray]:
-  """[H, W] bool for each thing, back to front: what those in front of it leave."""
+  """[H, W] bool for each thing, back to front: its pixels that no nearer thing covers."""
   visible = []
   covered = np.False_
   for thing in reversed(things):
@@ -228,7 +228,7 @@ def _visible_masks(things: list[Thing]) -> list[np.ndarray]:
 
 
 def _drop_hidden(things: list[Thing], min_area: float) -> tuple[list[Thing], list[np.ndarray]]:
-  """Removes what hardly shows, one by one since each may uncover others, and what lies on it."""
+  """Removes what hardly shows, and what lies on it, one by one since each may uncover others."""
   while True:
     visible = _visible_masks(things)
     hidden = next((t for t, m in zip(things, visible, strict=True) if m.sum() < min_area), None)
@@ -238,7 +238,7 @@ def _drop_hidden(things: list[Thing], min_area: float) -> tuple[list[Thing], lis
 
 
 def plan_scene(rng: np.random.Generator, image_size: int) -> Scene:
-  """Draws a scene; a quarter of the scenes are 4:3 or 3:4, the others square."""
+  """Plans a random scene; a quarter of the scenes are 4:3 or 3:4, the others square."""
   short = round(0.75 * image_size)
   sizes = [(image_size, image_size), (short, image_size), (image_size, short)]
   shape = sizes[rng.choice(3, p=[0.75, 0.125, 0.125])]
@@ -249,7 +249,7 @@ def plan_scene(rng: np.random.Generator, image_size: int) -> Scene:
 
 
 def render(scene: Scene, rng: np.random.Generator) -> np.ndarray:
-  """[H, W, 3] uint8 picture of a scene."""
+  """[H, W, 3] uint8 image of a scene."""
   height, width = scene.stuff_map.shape
   frame_of = functools.partial(shapes.frame, height, width, scene.image_size)
   image = np.zeros((height, width, 3), np.float32)

@@ -11,13 +11,14 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from panopticapi import evaluation
+from panopticapi.utils import rgb2id
 from PIL import Image
 from pycocotools.coco import COCO
 
-from oanet_tf.data import panoptic_map
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.occluded_scenes import dataset as occluded_scenes
 from oanet_tf.data.occluded_scenes import scenes, shapes
+from oanet_tf.data.panoptic_map import MAX_SEGMENT_ID
 from oanet_tf.errors import InputError
 from tests.data.occluded_scenes.test_scenes import rectangle
 
@@ -37,9 +38,7 @@ def read_panoptic(folder, split='train'):
   annotations = folder / 'annotations'
   content = json.loads((annotations / f'panoptic_{split}.json').read_text())
   maps = [
-    panoptic_map.rgb_to_ids(
-      np.array(Image.open(annotations / f'panoptic_{split}' / a['file_name']))
-    )
+    rgb2id(np.array(Image.open(annotations / f'panoptic_{split}' / a['file_name'])))
     for a in content['annotations']
   ]
   return content, maps
@@ -380,7 +379,7 @@ def test_margin_scales_with_the_image():
 def test_segment_ids_are_unique_24_bit_numbers(places):
   ids = [occluded_scenes.segment_id(*place) for place in places]
   assert len(set(ids)) == len(places)
-  assert all(1 <= value <= panoptic_map.MAX_SEGMENT_ID for value in ids)
+  assert all(1 <= value <= MAX_SEGMENT_ID for value in ids)
 
 
 def test_ids_of_images_that_differ_in_one_bit_differ():

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from oanet_tf.modeling.connected_components import connected_components
+from oanet_tf.modeling.fusion.connected_components import connected_components
 
 
 def expected_components(labels):

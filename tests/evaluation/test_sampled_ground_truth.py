@@ -1,6 +1,6 @@
 import numpy as np
 
-from oanet_tf.evaluation.sampled_truth import sample_truth
+from oanet_tf.evaluation.sampled_ground_truth import sample_ground_truth
 
 # Label 1 is category 7, label 3 is 92 (see the fixture): person and sky.
 PERSON, SKY = 1, 3
@@ -18,7 +18,7 @@ def test_samples_the_middles_of_cells(categories):
     'segment_index': index,
     'segment_category_ids': np.array([[7, 92], [92, 0]], np.int32),
   }
-  truth = sample_truth(batch, (2, 4), 4, categories)
+  truth = sample_ground_truth(batch, (2, 4), 4, categories)
   np.testing.assert_array_equal(truth.segments[0], [[1, 0, 0, 0], [0, 2, 2, 0]])
   np.testing.assert_array_equal(truth.labels[0], [[PERSON, 0, 0, 0], [0, SKY, SKY, 0]])
   np.testing.assert_array_equal(truth.segments[1], np.zeros((2, 4)))
@@ -38,7 +38,7 @@ def test_equals_the_labels_of_training(categories):
   example = preprocess.apply(steps, record)
   batch = {key: record[key].numpy()[None] for key in ('segment_index', 'segment_category_ids')}
   batch['image_info'] = example['image_info'].numpy()[None]
-  truth = sample_truth(batch, (48, 48), 2, categories)
+  truth = sample_ground_truth(batch, (48, 48), 2, categories)
   assert len(np.unique(truth.labels)) == 3
   np.testing.assert_array_equal(truth.labels[0], example['category_labels'])
 
@@ -49,5 +49,5 @@ def test_an_image_that_is_void(categories):
     'segment_index': np.zeros((1, 4, 4), np.int32),
     'segment_category_ids': np.zeros((1, 0), np.int32),
   }
-  truth = sample_truth(batch, (2, 2), 2, categories)
-  assert not truth.segments.any() and not truth.labels.any()
+  truth = sample_ground_truth(batch, (2, 2), 2, categories)
+  assert not truth.segments.numpy().any() and not truth.labels.numpy().any()

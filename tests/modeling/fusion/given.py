@@ -4,8 +4,8 @@ import numpy as np
 import tensorflow as tf
 
 from oanet_tf.config.definitions import Fusion
-from oanet_tf.modeling import fusion
-from oanet_tf.modeling.scene import make_scene
+from oanet_tf.modeling.fusion import fuser, methods
+from oanet_tf.modeling.spatial_ranking import Ranking, SpatialRankingModule
 
 NUM_THINGS, NUM_STUFF = 3, 2
 GRASS, SKY = NUM_THINGS + 1, NUM_THINGS + 2
@@ -45,22 +45,24 @@ def outputs(boxes, classes, scores, ranking=None, stuff=None, side=32, masks=Non
   }
 
 
-def scene(given, info=None, size=(32, 32), stride=1, class_prior=None, truth=None, **settings):
-  return make_scene(
-    given,
-    image_info(size) if info is None else info,
-    size,
+def batch(
+  given, info=None, size=(32, 32), stride=1, class_prior=None, ground_truth=None, **settings
+):
+  """A fusion's input, ranked by `ranking_scores` where `given` has them."""
+  made = fuser.Fuser(
     settings=Fusion(**{'stuff_area_limit': 0, **settings}),
     num_things=NUM_THINGS,
     num_stuff=NUM_STUFF,
     stuff_stride=stride,
-    ranking_stride=stride,
+    ranking_module=SpatialRankingModule(num_things=NUM_THINGS, stride=stride),
     class_prior=class_prior,
-    truth=truth,
-  )
+  ).batch(given, image_info(size) if info is None else info, size, ground_truth)
+  if 'ranking_scores' in given:
+    made.ranking = Ranking(None, given['ranking_scores'])
+  return made
 
 
 def fuse(given, method='heuristic', **options):
   """-> category and instance mask of the first image."""
-  result = fusion.fuse(scene(given, **options), method)
+  result = methods.fuse(batch(given, **options), method)
   return result.category_mask.numpy()[0], result.instance_mask.numpy()[0]

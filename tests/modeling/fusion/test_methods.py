@@ -6,17 +6,17 @@ from panopticapi.utils import rgb2id
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from oanet_tf.modeling import fusion
-from tests.scenes import (
+from oanet_tf.modeling.fusion import methods
+from tests.modeling.fusion.given import (
   GRASS,
   NUM_STUFF,
   NUM_THINGS,
   SKY,
   TIE_ON_PERSON,
+  batch,
   fuse,
   image_info,
   outputs,
-  scene,
 )  # fmt: skip
 
 
@@ -66,7 +66,7 @@ def test_result_is_at_the_original_size_and_void_outside_of_it():
   # The original of 64 × 48 was halved; the batch's canvas is 70 × 80.
   given = outputs([[4, 4, 12, 20]], [1], [0.9])
   info = image_info((64, 48), scale=0.5)
-  result = fusion.fuse(scene(given, info=info, size=(70, 80)), 'srm')
+  result = methods.fuse(batch(given, info=info, size=(70, 80)), 'srm')
   category = result.category_mask.numpy()[0]
   assert (category[8:24, 8:40] == 1).all() and (category == 1).sum() == 16 * 32
   assert not category[64:].any() and not category[:, 48:].any()
@@ -78,7 +78,7 @@ def test_every_image_of_a_batch_is_fused_as_if_alone():
   second = outputs([[8, 8, 30, 30], [0, 0, 0, 0]], [3, 1], [0.8, 0.0])
   both = {key: tf.concat([first[key], second[key]], axis=0) for key in first}
   info = image_info((32, 32), (20, 32))
-  result = fusion.fuse(scene(both, info=info, stuff_area_limit=100), 'srm')
+  result = methods.fuse(batch(both, info=info, stuff_area_limit=100), 'srm')
   np.testing.assert_array_equal(
     result.category_mask[0], fuse(first, method='srm', stuff_area_limit=100)[0]
   )
@@ -100,7 +100,7 @@ def test_the_batch_may_be_known_when_run_alone(method):
   )
   def run(given):
     info = image_info((32, 32), (32, 32))
-    return fusion.fuse(scene(given, info=info, class_prior=prior), method)
+    return methods.fuse(batch(given, info=info, class_prior=prior), method)
 
   twice = {key: tf.concat([value, value], axis=0) for key, value in given.items()}
   for results, expected in zip(

@@ -4,9 +4,10 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oanet_tf.modeling import fusion, spatial_ranking
-from oanet_tf.modeling.suppression import mask_overlap, suppress
-from tests.scenes import fuse, outputs, scene
+from oanet_tf.modeling import spatial_ranking
+from oanet_tf.modeling.fusion import methods
+from oanet_tf.modeling.fusion.instances import mask_overlap, suppress
+from tests.modeling.fusion.given import batch, fuse, outputs
 
 PRIOR = np.full((3, 3), 0.5, np.float32)
 
@@ -100,19 +101,17 @@ def test_nothing_is_suppressed_unless_told():
 
 
 def test_the_ranking_module_does_not_see_the_suppressed_either():
-  def rank(threshold, given):
-    ranker = spatial_ranking.InstanceRanker(
-      module, num_things=3, stride=1, scored_pixels='all', score_threshold=0.5,
-      mask_threshold=0.5, suppression_threshold=threshold,
-    )  # fmt: skip
-    return ranker.in_inference(tf.zeros([1, 32, 32, 3]), given)
-
   module = spatial_ranking.SpatialRankingModule(num_things=3)
+
+  def rank(threshold, given):
+    instances = batch(given, suppression_threshold=threshold).instances
+    return spatial_ranking.rank(module, instances.canvas_masks, instances.classes)
+
   alone = {**TWICE, 'detection_scores': tf.constant([[0.9, 0.0, 0.7]])}
   found, expected = rank(0.75, TWICE), rank(1.0, alone)
-  np.testing.assert_allclose(found['ranking_map'], expected['ranking_map'], atol=1e-6)
-  assert found['ranking_scores'][0, 1] == 0.0 < found['ranking_scores'][0, 0]
-  assert (rank(1.0, TWICE)['ranking_map'].numpy() != found['ranking_map'].numpy()).any()
+  np.testing.assert_allclose(found.map, expected.map, atol=1e-6)
+  assert found.scores[0, 1] == 0.0 < found.scores[0, 0]
+  assert (rank(1.0, TWICE).map.numpy() != found.map.numpy()).any()
 
 
 def test_it_costs_nothing_when_off():
@@ -120,7 +119,7 @@ def test_it_costs_nothing_when_off():
 
   def operations(threshold):
     function = tf.function(
-      lambda: fusion.fuse(scene(TWICE, suppression_threshold=threshold), 'heuristic'),
+      lambda: methods.fuse(batch(TWICE, suppression_threshold=threshold), 'heuristic'),
       autograph=False,
     )
     graph = function.get_concrete_function().graph

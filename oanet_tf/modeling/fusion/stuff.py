@@ -7,14 +7,13 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from oanet_tf.data.categories import VOID_LABEL
-from oanet_tf.modeling.connected_components import connected_components
+from oanet_tf.data.geometry import Canvas
+from oanet_tf.modeling.fusion.connected_components import connected_components
 
 
 def stuff_labels(
   logits: tf.Tensor,
-  image_info: tf.Tensor,
-  height: int | tf.Tensor,
-  width: int | tf.Tensor,
+  canvas: Canvas,
   *,
   num_things: int,
   num_stuff: int,
@@ -28,8 +27,7 @@ def stuff_labels(
   Args:
     logits: [B, h, w, C] of the stuff branch: its last S channels are the stuff categories, the T
       before, if there are any, the things.
-    image_info: [B, 4, 2] as in `data.preprocess`.
-    height, width: of the canvas.
+    canvas: of the labels.
     num_things, num_stuff: T and S.
     stride: of the logits, relative to the network input.
     stuff_from: 'stuff' takes the largest of the stuff channels; 'all' that of all channels, and
@@ -41,18 +39,12 @@ def stuff_labels(
   first_label = 1 if stuff_from == 'all' else 1 + num_things
   channels = logits if stuff_from == 'all' else logits[..., logits.shape[-1] - num_stuff :]
   if channels.shape[-1] == 0:
-    return tf.fill([tf.shape(logits)[0], height, width], VOID_LABEL)
-  labels = first_label + resampled_argmax(channels, image_info, height, width, stride)
+    return tf.fill([tf.shape(logits)[0], canvas.height, canvas.width], VOID_LABEL)
+  labels = first_label + resampled_argmax(channels, canvas, stride)
   return tf.where(labels > num_things, labels, tf.zeros_like(labels))
 
 
-def resampled_argmax(
-  logits: tf.Tensor,
-  image_info: tf.Tensor,
-  height: int | tf.Tensor,
-  width: int | tf.Tensor,
-  stride: int,
-) -> tf.Tensor:
+def resampled_argmax(logits: tf.Tensor, canvas: Canvas, stride: int) -> tf.Tensor:
   """Channel of the largest logit, after bilinear resampling to the original size.
 
   Channels are resampled one after the other, so that memory does not grow with their number, and
@@ -60,20 +52,19 @@ def resampled_argmax(
 
   Args:
     logits: [B, h, w, C], C at least 1.
-    image_info: [B, 4, 2].
-    height, width: of the canvas.
+    canvas: of the originals.
     stride: of the logits, relative to the network input.
 
   Returns:
     [B, H, W] int32 in [0, C); of equal logits the first.
   """
   _, h, w, num_channels = logits.shape
-  rows = _samples(image_info[:, :, 0], height, h, stride)
-  columns = _samples(image_info[:, :, 1], width, w, stride)
+  rows = _samples(canvas.cells_of_pixels(0, h, stride))
+  columns = _samples(canvas.cells_of_pixels(1, w, stride))
   planes = tf.transpose(logits, [3, 0, 2, 1])
   candidates = _can_be_largest(logits)
   order = tf.argsort(tf.cast(candidates, tf.int32), direction='DESCENDING', stable=True)
-  shape = [tf.shape(logits)[0], height, width]
+  shape = [tf.shape(logits)[0], canvas.height, canvas.width]
 
   def plane_of(channel: tf.Tensor) -> tf.Tensor:
     plane = tf.transpose(_resample(tf.gather(planes, channel), columns), [0, 2, 1])
@@ -110,27 +101,22 @@ def _can_be_largest(logits: tf.Tensor) -> tf.Tensor:
 
 
 class _Samples(NamedTuple):
-  """Where an axis is sampled: [B, L] the cell below, [B, L, 1] the share of the way to the next."""
+  """Where an axis is sampled: [B, L] the cell below, [B, L, 1] how far it is to the next."""
 
   below: tf.Tensor
-  share: tf.Tensor
+  fraction: tf.Tensor
 
 
-def _samples(info: tf.Tensor, length: int | tf.Tensor, cells: int, stride: int) -> _Samples:
-  """The middles of the original's pixels among the cells, along one axis of `image_info`."""
-  scale, offset = info[:, 2, None], info[:, 3, None]
-  middles = tf.cast(tf.range(length), tf.float32) + 0.5
-  position = (middles * scale - offset) / stride - 0.5
-  position = tf.clip_by_value(position, 0.0, cells - 1.0)
-  low = tf.floor(position)
-  return _Samples(tf.cast(low, tf.int32), (position - low)[..., None])
+def _samples(positions: tf.Tensor) -> _Samples:
+  below = tf.floor(positions)
+  return _Samples(tf.cast(below, tf.int32), (positions - below)[..., None])
 
 
 def _resample(values: tf.Tensor, samples: _Samples) -> tf.Tensor:
   """[B, cells, D] -> [B, L, D], linearly."""
   steps = tf.pad(values[:, 1:] - values[:, :-1], [[0, 0], [0, 1], [0, 0]])
   below = tf.gather(values, samples.below, batch_dims=1)
-  return below + samples.share * tf.gather(steps, samples.below, batch_dims=1)
+  return below + samples.fraction * tf.gather(steps, samples.below, batch_dims=1)
 
 
 def drop_small_stuff(

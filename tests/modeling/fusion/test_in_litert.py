@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from oanet_tf.modeling import fusion, spatial_ranking
+from oanet_tf.modeling import spatial_ranking
+from oanet_tf.modeling.fusion import methods
 from tests.lite import run_in_litert
-from tests.scenes import NUM_STUFF, NUM_THINGS, image_info, outputs, scene
+from tests.modeling.fusion.given import NUM_STUFF, NUM_THINGS, batch, image_info, outputs
 
 SIZE = (60, 62)
 STRIDE = 4
@@ -33,10 +34,10 @@ def random_outputs(seed, number=12):
 
 def fusion_of(method, **settings):
   def fuse(**given):
-    made = scene(
+    made = batch(
       given, image_info(SIZE), SIZE, STRIDE, CLASS_PRIOR, stuff_area_limit=60, **settings
     )
-    return fusion.fuse(made, method)._asdict()
+    return methods.fuse(made, method)._asdict()
 
   return fuse
 

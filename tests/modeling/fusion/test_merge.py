@@ -4,8 +4,17 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from oanet_tf.data.geometry import Canvas
+from oanet_tf.modeling.fusion.merge import merge_instances, merge_order
 from oanet_tf.modeling.mask_paste import paste_masks
-from oanet_tf.modeling.merge import merge_instances, merge_order
+
+
+def canvas_of(sizes, height, width):
+  """Of originals of these sizes, neither scaled nor cropped."""
+  sizes = tf.convert_to_tensor(sizes, tf.float32)
+  return Canvas(
+    tf.stack([sizes, sizes, tf.ones_like(sizes), tf.zeros_like(sizes)], 1), height, width
+  )
 
 
 def expected_merge(masks, order, kept, overlap_threshold):
@@ -45,7 +54,7 @@ def test_merge_of_soft_masks(seed, batch, number, height, width, overlap_thresho
   masks, boxes, order, kept, sizes = random_batch(seed, batch, number, height, width)
   found = merge_instances(
     tf.constant(masks), tf.constant(boxes), tf.constant(order), tf.constant(kept),
-    tf.constant(sizes), height, width, mask_threshold=0.5, overlap_threshold=overlap_threshold,
+    canvas_of(sizes, height, width), mask_threshold=0.5, overlap_threshold=overlap_threshold,
   ).numpy()  # fmt: skip
   pasted = paste_masks(tf.constant(masks), tf.constant(boxes), height, width).numpy() >= 0.5
   for image in range(batch):
@@ -61,7 +70,13 @@ def test_the_canvas_may_be_known_when_run_alone():
   @tf.function(autograph=False)
   def merge(height, width):
     return merge_instances(
-      masks, boxes, order, kept, sizes, height, width, mask_threshold=0.5, overlap_threshold=0.5
+      masks,
+      boxes,
+      order,
+      kept,
+      canvas_of(sizes, height, width),
+      mask_threshold=0.5,
+      overlap_threshold=0.5,
     )
 
   static, dynamic = merge(23, 31), merge(tf.constant(23), tf.constant(31))
@@ -76,7 +91,7 @@ def test_more_instances_than_a_byte_counts():
   )
   found = merge_instances(
     tf.ones([1, number, 2, 2]), tf.constant(boxes), tf.range(number)[None],
-    tf.fill([1, number], True), tf.constant([[20.0, 15.0]]), 20, 15, mask_threshold=0.5,
+    tf.fill([1, number], True), canvas_of([[20.0, 15.0]], 20, 15), mask_threshold=0.5,
     overlap_threshold=0.5,
   )  # fmt: skip
   np.testing.assert_array_equal(found[0], np.arange(1, number + 1).reshape(15, 20).T)

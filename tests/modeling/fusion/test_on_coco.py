@@ -6,7 +6,7 @@ from PIL import Image
 
 from oanet_tf.config.definitions import Fusion
 from oanet_tf.data import coco_json, coco_panoptic
-from oanet_tf.modeling import fusion, scene
+from oanet_tf.modeling.fusion import methods
 from tests.scripts import benchmark_fusion as benchmark
 
 # More objects than any image of the sample has; its images are at most so large.
@@ -45,17 +45,8 @@ def detections(record, categories, rng):
 @tf.function(autograph=False)
 def fuse(outputs, size):
   info = tf.stack([size, size, [1, 1], [0, 0]])[None]
-  made = scene.make_scene(
-    outputs,
-    tf.cast(info, tf.float32),
-    size,
-    settings=Fusion(),
-    num_things=benchmark.NUM_THINGS,
-    num_stuff=benchmark.NUM_STUFF,
-    stuff_stride=benchmark.STRIDE,
-    ranking_stride=benchmark.STRIDE,
-  )
-  return made.stuff, fusion.fuse(made, 'heuristic')
+  batch = benchmark.build_fuser().batch(outputs, tf.cast(info, tf.float32), size)
+  return batch.stuff, methods.fuse(batch, 'heuristic')
 
 
 def test_heuristic_equals_panopticapi_pixel_for_pixel(coco_sample):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.scenes import GRASS, NUM_STUFF, NUM_THINGS, SKY, fuse, outputs
+from tests.modeling.fusion.given import GRASS, NUM_STUFF, NUM_THINGS, SKY, fuse, outputs
 
 SIDE = 6
 BOX = [0, 0, SIDE, 3]  # The left half.

@@ -4,8 +4,9 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oanet_tf.modeling.stuff_map import drop_small_stuff, resampled_argmax, stuff_labels
-from tests.scenes import image_info
+from oanet_tf.data.geometry import Canvas
+from oanet_tf.modeling.fusion.stuff import drop_small_stuff, resampled_argmax, stuff_labels
+from tests.modeling.fusion.given import image_info
 
 
 def sampled(values, info, length, stride):
@@ -34,7 +35,9 @@ def test_resampled_argmax(seed, channels, h, w, scale, stride):
   info[:, 2] = scale, 1.3 * scale
   info[1, 3] = rng.uniform(0, 3, 2)
   height, width = 9, 14
-  winner = resampled_argmax(tf.constant(logits), tf.constant(info), height, width, stride).numpy()
+  winner = resampled_argmax(
+    tf.constant(logits), Canvas(tf.constant(info), height, width), stride
+  ).numpy()
   for image in range(2):
     values = sampled(logits[image], info[image, :, 0], height, stride)
     values = sampled(values.transpose(1, 0, 2), info[image, :, 1], width, stride).transpose(1, 0, 2)
@@ -46,14 +49,14 @@ def test_resampled_argmax(seed, channels, h, w, scale, stride):
 def test_doubling_equals_bilinear_resizing():
   logits = tf.random.stateless_normal([1, 6, 8, 4], [0, 1])
   expected = tf.argmax(tf.image.resize(logits, [12, 16]), axis=-1, output_type=tf.int32)
-  found = resampled_argmax(logits, image_info((12, 16)), 12, 16, 2)
+  found = resampled_argmax(logits, Canvas(image_info((12, 16)), 12, 16), 2)
   np.testing.assert_array_equal(found, expected)
 
 
 def test_of_equal_logits_the_first_is_taken():
   logits = tf.constant([[[[0.0, 1.0, 1.0, -5.0]]]])
   np.testing.assert_array_equal(
-    resampled_argmax(logits, image_info((2, 3)), 2, 3, 1), [[[1] * 3] * 2]
+    resampled_argmax(logits, Canvas(image_info((2, 3)), 2, 3), 1), [[[1] * 3] * 2]
   )
 
 
@@ -72,15 +75,15 @@ LOGITS = tf.constant([[[[9.0, 0, 1, 2], [0, 1, 5, 2], [0, 8, 7, 1], [0, 0, 0, 1]
 )
 def test_stuff_labels(stuff_from, logits, expected):
   labels = stuff_labels(
-    logits, image_info((1, 4)), 1, 4, num_things=2, num_stuff=min(2, logits.shape[-1]), stride=1,
-    stuff_from=stuff_from,
+    logits, Canvas(image_info((1, 4)), 1, 4), num_things=2, num_stuff=min(2, logits.shape[-1]),
+    stride=1, stuff_from=stuff_from,
   )  # fmt: skip
   np.testing.assert_array_equal(labels, [[expected]])
 
 
 def test_a_dataset_without_stuff_is_void():
   labels = stuff_labels(
-    LOGITS[..., :2], image_info((1, 4)), 1, 4, num_things=2, num_stuff=0, stride=1
+    LOGITS[..., :2], Canvas(image_info((1, 4)), 1, 4), num_things=2, num_stuff=0, stride=1
   )
   np.testing.assert_array_equal(labels, [[[0] * 4]])
 

@@ -1,0 +1,172 @@
+"""Where an image lies in the network input: everything that is read off `image_info`.
+
+An image is scaled, perhaps cropped, and placed at the top left of the network input; the rest is
+padding. `image_info`, [..., 4, 2] float32 in the Model Garden's layout, says how. For height and
+width it holds
+  the size of the original,
+  the size of what the network input shows of it,
+  the scale from the original to the network input,
+  the offset of the crop, in pixels of the scaled image.
+Pixels are squares, and a map of the network input at a stride has square cells of that side: both
+are sampled at their centres.
+"""
+
+# B images, N boxes, H, W sizes, L pixels or cells along one axis.
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from oanet_tf.config.values import CANVAS_STRIDE
+
+Size = int | tf.Tensor
+
+
+def canvas_of(output_size: Sequence[int], portrait: bool) -> tuple[list[int], list[int]]:
+  """[height, width] that an image is fitted into, and the size of the padded network input."""
+  fit = list(output_size)[::-1] if portrait else list(output_size)
+  return fit, [-(-side // CANVAS_STRIDE) * CANVAS_STRIDE for side in fit]
+
+
+def fit_image(
+  size: tf.Tensor,
+  output_size: Sequence[int],
+  zoom: tf.Tensor | float = 1.0,
+  crop: tf.Tensor | float = 0.0,
+) -> tf.Tensor:
+  """Scales an image to the largest size that fits, times `zoom`, and crops what is too large.
+
+  Args:
+    size: [2] float32, of the original.
+    output_size: [height, width] to fit into.
+    zoom: factor of the scale.
+    crop: [2] in [0, 1), where the crop lies between the top left and the bottom right.
+
+  Returns:
+    `image_info` [4, 2] float32.
+  """
+  output = np.array(output_size, np.float32)
+  scaled = tf.maximum(tf.round(size * (tf.reduce_min(output / size) * zoom)), 1.0)
+  excess = tf.maximum(scaled - output, 0.0)
+  offset = tf.minimum(tf.floor(crop * (excess + 1.0)), excess)
+  return tf.stack([size, tf.minimum(scaled - offset, output), scaled / size, offset])
+
+
+def original_size(image_info: tf.Tensor) -> tf.Tensor:
+  """[..., 4, 2] -> [..., 2] int32 [height, width] of the original."""
+  return tf.cast(image_info[..., 0, :], tf.int32)
+
+
+def size_in_input(image_info: tf.Tensor) -> tf.Tensor:
+  """[..., 4, 2] -> [..., 2] float32 [height, width] of what the network input shows."""
+  return image_info[..., 1, :]
+
+
+def largest_original(image_info: tf.Tensor) -> tf.Tensor:
+  """[B, 4, 2] -> [2] int32: the smallest canvas that holds every original of the batch."""
+  return tf.cast(tf.reduce_max(image_info[:, 0], axis=0), tf.int32)
+
+
+def boxes_to_input(boxes: tf.Tensor, image_info: tf.Tensor) -> tf.Tensor:
+  """[..., N, 4] boxes in pixels of the original -> pixels of the network input."""
+  scale, offset = _for_boxes(image_info)
+  return boxes * scale - offset
+
+
+def boxes_to_original(boxes: tf.Tensor, image_info: tf.Tensor) -> tf.Tensor:
+  """[..., N, 4] boxes in pixels of the network input -> pixels of the original."""
+  scale, offset = _for_boxes(image_info)
+  return (boxes + offset) / scale
+
+
+def _for_boxes(image_info: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+  scale, offset = image_info[..., 2, :], image_info[..., 3, :]
+  return tuple(tf.concat([x, x], axis=-1)[..., None, :] for x in (scale, offset))
+
+
+def pixels_of_cells(
+  image_info: tf.Tensor, axis: int, num_cells: int, stride: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+  """Which pixel of the original lies under the centre of each cell, along one axis.
+
+  Args:
+    image_info: [..., 4, 2].
+    axis: 0 for rows, 1 for columns.
+    num_cells: L, of a map of the network input.
+    stride: of that map.
+
+  Returns:
+    [..., L] int32 indices into the original, and [..., L] bool: false for cells in the padding.
+  """
+  size, shown, scale, offset = (image_info[..., row, axis, None] for row in range(4))
+  centres = (tf.range(num_cells, dtype=tf.float32) + 0.5) * stride
+  indices = tf.clip_by_value(tf.floor((centres + offset) / scale), 0.0, size - 1.0)
+  return tf.cast(indices, tf.int32), centres < shown
+
+
+class Canvas(NamedTuple):
+  """Where the maps of a batch are made: each original lies at the top left.
+
+  Attributes:
+    image_info: [B, 4, 2].
+    height, width: at least those of the largest original; Python's numbers if they are constant.
+  """
+
+  image_info: tf.Tensor
+  height: Size
+  width: Size
+
+  @classmethod
+  def of_size(cls, image_info: tf.Tensor, size: Sequence[int] | tf.Tensor) -> 'Canvas':
+    """For a size [2] int. If it is a constant, so are all shapes of what is made on the canvas."""
+    static = tf.get_static_value(tf.convert_to_tensor(size))
+    return cls(image_info, *(tf.unstack(size) if static is None else static.tolist()))
+
+  def inside(self) -> tf.Tensor:
+    """[B, H, W] bool: which pixels each original covers."""
+    return _inside(self.image_info[:, 0], self.height, self.width)
+
+  def cells_of_pixels(self, axis: int, num_cells: int, stride: int) -> tf.Tensor:
+    """Where the centres of the originals' pixels lie among the cells, along one axis.
+
+    Args:
+      axis: 0 for rows, 1 for columns.
+      num_cells: of a map of the network input.
+      stride: of that map.
+
+    Returns:
+      [B, L] float32 in [0, num_cells - 1]; integers are centres of cells.
+    """
+    scale, offset = (self.image_info[:, row, axis, None] for row in (2, 3))
+    centres = tf.cast(tf.range(self[1 + axis]), tf.float32) + 0.5
+    return tf.clip_by_value((centres * scale - offset) / stride - 0.5, 0.0, num_cells - 1.0)
+
+
+def inside_input(image_info: tf.Tensor, height: Size, width: Size) -> tf.Tensor:
+  """[B, H, W] bool: which pixels of the network input are not padding."""
+  return _inside(image_info[:, 1], height, width)
+
+
+def _inside(sizes: tf.Tensor, height: Size, width: Size) -> tf.Tensor:
+  rows, columns = (
+    tf.cast(tf.range(length), tf.float32) < sizes[:, axis, None]
+    for axis, length in enumerate((height, width))
+  )
+  return rows[:, :, None] & columns[:, None, :]
+
+
+def without_padding(
+  canvas: np.ndarray, image_info: np.ndarray, input_size: Sequence[int]
+) -> np.ndarray:
+  """The part of a map of the network input that is not padding.
+
+  Args:
+    canvas: [h, w, ...], at any stride.
+    image_info: [4, 2].
+    input_size: [height, width] of the network input.
+  """
+  scale = np.array(canvas.shape[:2]) / input_size
+  height, width = np.maximum(np.round(image_info[1] * scale).astype(int), 1)
+  return canvas[:height, :width]

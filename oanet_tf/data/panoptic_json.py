@@ -1,0 +1,140 @@
+"""COCO's panoptic JSON files: what they say of each image's PNG.
+
+Annotations and results have one format (cocodataset.org/#format-data, #format-results). The files'
+`area` and `bbox` are not read.
+
+H, W height and width of an image, S segments.
+"""
+
+import pathlib
+import reprlib
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from oanet_tf.data.categories import MAX_CATEGORY_ID, PanopticCategories
+from oanet_tf.data.json_file import check_unique, field, path_inside, read_json_object
+from oanet_tf.data.panoptic_map import MAX_SEGMENT_ID, Segments
+from oanet_tf.errors import InputError
+
+
+class Annotation(NamedTuple):
+  """What a JSON file says of one image's PNG.
+
+  Attributes:
+    image_id: the dataset's.
+    png_path: of the PNG.
+    segment_ids: [S] int32 in [1, 2^24 - 1], unique.
+    category_ids: [S] int32, ids of the dataset.
+    is_crowd: [S] bool; a segment without `iscrowd`, as in some results, is no crowd.
+  """
+
+  image_id: int | str
+  png_path: str
+  segment_ids: np.ndarray
+  category_ids: np.ndarray
+  is_crowd: np.ndarray
+
+  @property
+  def name(self) -> str:
+    """For error messages."""
+    return f'{self.png_path} (image {self.image_id})'
+
+  def segments(self, index: np.ndarray) -> Segments:
+    """The segments, given the [H, W] `index` that the PNG has."""
+    return Segments(index, self.segment_ids, self.category_ids, self.is_crowd)
+
+
+def read_annotations(json_path: str | pathlib.Path, folder: str | pathlib.Path) -> list[Annotation]:
+  """Reads and checks a panoptic JSON; the PNGs, in `folder`, are left for later.
+
+  Raises:
+    InputError: if the file is missing or no COCO panoptic JSON, or an id is of the wrong kind or
+      given twice.
+  """
+  return parse_annotations(read_panoptic_json(json_path), folder, json_path)
+
+
+def read_panoptic_json(path: str | pathlib.Path) -> dict:
+  """The JSON without `area` and `bbox`.
+
+  Raises:
+    InputError: if the file is missing, or no COCO panoptic JSON.
+  """
+
+  def without_unread(entry: dict) -> dict:
+    return {key: value for key, value in entry.items() if key not in ('area', 'bbox')}
+
+  content = read_json_object(path, without_unread)
+  if not isinstance(content.get('annotations'), list):
+    raise InputError(f'{path}: has no list of `annotations`: is this a COCO panoptic file?')
+  return content
+
+
+def parse_annotations(
+  content: dict, folder: str | pathlib.Path, source: str | pathlib.Path
+) -> list[Annotation]:
+  """As `read_annotations`, given the content of the file `source`."""
+  annotations = [
+    _parse_annotation(entry, folder, f'{source}: annotation {index}')
+    for index, entry in enumerate(content['annotations'])
+  ]
+  check_unique((one.image_id for one in annotations), f'{source}: image')
+  return annotations
+
+
+def check_categories(
+  annotations: Iterable[Annotation],
+  categories: PanopticCategories,
+  source: str | pathlib.Path,
+  categories_source: str | pathlib.Path,
+) -> None:
+  """Raises `InputError` if a segment is of a category that is not in the file of categories."""
+  for annotation in annotations:
+    segments = zip(annotation.segment_ids, annotation.category_ids, strict=True)
+    for segment_id, category_id in segments:
+      if category_id not in categories:
+        raise InputError(
+          f'{source}: image {annotation.image_id}: segment {segment_id} is of category '
+          f'{category_id}, which is not in `categories` of {categories_source}'
+        )
+
+
+def is_crowd(entry: dict, where: str) -> bool:
+  """`iscrowd` of a segment or an instance; False if it has none.
+
+  Raises:
+    InputError: if it is neither 0 nor 1.
+  """
+  value = entry.get('iscrowd', 0)
+  if value not in (0, 1):
+    raise InputError(f'{where}: `iscrowd` {reprlib.repr(value)} is neither 0 nor 1')
+  return bool(value)
+
+
+def _parse_annotation(entry: Any, folder: str | pathlib.Path, where: str) -> Annotation:
+  image_id = field(entry, 'image_id', (int, str), where)
+  where = f'{where} (image {image_id})'
+  png_path = path_inside(folder, field(entry, 'file_name', str, where), where)
+  rows = [_parse_segment(one, where) for one in field(entry, 'segments_info', list, where)]
+  check_unique((row[0] for row in rows), f'{where}: segment')
+  ids, category_ids, crowds = zip(*rows, strict=True) if rows else ((), (), ())
+  return Annotation(
+    image_id,
+    png_path,
+    np.array(ids, np.int32),
+    np.array(category_ids, np.int32),
+    np.array(crowds, bool),
+  )
+
+
+def _parse_segment(info: Any, where: str) -> tuple[int, int, bool]:
+  """Segment id, category id, whether it is a crowd."""
+  segment_id = field(info, 'id', int, f'{where}: a segment')
+  where = f'{where}: segment {segment_id}'
+  category_id = field(info, 'category_id', int, where)
+  for key, highest in (('id', MAX_SEGMENT_ID), ('category_id', MAX_CATEGORY_ID)):
+    if not 1 <= info[key] <= highest:
+      raise InputError(f'{where}: `{key}` {reprlib.repr(info[key])} is not in [1, {highest}]')
+  return segment_id, category_id, is_crowd(info, where)

@@ -1,0 +1,153 @@
+"""All that decides how outputs become panoptic maps, and what the fusions share of a batch."""
+
+# B images, N instances, H, W canvas, h, w ranking module's canvas, T thing, S stuff categories.
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from oanet_tf.config.definitions import Fusion
+from oanet_tf.data.geometry import Canvas
+from oanet_tf.modeling import spatial_ranking
+from oanet_tf.modeling.fusion.instances import Instances
+from oanet_tf.modeling.fusion.stuff import drop_small_stuff, stuff_labels
+
+
+class GroundTruth(NamedTuple):
+  """The annotated segments, sampled at the centres of the cells of the ranking module's canvas.
+
+  Attributes:
+    segments: [B, h, w] int32: 0 for void, k for an image's k-th segment.
+    labels: [B, h, w] int32: the segment's category label, 0 for void.
+  """
+
+  segments: tf.Tensor
+  labels: tf.Tensor
+
+
+class Panoptic(NamedTuple):
+  """A batch of panoptic maps.
+
+  Attributes:
+    category_mask: [B, H, W] int32 labels, 0 for void.
+    instance_mask: [B, H, W] int32: 1 + the index of the detection at each thing's pixel, else 0.
+  """
+
+  category_mask: tf.Tensor
+  instance_mask: tf.Tensor
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Fuser:
+  """All that decides how a network's outputs become panoptic maps; of `build.build_fuser`.
+
+  Attributes:
+    settings: thresholds and limits.
+    num_things, num_stuff: T and S.
+    stuff_stride: of the stuff logits, relative to the network input.
+    ranking_module: ranks the instances of the fusion 'srm'; its canvas also serves suppression and
+      the other orders.
+    scored_pixels: of `spatial_ranking.rank`.
+    class_prior: [T, T] float32, which category lies on which; for the fusion 'class_prior'.
+  """
+
+  settings: Fusion
+  num_things: int
+  num_stuff: int
+  stuff_stride: int
+  ranking_module: spatial_ranking.SpatialRankingModule
+  scored_pixels: str = 'all'
+  class_prior: np.ndarray | None = None
+
+  def batch(
+    self,
+    outputs: Mapping[str, tf.Tensor],
+    image_info: tf.Tensor,
+    canvas_size: Sequence[int] | tf.Tensor,
+    ground_truth: GroundTruth | None = None,
+  ) -> 'FusionBatch':
+    """What the fusions share of a batch of images.
+
+    Args:
+      outputs: of `OANet` in inference.
+      image_info: [B, 4, 2] as in `data.geometry`.
+      canvas_size: [2] int [height, width], at least the largest original of the batch. If it is a
+        constant, all shapes of the fusions are static but for the batch's.
+      ground_truth: for the fusion 'oracle'.
+    """
+    canvas = Canvas.of_size(image_info, canvas_size)
+    return FusionBatch(self, outputs, canvas, ground_truth)
+
+
+class FusionBatch:
+  """The network's outputs on their way to panoptic maps; of `Fuser.batch`.
+
+  What several fusions need is computed once, when it is first asked for.
+
+  Attributes:
+    fuser: which thresholds, strides and tables apply.
+    outputs: of `OANet` in inference.
+    canvas: of the maps.
+    instances: the detections.
+    ground_truth: for the fusion 'oracle'.
+  """
+
+  def __init__(
+    self,
+    fuser: Fuser,
+    outputs: Mapping[str, tf.Tensor],
+    canvas: Canvas,
+    ground_truth: GroundTruth | None,
+  ):
+    self.fuser = fuser
+    self.outputs = outputs
+    self.canvas = canvas
+    self.ground_truth = ground_truth
+    input_size = [side * fuser.stuff_stride for side in outputs['stuff_logits'].shape[1:3]]
+    self.instances = Instances(outputs, fuser.settings, input_size, fuser.ranking_module.stride)
+
+  @functools.cached_property
+  def ranking(self) -> spatial_ranking.Ranking:
+    """What the spatial ranking module says of the kept instances."""
+    return spatial_ranking.rank(
+      self.fuser.ranking_module,
+      self.instances.canvas_masks,
+      self.instances.classes,
+      self.fuser.scored_pixels,
+    )
+
+  @functools.cached_property
+  def stuff(self) -> tf.Tensor:
+    """[B, H, W] int32 labels of the stuff branch alone, 0 for void and outside of an image."""
+    return self.inside * stuff_labels(
+      self.outputs['stuff_logits'],
+      self.canvas,
+      num_things=self.fuser.num_things,
+      num_stuff=self.fuser.num_stuff,
+      stride=self.fuser.stuff_stride,
+      stuff_from=self.fuser.settings.stuff_from,
+    )
+
+  @functools.cached_property
+  def inside(self) -> tf.Tensor:
+    """[B, H, W] int32: 1 where an image's original is, else 0."""
+    return tf.cast(self.canvas.inside(), tf.int32)
+
+  def panoptic(self, instance_mask: tf.Tensor, stuff: tf.Tensor) -> Panoptic:
+    """Puts instances over stuff, of which enough must stay visible.
+
+    Args:
+      instance_mask: of `Panoptic`.
+      stuff: [B, H, W] int32 labels, 0 for void.
+    """
+    classes = tf.pad(self.instances.classes, [[0, 0], [1, 0]])
+    things = tf.gather(classes, instance_mask, batch_dims=1)
+    stuff = tf.where(instance_mask > 0, tf.zeros_like(stuff), stuff)
+    settings = self.fuser.settings
+    num_labels = 1 + self.fuser.num_things + self.fuser.num_stuff
+    stuff = drop_small_stuff(stuff, num_labels, settings.stuff_area_limit, settings.stuff_area_by)
+    return Panoptic(things + stuff, instance_mask)

@@ -1,0 +1,115 @@
+"""The detections that take part in a fusion: chosen, pasted and suppressed once."""
+
+# B images, N detections, M mask side, h, w canvas.
+
+import functools
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from oanet_tf.config.definitions import Fusion
+from oanet_tf.modeling.mask_paste import paste_masks
+
+
+class Instances:
+  """A batch of detections. What is derived of them is computed when it is first asked for.
+
+  Attributes:
+    boxes: [B, N, 4] float, in pixels of the network input.
+    scores: [B, N] float, descending.
+    classes: [B, N] int32 in [0, T]; 0 is padding.
+    masks: [B, N, M, M] float, probabilities in the box.
+  """
+
+  def __init__(
+    self,
+    outputs: Mapping[str, tf.Tensor],
+    settings: Fusion,
+    input_size: Sequence[int],
+    stride: int,
+  ):
+    """Takes the detections.
+
+    Args:
+      outputs: of `OANet` in inference.
+      settings: thresholds.
+      input_size: [height, width] of the network input.
+      stride: of the canvas on which instances are compared, relative to the network input.
+    """
+    self.boxes, self.scores, self.classes, self.masks = (
+      outputs[f'detection_{name}'] for name in ('boxes', 'scores', 'classes', 'masks')
+    )
+    self._settings = settings
+    self._input_size = input_size
+    self._stride = stride
+
+  @functools.cached_property
+  def kept(self) -> tf.Tensor:
+    """[B, N] bool: detections with a score that is high enough, and not suppressed."""
+    kept = self.scores >= self._settings.score_threshold
+    threshold = self._settings.suppression_threshold
+    return suppress(self._pasted, kept, threshold) if threshold < 1.0 else kept
+
+  @functools.cached_property
+  def canvas_masks(self) -> tf.Tensor:
+    """[B, N, h, w] float32 in {0, 1}: the kept instances; all 0 for the others."""
+    return self._pasted * tf.cast(self.kept, tf.float32)[..., None, None]
+
+  @functools.cached_property
+  def flat_masks(self) -> tf.Tensor:
+    """[B, N, h * w]: `canvas_masks` with a single axis for all cells."""
+    return _flat(self.canvas_masks)
+
+  @functools.cached_property
+  def _pasted(self) -> tf.Tensor:
+    pasted = self.paste(self.masks, self._stride)
+    return tf.cast(pasted >= self._settings.mask_threshold, tf.float32)
+
+  def paste(self, masks: tf.Tensor, stride: int) -> tf.Tensor:
+    """[B, N, M, M] values in the boxes -> [B, N, h, w] at a stride of the network input."""
+    height, width = (side // stride for side in self._input_size)
+    return paste_masks(masks, self.boxes / stride, height, width)
+
+
+def suppress(masks: tf.Tensor, kept: tf.Tensor, threshold: float) -> tf.Tensor:
+  """Drops detections whose masks are nearly those of better ones, whatever their categories.
+
+  Greedy as the non-maximum suppression of boxes: a detection is dropped if a better one that is
+  not dropped itself overlaps it by more than the threshold.
+
+  Args:
+    masks: [B, N, h, w] float in {0, 1}, the best detection first.
+    kept: [B, N] bool: those that count; the others neither stay nor drop one.
+    threshold: of the masks' intersection over union, in [0, 1].
+
+  Returns:
+    [B, N] bool, a part of `kept`.
+  """
+  better = np.tri(masks.shape[1], k=-1, dtype=np.float32)
+  drops = tf.cast(mask_overlap(masks) > threshold, tf.float32) * better
+  candidates = tf.cast(kept, tf.float32)
+
+  def drop(_: tf.Tensor, left: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    return left, candidates * (1.0 - tf.reduce_max(drops * left[:, None], axis=2))
+
+  # A detection depends on better ones alone, so each round settles at least one more.
+  _, left = tf.while_loop(
+    lambda before, left: tf.reduce_any(before != left),
+    drop,
+    (tf.zeros_like(candidates), candidates),
+  )
+  return left > 0.0
+
+
+def mask_overlap(masks: tf.Tensor) -> tf.Tensor:
+  """[B, N, h, w] float in {0, 1} -> [B, N, N]: intersections over unions; 0 of empty masks."""
+  flat = _flat(masks)
+  shared = tf.matmul(flat, flat, transpose_b=True)
+  area = tf.reduce_sum(flat, axis=2)
+  return tf.math.divide_no_nan(shared, area[:, :, None] + area[:, None] - shared)
+
+
+def _flat(masks: tf.Tensor) -> tf.Tensor:
+  _, number, height, width = masks.shape
+  return tf.reshape(masks, [tf.shape(masks)[0], number, height * width])

@@ -1,0 +1,157 @@
+"""Pastes instances on a canvas one after the other; what is covered already stays as it is.
+
+The merge is that of `panopticapi.combine_semantic_and_instance_predictions` (Kirillov et al.,
+Panoptic Segmentation, section 7).
+"""
+
+# B images, N instances, S mask side, H, W canvas, L rows of a strip.
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from oanet_tf.data.geometry import Canvas
+from oanet_tf.modeling.mask_paste import cell_positions, weights_of_cells
+
+# An instance is pasted only in those horizontal strips of the canvas that its box meets, which is
+# half of the work for boxes as they are.
+_NUM_STRIPS = 4
+
+
+def merge_order(scores: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:
+  """[B, N] int32: indices of the kept instances by descending score, the others after them.
+
+  Equal scores keep the order in which the instances are given.
+  """
+  return tf.argsort(tf.where(kept, scores, -1.0), direction='DESCENDING', stable=True)
+
+
+def merge_instances(
+  masks: tf.Tensor,
+  boxes: tf.Tensor,
+  order: tf.Tensor,
+  kept: tf.Tensor,
+  canvas: Canvas,
+  *,
+  mask_threshold: float,
+  overlap_threshold: float,
+) -> tf.Tensor:
+  """Pastes instances on the canvas, the first of the order on top.
+
+  An instance is dropped if more than `overlap_threshold` of it is covered by those before it.
+
+  Args:
+    masks: [B, N, S, S] float, in the boxes.
+    boxes: [B, N, 4] float, [y1, x1, y2, x2] in pixels of the canvas.
+    order: [B, N] int32, of `merge_order`.
+    kept: [B, N] bool; the rest is never pasted.
+    canvas: what sticks out of an original is not pasted.
+    mask_threshold: a pixel belongs to an instance from this value of its pasted mask on.
+    overlap_threshold: in [0, 1].
+
+  Returns:
+    [B, H, W] int32: 1 + index of the instance, 0 where there is none.
+  """
+
+  def of_image(image: Sequence[tf.Tensor]) -> tf.Tensor:
+    masks, boxes, kept, size = image
+    number = tf.reduce_sum(tf.cast(kept, tf.int32))
+    strips = _strips(masks, boxes, size, canvas, mask_threshold)
+    return _paste_all(strips, number, masks.shape[0], overlap_threshold)
+
+  in_order = [tf.gather(x, order, batch_dims=1) for x in (masks, boxes, kept)]
+  images = (*in_order, canvas.image_info[:, 0])
+  if masks.shape[0] == 1:  # LiteRT has no `tf.map_fn`.
+    merged = of_image([values[0] for values in images])[None]
+  else:
+    # One image at a time, since the boxes of each meet other strips.
+    merged = tf.map_fn(of_image, images, fn_output_signature=tf.float32)
+  indices = tf.pad(tf.reverse(order, axis=[1]) + 1, [[0, 0], [1, 0]])
+  return tf.gather(indices, tf.cast(merged[:, : canvas.height], tf.int32), batch_dims=1)
+
+
+class _Strip(NamedTuple):
+  """A horizontal strip of one image's canvas, and how the instances are pasted there.
+
+  Attributes:
+    rows: [N, L, S], weights of the masks' rows in the rows of the strip.
+    stretched: [N, S, W], the masks, resampled to the columns of the canvas.
+    meets: [N] bool: whether the instance has a row in the strip.
+    empty: [L, W] float32 zeros.
+    threshold: of a mask's pixels.
+  """
+
+  rows: tf.Tensor
+  stretched: tf.Tensor
+  meets: tf.Tensor
+  empty: tf.Tensor
+  threshold: float
+
+  def paste(self, index: tf.Tensor, below: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """An instance's mask [L, W] in {0, 1}, its pixels, and how many `below` covers; float32."""
+
+    def paste() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+      mask = tf.matmul(self.rows[index], self.stretched[index]) >= self.threshold
+      mask = tf.cast(mask, tf.float32)
+      return mask, tf.reduce_sum(mask), tf.reduce_sum(tf.minimum(below, mask))
+
+    return tf.cond(self.meets[index], paste, lambda: (self.empty, 0.0, 0.0))
+
+  def add(self, index: tf.Tensor, below: tf.Tensor, mask: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
+    return tf.cond(self.meets[index], lambda: tf.maximum(below, mask * value), lambda: below)
+
+
+def _strips(
+  masks: tf.Tensor,
+  boxes: tf.Tensor,
+  size: tf.Tensor,
+  canvas: Canvas,
+  threshold: float,
+) -> list[_Strip]:
+  y1, x1, y2, x2 = tf.unstack(boxes, axis=1)
+  side, strip_height = masks.shape[-1], -(-canvas.height // _NUM_STRIPS)
+  columns = cell_positions(x1, x2, side, canvas.width, limit=size[1:])
+  stretched = tf.matmul(masks, weights_of_cells(columns, masks), transpose_b=True)
+  positions = cell_positions(y1, y2, side, _NUM_STRIPS * strip_height, limit=size[:1])
+  empty = tf.zeros([strip_height, canvas.width])
+  return [
+    _Strip(
+      rows=weights_of_cells(rows, masks),
+      stretched=stretched,
+      meets=tf.reduce_any(rows >= 0.0, axis=1),
+      empty=empty,
+      threshold=threshold,
+    )
+    for rows in tf.split(positions, _NUM_STRIPS, axis=1)
+  ]
+
+
+def _paste_all(
+  strips: Sequence[_Strip], number: tf.Tensor, most: int, overlap_threshold: float
+) -> tf.Tensor:
+  """Pastes the first `number` of `most` instances, in their order.
+
+  Returns:
+    [strips * L, W] float32: `most` - index of the instance on top, or 0. So the first is the
+    greatest, and the minimum with a mask of ones is 1 where it covers another. Of float32, which
+    counts pixels exactly up to 2^24: on GPUs, TensorFlow's int32 arithmetic is done by the host.
+  """
+
+  def paste(index: tf.Tensor, *canvas: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    pasted = [strip.paste(index, below) for strip, below in zip(strips, canvas, strict=True)]
+    masks, areas, covered = zip(*pasted, strict=True)
+    is_kept = tf.add_n(covered) / tf.maximum(tf.add_n(areas), 1.0) <= overlap_threshold
+    value = tf.where(is_kept, tf.cast(most - index, tf.float32), 0.0)
+    return index + 1, *(
+      strip.add(index, below, mask, value)
+      for strip, below, mask in zip(strips, canvas, masks, strict=True)
+    )
+
+  _, *canvas = tf.while_loop(
+    lambda index, *_: index < number,
+    paste,
+    (tf.constant(0), *(strip.empty for strip in strips)),
+    parallel_iterations=1,
+  )
+  return tf.concat(canvas, axis=0)

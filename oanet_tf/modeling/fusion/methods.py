@@ -1,0 +1,61 @@
+"""The fusions: detections + stuff logits -> one panoptic map at the image's own size.
+
+A new fusion is a function of a batch and an entry in `FUSIONS` (and in `config.values.FUSIONS`,
+which the command lines read).
+"""
+
+# B images, N instances.
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from oanet_tf.data import geometry
+from oanet_tf.modeling.fusion import order
+from oanet_tf.modeling.fusion.fuser import FusionBatch, Panoptic
+from oanet_tf.modeling.fusion.merge import merge_instances, merge_order
+from oanet_tf.modeling.fusion.upsnet import upsnet
+
+
+def fuse(batch: FusionBatch, method: str) -> Panoptic:
+  """The panoptic maps of a batch; void outside of an image.
+
+  Args:
+    batch: of `Fuser.batch`.
+    method: a key of `FUSIONS`.
+  """
+  return FUSIONS[method](batch)
+
+
+def ordered_by(
+  score: Callable[[FusionBatch], tf.Tensor],
+) -> Callable[[FusionBatch], Panoptic]:
+  """The fusion that pastes instances in the order of a score, the highest on top, over stuff.
+
+  Args:
+    score: batch -> [B, N] float.
+  """
+
+  def fusion(batch: FusionBatch) -> Panoptic:
+    instances, settings = batch.instances, batch.fuser.settings
+    instance_mask = merge_instances(
+      instances.masks,
+      geometry.boxes_to_original(instances.boxes, batch.canvas.image_info),
+      merge_order(score(batch), instances.kept),
+      instances.kept,
+      batch.canvas,
+      mask_threshold=settings.mask_threshold,
+      overlap_threshold=settings.overlap_threshold,
+    )
+    return batch.panoptic(instance_mask, batch.stuff)
+
+  return fusion
+
+
+FUSIONS: dict[str, Callable[[FusionBatch], Panoptic]] = {
+  'srm': ordered_by(order.ranking_scores),
+  'heuristic': ordered_by(order.detection_scores),
+  'class_prior': ordered_by(order.class_prior_scores),
+  'upsnet': upsnet,
+  'oracle': ordered_by(order.true_scores),
+}

@@ -1,0 +1,68 @@
+"""Scores by which instances are ordered before they are merged, the highest on top.
+
+Each takes a batch and gives [B, N] float32. Detections with equal scores keep the order of their
+detection scores.
+"""
+
+# B images, N instances, P cells of the ranking module's canvas, T thing categories, K segments.
+
+import tensorflow as tf
+
+from oanet_tf.modeling.fusion.fuser import FusionBatch
+
+
+def detection_scores(batch: FusionBatch) -> tf.Tensor:
+  """The usual heuristic (Kirillov et al., Panoptic Segmentation, section 7)."""
+  return batch.instances.scores
+
+
+def ranking_scores(batch: FusionBatch) -> tf.Tensor:
+  """Of the spatial ranking module (section 3.2)."""
+  return batch.ranking.scores
+
+
+def class_prior_scores(batch: FusionBatch) -> tf.Tensor:
+  """How often the category lies on those of the other instances that it overlaps.
+
+  The mean of the table's entries over the others, weighted by the number of pixels that they
+  share; 1/2 for an instance that overlaps none.
+  """
+  masks = batch.instances.flat_masks
+  classes = tf.maximum(batch.instances.classes - 1, 0)
+  on_top = tf.gather(tf.constant(batch.fuser.class_prior), classes)
+  on_top = tf.gather(on_top, classes, axis=2, batch_dims=1)
+  shared = tf.matmul(masks, masks, transpose_b=True) * (1.0 - tf.eye(masks.shape[1]))
+  return _fraction(tf.reduce_sum(shared * on_top, axis=2), tf.reduce_sum(shared, axis=2))
+
+
+def true_scores(batch: FusionBatch) -> tf.Tensor:
+  """The fraction of what it shares with others that the ground truth gives to an instance.
+
+  An instance is matched to the annotated segment of its category that it overlaps most, if any.
+  Of the pixels that it shares with instances of other segments, and which the ground truth gives to
+  the one or the other, the score is the fraction that is its own; 1/2 if there are none.
+  """
+  masks = batch.instances.flat_masks
+  segments = tf.reshape(batch.ground_truth.segments, [tf.shape(masks)[0], -1])
+  matched = _matched_segments(batch, segments)
+  own = masks * tf.cast(matched[..., None] == segments[:, None], tf.float32)
+  others = tf.cast(matched[:, :, None] != matched[:, None], tf.float32)
+  won = tf.matmul(own, masks, transpose_b=True) * others
+  lost = tf.transpose(won, [0, 2, 1])
+  return _fraction(tf.reduce_sum(won, axis=2), tf.reduce_sum(won + lost, axis=2))
+
+
+def _matched_segments(batch: FusionBatch, segments: tf.Tensor) -> tf.Tensor:
+  """[B, P] int32 segments -> [B, N] int32: k for the k-th segment, or -1 where none matches."""
+  masks, number = batch.instances.flat_masks, tf.reduce_max(segments) + 1
+  is_segment = tf.one_hot(segments, number)
+  labels = tf.reshape(batch.ground_truth.labels, [tf.shape(masks)[0], -1, 1])
+  labels = tf.reduce_max(tf.cast(is_segment, tf.int32) * labels, axis=1)
+  fits = batch.instances.classes[:, :, None] == labels[:, None]
+  overlap = tf.where(fits, tf.matmul(masks, is_segment), 0.0)
+  best = tf.argmax(overlap, axis=2, output_type=tf.int32)
+  return tf.where(tf.reduce_max(overlap, axis=2) > 0.0, best, -1)
+
+
+def _fraction(part: tf.Tensor, whole: tf.Tensor) -> tf.Tensor:
+  return tf.where(whole > 0.0, tf.math.divide_no_nan(part, whole), 0.5)

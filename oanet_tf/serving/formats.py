@@ -1,0 +1,103 @@
+"""Writes exports to EXPORT_DIR/FORMAT/VERSION, and keeps their figures in `export.json`."""
+
+import json
+import pathlib
+import pkgutil
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from oanet_tf import files
+from oanet_tf.data.json_file import read_json_object
+from oanet_tf.errors import InputError
+
+if TYPE_CHECKING:
+  # It brings TensorFlow, which takes seconds to load.
+  from oanet_tf.serving.parity import Source
+
+# Name -> a `serving.parity.Format`.
+FORMATS = {
+  'savedmodel': 'oanet_tf.serving.saved_model:FORMAT',
+  'tflite_float32': 'oanet_tf.serving.tflite:FLOAT32',
+  'tflite_float16': 'oanet_tf.serving.tflite:FLOAT16',
+  'tflite_dynamic': 'oanet_tf.serving.tflite:DYNAMIC',
+  'tflite_int8': 'oanet_tf.serving.tflite:INT8',
+}
+RECORD_FILE = 'export.json'
+
+
+def version_folder(folder: pathlib.Path, version: int | None) -> pathlib.Path:
+  """Where a version of a format goes; without one, 1 + the newest that is there.
+
+  Raises:
+    InputError: if it is there already.
+  """
+  if version is None:
+    there = [int(path.name) for path in folder.glob('*') if path.name.isdecimal()]
+    version = 1 + max(there, default=0)
+  path = folder / str(version)
+  if path.exists():
+    raise InputError(f'{path}: is there already; give another --version, or none')
+  return path
+
+
+def read_record(export_dir: pathlib.Path) -> dict[str, dict]:
+  """What `export.json` says of earlier exports, by their folder.
+
+  Raises:
+    InputError: if it is no JSON object.
+  """
+  path = export_dir / RECORD_FILE
+  return read_json_object(path) if path.exists() else {}
+
+
+def export(name: str, source: 'Source', folder: pathlib.Path) -> dict:
+  """Writes one format, holds it against the network in memory, and keeps the figures.
+
+  Args:
+    name: of the format, a key of `FORMATS`.
+    source: what is exported.
+    folder: EXPORT_DIR/FORMAT/VERSION, which is not there yet.
+
+  Returns:
+    The format's entry of `export.json`.
+
+  Raises:
+    InputError: if the results are not the same, or the system refuses; nothing is left then.
+  """
+  form = pkgutil.resolve_name(FORMATS[name])
+  with files.making_folder(folder) as temporary:
+    with files.writing(temporary):
+      form.write(source, temporary)
+    parity = form.compare(source, temporary)
+    if not form.accepts(parity):
+      raise InputError(
+        f'{folder}: was not written, as its results are not those of the network in memory: '
+        f'{parity.same_pixels:.2%} of the pixels are the same (at least '
+        f'{form.least_same_pixels:.2%}), and scores differ by {parity.score_difference:.2g} (at '
+        f'most {form.largest_score_difference:.2g})'
+      )
+    size = sum(path.stat().st_size for path in temporary.rglob('*') if path.is_file())
+  export_dir = folder.parents[1]
+  entry = {
+    'format': name,
+    'version': int(folder.name),
+    'bytes': size,
+    'model_dir': str(source.folder.path),
+    'fusion': source.method,
+    **parity._asdict(),
+  }
+  record = {**read_record(export_dir), f'{name}/{folder.name}': entry}
+  files.write_text(export_dir / RECORD_FILE, json.dumps(record, indent=1) + '\n')
+  return entry
+
+
+def format_table(entries: Sequence[dict]) -> str:
+  """Figures of exports as lines of text."""
+  rows = [f'{"format":<20} | version |     MB | images | same pixels | score difference']
+  rows += [
+    f'{entry["format"]:<20} | {entry["version"]:>7} | {entry["bytes"] / 1e6:>6.1f} '
+    f'| {entry["num_images"]:>6} | {entry["same_pixels"]:>11.2%} '
+    f'| {entry["score_difference"]:>16.2g}'
+    for entry in entries
+  ]
+  return '\n'.join([rows[0], '-' * len(rows[0]), *rows[1:]])
