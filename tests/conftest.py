@@ -25,7 +25,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 HEAVY_FIXTURES = {'trained', 'trained_srm'}
 HEAVY_FILES = {
   'data/test_input_pipeline.py',
-  'modeling/test_fusion_in_litert.py',
+  'modeling/fusion/test_in_litert.py',
   'modeling/test_keras_resnet.py',
   'modeling/test_oanet.py',
   'serving/test_panoptic_module.py',
@@ -43,6 +43,7 @@ TESTS = pathlib.Path(__file__).resolve().parent
 
 
 def pytest_collection_modifyitems(items):
+  assert all((TESTS / name).is_file() for name in HEAVY_FILES)
   for item in items:
     is_heavy = item.path.relative_to(TESTS).as_posix() in HEAVY_FILES
     if is_heavy or HEAVY_FIXTURES & {*item.fixturenames}:
