@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 
 # What TensorFlow puts around the fact: names of functions, iterators, nodes and operations.
-_NODE_NAMES = re.compile(r'^\{\{.*?\}\} |.*Iterator::Root(::\w+)*: | \[\[\{\{.*| \[Op:.*')
+_NODE_NAMES = re.compile(r'^\{\{.*?\}\} |.*Iterator::Root(::\w+)*: | *\[\[.*| \[Op:.*')
 
 
 class InputError(ValueError):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from absl import flags
 
-from oanet_tf.data.panoptic_map import PanopticSegmentation
+from oanet_tf.data.panoptic_map import Segments
 from oanet_tf.evaluation.coco_results import PanopticResultsWriter
 from tests import end_to_end, scripts
 from tests.data.coco_files import CocoFiles
@@ -73,7 +73,7 @@ def test_fusion(tmp_path, capsys):
 def test_pq(tmp_path, capsys, categories):
   segment_map = np.ones([40, 50], np.int32)
   segment_map[5:30, 10:40] = 2
-  image = PanopticSegmentation(
+  image = Segments(
     segment_map, np.array([1, 2], np.int32), np.array([92, 7], np.int32), np.zeros(2, bool)
   )
   with PanopticResultsWriter(tmp_path, 'truth', categories) as writer:

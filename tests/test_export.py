@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -91,7 +92,8 @@ def source(monkeypatch):
   """Of the formats of `tests.serving.formats`, which look at nothing but the fusion's name."""
   for name in ('GOOD', 'OTHER_PIXELS', 'OTHER_SCORES', 'NO_NUMBERS', 'INTERRUPTED'):
     monkeypatch.setitem(formats.FORMATS, name.lower(), f'tests.serving.formats:{name}')
-  return parity.Source('runs/model', *[None] * 4, 'srm', *[None] * 4)
+  folder = types.SimpleNamespace(path='runs/model')
+  return parity.Source(folder, None, 'srm', *[None] * 3)
 
 
 def test_the_next_version_and_a_given_one(source, tmp_path):
