@@ -21,11 +21,13 @@ hypothesis.settings.load_profile('untimed')
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
   signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# What the marker `heavy` is for: tests that use these fixtures, and those of these files.
+# What the marker `heavy` is for: tests that use these fixtures, and those in these files.
 HEAVY_FIXTURES = {'trained', 'trained_srm'}
 HEAVY_FILES = {
   'data/test_input_pipeline.py',
+  'data/test_resume.py',
   'modeling/fusion/test_in_litert.py',
+  'modeling/test_benchmark_model.py',
   'modeling/test_keras_resnet.py',
   'modeling/test_oanet.py',
   'serving/test_panoptic_module.py',

@@ -7,6 +7,8 @@ import shutil
 import subprocess
 import sys
 
+import pytest
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 IMPORT_EVERY_MODULE = """
@@ -20,6 +22,7 @@ print('\\n'.join(names))
 """
 
 
+@pytest.mark.heavy
 def test_every_module_imports_from_the_built_wheel(tmp_path):
   source, site = tmp_path / 'source', tmp_path / 'site'
   shutil.copytree(ROOT / 'oanet_tf', source / 'oanet_tf')
