@@ -280,7 +280,7 @@ def exchange_instances(path):
     ('srm.json', lambda path: path.unlink(), 'srm.json'),
     ('srm.json', lambda path: path.write_text('{}'), 'annotations'),
     ('srm.json', drop_an_image, 'image 6'),
-    ('details/truth.json', drop_an_image, '6 images'),
+    ('details/truth.json', drop_an_image, 'image 6'),
     ('heuristic/1.png', lambda path: path.unlink(), '1.png (image 1): '),
     ('heuristic/1.png', truncate, 'PNG'),
     ('details/truth.json', lambda path: path.unlink(), 'no such file'),
