@@ -21,7 +21,7 @@ import tqdm
 from oanet_tf.errors import InputError
 
 # Images that are sent to a process at a time.
-_CHUNK = 16
+_IMAGES_AT_A_TIME = 16
 
 
 def map_in_order(
@@ -70,8 +70,8 @@ def map_chunks(
 
   The chunks, and so what is added up over them, do not depend on the number of processes.
   """
-  starts = range(0, len(images), _CHUNK)
-  chunks = [images[start : start + _CHUNK] for start in starts]
+  starts = range(0, len(images), _IMAGES_AT_A_TIME)
+  chunks = [images[start : start + _IMAGES_AT_A_TIME] for start in starts]
   with tqdm.tqdm(total=len(images), desc=title, unit='image', file=sys.stderr) as progress:
     for chunk, result in zip(chunks, map_in_order(function, chunks, num_workers), strict=True):
       yield result
