@@ -58,7 +58,6 @@ def convert(
 
   Images keep the order of the panoptic JSON, from shard to shard. The bytes depend neither on
   `num_workers` nor on how often the conversion was interrupted.
-
   However the conversion ends (an error, Ctrl-C, SIGTERM, `kill -9`), finished shards stay, and the
   same call goes on after them; see `resume`. If no shard was finished, no file is left.
 
@@ -81,11 +80,9 @@ def convert(
     InputError: if the dataset or an argument is wrong, see `coco_json.load`; if `output_dir` has
       other shards of this split; if a file cannot be written, for instance on a full disk.
   """
-  if not re.fullmatch(r'[\w.-]+', split):
-    raise InputError(f'split {split!r} is not made of letters, digits, _, - and . only')
+  target = _target(output_dir, split)
   print(f'reading {panoptic_json}', file=sys.stderr)
   dataset = coco_json.load(panoptic_json, panoptic_dir, image_dir, instances_json)
-  target = Split(pathlib.Path(output_dir), split)
   shards = _deal(dataset.entries, target, num_shards)
   made_of = {
     'panoptic_json': sha256(panoptic_json),
@@ -162,6 +159,12 @@ def _parser() -> argparse.ArgumentParser:
     'occupy (default); none: leave masks as they are',
   )
   return parser
+
+
+def _target(output_dir: FilePath, split: str) -> Split:
+  if not re.fullmatch(r'[\w.-]+', split):
+    raise InputError(f'split {split!r} is not made of letters, digits, _, - and . only')
+  return Split(pathlib.Path(output_dir), split)
 
 
 def _check_categories(folder: pathlib.Path, categories: PanopticCategories) -> None:
