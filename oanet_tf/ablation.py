@@ -87,45 +87,40 @@ def main(run: runs.Runner = runs.run_python) -> None:
   )
   dataset, names = DATASETS[arguments.dataset], arguments.table
   rows = [row for name in names for row in TABLES[name].rows]
-  jobs = plan.plan((plan.scoring_of(row, dataset) for row in rows), arguments.seeds)
+  jobs = plan.plan(rows, dataset, options, arguments.seeds)
   for job in jobs:
-    check(job, options)
+    _check(job)
   if arguments.dry_run:
     for job in jobs:
-      steps = plan.last_step(job.training, options)
-      name = f'{job.training.name}/seed_{job.seed}'
-      print(f'{name:40} {steps:>7} steps  {runs.state(job, options)}')
+      name = f'{job.training.name}/seed_{job.training.seed}'
+      print(f'{name:40} {job.training.last_step:>7} steps  {job.state}')
     return
   signal.signal(signal.SIGTERM, signal.default_int_handler)
   try:
-    runs.run_all(jobs, options, run)
+    runs.run_all(jobs, run)
   finally:
     # Also after an error or an interrupt, as far as there are scores.
-    write_tables(names, dataset, options, arguments.seeds, jobs)
+    _write_tables(names, dataset, options, arguments.seeds, jobs)
 
 
-def check(job: Job, options: Options) -> None:
-  """Checks that a job has all it needs.
-
-  Raises:
-    InputError: if something is missing, or its folder has a training of other settings.
-  """
-  _, settings = plan.training_arguments(job.training, job.seed, options)
-  plan.check_folder(settings, options.folder(job.training, job.seed))
+def _check(job: Job) -> None:
+  """Raises `InputError` if something is missing, or the folder has a training of other settings."""
+  training = job.training
+  training.check_folder()
   for scoring in job.scorings:
     if scoring.config:
       plan.config_path(scoring.config)
-  if not plan.last_step(job.training, options):
-    raise InputError(f'{job.training.name}: trainer.train_steps is 0; give --train_steps')
+  if not training.last_step:
+    raise InputError(f'{training.name}: trainer.train_steps is 0; give --train_steps')
   for split in ('train_data', 'validation_data'):
-    shard_files.list_shards(settings[f'task.{split}.input_path'].value)
+    shard_files.list_shards(training.settings[f'task.{split}.input_path'].value)
 
 
-def write_tables(
+def _write_tables(
   names: Sequence[str], dataset: Dataset, options: Options, seeds: int, jobs: Sequence[Job]
 ) -> None:
   """Writes and prints the tables, as far as there are scores."""
-  steps = sorted({plan.last_step(job.training, options) for job in jobs})
+  steps = sorted({job.training.last_step for job in jobs})
   about = f'{dataset.title}, {" or ".join(map(str, steps))} steps, ' + (
     f'mean ± standard deviation over {seeds} seeds' if seeds > 1 else 'one seed'
   )

@@ -64,7 +64,7 @@ def main() -> None:
   from oanet_tf import cluster as cluster_lib
   from oanet_tf import files
   from oanet_tf.evaluation.branches import BranchScores, format_branches
-  from oanet_tf.evaluation.details import DetailsWriter
+  from oanet_tf.evaluation.details import details_writer
   from oanet_tf.evaluation.panoptic_quality import format_table
   from oanet_tf.evaluation.scoring import evaluate
 
@@ -82,8 +82,8 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
       observers = []
       if cluster.num_workers == 1:
-        details = DetailsWriter(output_dir, categories, fusion.score_threshold)
-        observers = [branches.add, stack.enter_context(details).add]
+        details = details_writer(output_dir, categories, fusion.score_threshold)
+        observers = [branches.add, stack.enter_context(details)]
       results = evaluate(
         trained.model, fuser, config.task, categories, methods, cluster, output_dir, observers
       )

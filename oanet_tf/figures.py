@@ -4,9 +4,11 @@ import argparse
 import pathlib
 from collections.abc import Sequence
 
-from oanet_tf import errors
+from oanet_tf import errors, files
+from oanet_tf.data.pictures import find_pictures
 from oanet_tf.errors import InputError
-from oanet_tf.paper import figures
+from oanet_tf.model_folder import ModelFolder
+from oanet_tf.training import series
 
 # Name -> what it shows, and how many images it takes.
 _FIGURES = {
@@ -17,6 +19,7 @@ _FIGURES = {
   'fusions': ('Figure 8: merged by detection score, and by ranking score', 'many'),
 }
 _SEVERAL_MODELS = ('gradients', 'sharing')
+_COMPARED = ('heuristic', 'srm')
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -50,12 +53,54 @@ def main() -> None:
   if not arguments.output.parent.is_dir():
     raise InputError(f'{arguments.output}: there is no folder {arguments.output.parent}')
   if arguments.figure == 'gradients':
-    figures.draw_gradients(arguments.model_dir, arguments.output)
+    _draw_gradients(arguments.model_dir, arguments.output)
   else:
-    figures.draw_predictions(
-      arguments.figure, arguments.model_dir, arguments.images, arguments.output
-    )
+    _draw_predictions(arguments.figure, arguments.model_dir, arguments.images, arguments.output)
   print(arguments.output)
+
+
+def _draw_gradients(model_dirs: Sequence[pathlib.Path], output: pathlib.Path) -> None:
+  """Draws Figure 5 from `gradient_norm/…` in the metrics of trainings."""
+  of_training = {
+    str(folder): series.read_series(folder / series.METRICS_FILE, ('gradient_norm/',))
+    for folder in model_dirs
+  }
+  from oanet_tf.paper import drawings
+
+  with files.replacing(output) as temporary:
+    drawings.gradients(of_training, temporary)
+
+
+def _draw_predictions(
+  figure: str, model_dirs: Sequence[pathlib.Path], images: Sequence[str], output: pathlib.Path
+) -> None:
+  """Draws a figure that needs networks; all but 'sharing' use the first."""
+  for folder in model_dirs:
+    ModelFolder(folder).fusion('srm')
+  names = network_names(model_dirs)
+  pictures = find_pictures(images)
+  # TensorFlow takes seconds to load, so arguments are checked before.
+  from oanet_tf.paper import drawings
+  from oanet_tf.paper.examples import predictions
+
+  with files.replacing(output) as temporary:
+    if figure == 'sharing':
+      found = [list(predictions(folder, pictures, ['srm'])) for folder in model_dirs]
+      drawings.sharing(dict(zip(names, found, strict=True)), temporary)
+    elif figure == 'fusions':
+      found = list(predictions(model_dirs[0], pictures, _COMPARED))
+      drawings.fusions(found, _COMPARED, temporary)
+    else:
+      draw = {'ranking_map': drawings.ranking_map, 'scores': drawings.scores}[figure]
+      draw(next(predictions(model_dirs[0], pictures, _COMPARED)), temporary)
+
+
+def network_names(model_dirs: Sequence[pathlib.Path]) -> list[str]:
+  """What the branches of each network share, with the folder where that is not unique."""
+  names = [f'sharing: {ModelFolder(folder).values["task.model.sharing"]}' for folder in model_dirs]
+  if len(set(names)) == len(names):
+    return names
+  return [f'{name} ({folder})' for name, folder in zip(names, model_dirs, strict=True)]
 
 
 if __name__ == '__main__':

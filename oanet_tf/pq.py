@@ -4,7 +4,6 @@ import argparse
 import functools
 import json
 import pathlib
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -18,10 +17,6 @@ if TYPE_CHECKING:
 
   from oanet_tf.data.categories import PanopticCategories
   from oanet_tf.data.panoptic_json import Annotation
-
-# Images that a process scores at a time. Sums are added in order: the number of processes does not
-# change the result.
-_IMAGES_AT_A_TIME = 16
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -69,22 +64,21 @@ def score(
     num_workers: processes; default: the number of CPUs.
 
   Returns:
-    What `panoptic_quality.summarize` gives, which is panopticapi's; and the categories.
+    What `PanopticQuality.result` gives, which is panopticapi's; and the categories.
 
   Raises:
     InputError: if a file or folder is missing or malformed, the images are not the same, or what
       `PanopticQuality.update` refuses; with the file and the image's id.
   """
-  import tqdm
-
   from oanet_tf.data.categories import PanopticCategories
   from oanet_tf.data.panoptic_json import (
     check_categories,
+    in_order_of,
     parse_annotations,
     read_annotations,
     read_panoptic_json,
   )
-  from oanet_tf.data.parallel import map_in_order
+  from oanet_tf.data.parallel import map_chunks
   from oanet_tf.evaluation.panoptic_quality import PanopticQuality
 
   for folder in (gt_dir, pred_dir):
@@ -96,32 +90,15 @@ def score(
   predictions = read_annotations(pred_json, pred_dir)
   check_categories(ground_truth, categories, gt_json, gt_json)
   check_categories(predictions, categories, pred_json, gt_json)
-  pairs = _pair(ground_truth, predictions, gt_json, pred_json)
-  chunks = [pairs[i : i + _IMAGES_AT_A_TIME] for i in range(0, len(pairs), _IMAGES_AT_A_TIME)]
-  results = map_in_order(functools.partial(_score_pairs, categories), chunks, num_workers)
-  quality = PanopticQuality(categories)
-  with tqdm.tqdm(total=len(pairs), desc='scoring', unit='image', file=sys.stderr) as progress:
-    for chunk, statistics in zip(chunks, results, strict=True):
-      quality.statistics += statistics
-      progress.update(len(chunk))
-  return quality.result(), categories
-
-
-def _pair(
-  ground_truth: list['Annotation'], predictions: list['Annotation'], gt_json: str, pred_json: str
-) -> list[tuple['Annotation', 'Annotation']]:
-  """Ground truth and prediction of each image, in the order of the ground truth."""
   if not ground_truth:
     raise InputError(f'{gt_json}: `annotations` is empty')
-  of_image = {one.image_id: one for one in predictions}
-  pairs = []
-  for one in ground_truth:
-    if one.image_id not in of_image:
-      raise InputError(f'{pred_json}: has no image {one.image_id}, which {gt_json} has')
-    pairs.append((one, of_image.pop(one.image_id)))
-  if of_image:
-    raise InputError(f'{pred_json}: has image {next(iter(of_image))}, which {gt_json} has not')
-  return pairs
+  predictions = in_order_of(ground_truth, predictions, gt_json, pred_json)
+  pairs = list(zip(ground_truth, predictions, strict=True))
+  quality = PanopticQuality(categories)
+  score_pairs = functools.partial(_score_pairs, categories)
+  for statistics in map_chunks(score_pairs, pairs, 'scoring', num_workers):
+    quality.statistics += statistics
+  return quality.result(), categories
 
 
 def _score_pairs(

@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import itertools
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -15,9 +16,6 @@ if TYPE_CHECKING:
   from oanet_tf.data.panoptic_json import Annotation
   from oanet_tf.reporting.comparison import ImageComparison
   from oanet_tf.reporting.reading import Evaluation
-
-# Images that are sent to a process at a time.
-_IMAGES_AT_A_TIME = 16
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -86,7 +84,7 @@ def write_report(
   from oanet_tf.reporting.reading import read_evaluation
 
   evaluation = read_evaluation(results, compared)
-  comparisons = compare_images(evaluation) if evaluation.details is not None else []
+  comparisons = _compare_images(evaluation) if evaluation.details is not None else []
   gains = _largest([one.gain for one in comparisons], num_pictures)
   losses = _largest([-one.gain for one in comparisons], num_pictures)
   with tqdm.tqdm(gains + losses, desc='drawing', unit='image', file=sys.stderr) as chosen:
@@ -101,26 +99,18 @@ def _largest(gains: Sequence[float], number: int) -> list[int]:
   return sorted(positive, key=lambda i: -gains[i])[:number]
 
 
-def compare_images(evaluation: 'Evaluation') -> list['ImageComparison']:
+def _compare_images(evaluation: 'Evaluation') -> list['ImageComparison']:
   """Compares the fusions on each image, with a progress bar.
 
   Raises:
     InputError: if a PNG is missing, damaged, or not as its JSON says.
   """
-  import tqdm
-
-  from oanet_tf.data.parallel import map_in_order
+  from oanet_tf.data.parallel import map_chunks
 
   pairs = zip(evaluation.details.ground_truth, evaluation.predictions, strict=True)
   images = [(ground_truth, *predictions) for ground_truth, predictions in pairs]
-  chunks = [images[i : i + _IMAGES_AT_A_TIME] for i in range(0, len(images), _IMAGES_AT_A_TIME)]
   compare = functools.partial(_compare_chunk, evaluation.categories)
-  comparisons = []
-  with tqdm.tqdm(total=len(images), desc='comparing', unit='image', file=sys.stderr) as progress:
-    for of_chunk in map_in_order(compare, chunks):
-      comparisons += of_chunk
-      progress.update(len(of_chunk))
-  return comparisons
+  return list(itertools.chain.from_iterable(map_chunks(compare, images, 'comparing')))
 
 
 def _compare_chunk(

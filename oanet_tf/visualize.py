@@ -54,7 +54,8 @@ def draw_panoptic(
       f'the image is {list(image.shape)} but the map is {list(segmentation.index.shape)}'
     )
   positions = segmentation.index
-  segment_categories = [_category(categories, i) for i in segmentation.category_ids.tolist()]
+  labels = segmentation.labels(categories)[1:].tolist()
+  segment_categories = [categories.category(label) for label in labels]
   factor = _enlargement(positions.shape)
   size = (factor * positions.shape[1], factor * positions.shape[0])
   enlarged = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
@@ -163,12 +164,6 @@ def place_label(
     return None
   taken.append(np.stack([low, high]))
   return low
-
-
-def _category(categories: PanopticCategories, category_id: int) -> Category:
-  if category_id not in categories:
-    raise InputError(f'the segmentation has the unknown category id {category_id}')
-  return categories.category(categories.label(category_id))
 
 
 def _enlargement(shape: tuple[int, int]) -> int:

@@ -199,10 +199,11 @@ def test_two_commands_share_the_work(make, tmp_path, monkeypatch):
 
 
 def test_the_schedule_keeps_its_shape(tmp_path, shards):
-  training = ablation.plan.Training('network', 'oanet_synthetic', (), 'small')
   for steps, boundaries, warmup in ((120, [100], 10), (1, [1], 0), (12_000, [10_000], 1_000)):
     options = ablation.Options(tmp_path, steps, params_override=shards)
-    _, settings = ablation.plan.training_arguments(training, 3, options)
+    settings = ablation.plan.Training(
+      'network', 'oanet_synthetic', (), 'small', 3, options
+    ).settings
     prefix = 'trainer.optimizer_config'
     assert settings[f'{prefix}.learning_rate.stepwise.boundaries'].value == boundaries
     assert settings[f'{prefix}.warmup.linear.warmup_steps'].value == warmup
@@ -213,21 +214,19 @@ def test_a_cosine_schedule_is_as_long_as_the_training(tmp_path, shards):
   prefix = 'trainer.optimizer_config.learning_rate'
   cosine = f'{prefix}.type=cosine,{prefix}.cosine.initial_learning_rate=0.04'
   cosine += f',{prefix}.cosine.decay_steps=1200'
-  training = ablation.plan.Training('network', 'oanet_synthetic', (), 'small')
   options = ablation.Options(tmp_path, 120, params_override=f'{shards},{cosine}')
-  _, settings = ablation.plan.training_arguments(training, 0, options)
-  assert settings[f'{prefix}.cosine.decay_steps'].value == 120
+  training = ablation.plan.Training('network', 'oanet_synthetic', (), 'small', 0, options)
+  assert training.settings[f'{prefix}.cosine.decay_steps'].value == 120
 
 
 def test_each_backbone_starts_from_its_checkpoint(tmp_path):
   options = ablation.Options(tmp_path, init_checkpoints=('r50', 'r101'))
   found = {}
   for row in ablation.TABLES['4'].rows + ablation.TABLES['5'].rows:
-    scoring = ablation.plan.scoring_of(row, ablation.DATASETS['coco'])
+    scoring = ablation.plan.scoring_of(row, ablation.DATASETS['coco'], options, 0)
     for training in {scoring.network, scoring.training}:
-      _, settings = ablation.plan.training_arguments(training, 0, options)
       names = ('init_checkpoint', 'init_checkpoint_modules')
-      found[training.name] = [settings[f'task.{name}'].value for name in names]
+      found[training.name] = [training.settings[f'task.{name}'].value for name in names]
   assert found['sharing_none'] == found['network'] == ['r50', 'backbone']
   assert found['sharing_none_resnet101'] == found['resnet101'] == ['r101', 'backbone']
   assert found['srm_1x1'] == ['', 'all']

@@ -10,7 +10,6 @@ from oanet_tf import figures
 from oanet_tf.data.pictures import read_picture
 from oanet_tf.model_folder import ModelFolder
 from oanet_tf.paper import examples
-from oanet_tf.paper import figures as paper_figures
 from oanet_tf.serving import loading
 from tests import end_to_end
 
@@ -59,15 +58,15 @@ def test_draws_what_the_paper_draws(model_dir, pictures, tmp_path, monkeypatch, 
 
 
 def test_names_of_networks(model_dir, tmp_path):
-  assert paper_figures.network_names([model_dir]) == ['sharing: backbone_and_fpn']
-  assert paper_figures.network_names([model_dir, model_dir])[1].endswith(f'({model_dir})')
+  assert figures.network_names([model_dir]) == ['sharing: backbone_and_fpn']
+  assert figures.network_names([model_dir, model_dir])[1].endswith(f'({model_dir})')
   other = tmp_path / 'other'
   other.mkdir()
   for name in ('params.yaml', 'categories.json'):
     shutil.copy(model_dir / name, other)
   text = (other / 'params.yaml').read_text().replace('sharing: backbone_and_fpn', 'sharing: none')
   (other / 'params.yaml').write_text(text)
-  names = paper_figures.network_names([model_dir, other])
+  names = figures.network_names([model_dir, other])
   assert names == ['sharing: backbone_and_fpn', 'sharing: none']
 
 

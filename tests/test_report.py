@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from oanet_tf import report
+from oanet_tf.data import parallel
 from oanet_tf.data.categories import Category, PanopticCategories
 from tests.end_to_end import one_line_error, run_command
 from tests.reporting.evaluations import PERSON, SKY, TIE, write_evaluation
@@ -195,7 +196,7 @@ def test_the_same_evaluation_gives_the_same_bytes_by_any_number_of_processes(
   write_evaluation(tmp_path / 'evaluation', categories, num_images=18)
   contents = []
   for images_at_a_time in (100, 9):
-    monkeypatch.setattr(report, '_IMAGES_AT_A_TIME', images_at_a_time)
+    monkeypatch.setattr(parallel, '_IMAGES_AT_A_TIME', images_at_a_time)
     code, _, stderr = run('--results', tmp_path / 'evaluation', '--output', tmp_path / 'a.html')
     assert code == 0 and 'comparing' in stderr and 'drawing' in stderr
     contents.append((tmp_path / 'a.html').read_bytes())
@@ -280,7 +281,7 @@ def exchange_instances(path):
     ('srm.json', lambda path: path.unlink(), 'srm.json'),
     ('srm.json', lambda path: path.write_text('{}'), 'annotations'),
     ('srm.json', drop_an_image, 'image 6'),
-    ('details/truth.json', drop_an_image, '6 images'),
+    ('details/truth.json', drop_an_image, 'image 6'),
     ('heuristic/1.png', lambda path: path.unlink(), '1.png (image 1): '),
     ('heuristic/1.png', truncate, 'PNG'),
     ('details/truth.json', lambda path: path.unlink(), 'no such file'),

@@ -135,6 +135,10 @@ class PanopticCategories:
       raise IndexError(f'label {label} is not in [1, {len(self._ordered)}]')
     return self._ordered[label - 1]
 
+  def of_id(self, category_id: int) -> Category:
+    """The category of a dataset's id; raises `KeyError` for an unknown one."""
+    return self._ordered[self._label_of[category_id] - 1]
+
   def is_thing(self, label: int) -> bool:
     return 1 <= label <= self._num_things
 

@@ -9,25 +9,22 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import tqdm
 
 from oanet_tf import files
 from oanet_tf.arguments import positive
-from oanet_tf.data import coco_json, coco_panoptic, resume, tf_example
+from oanet_tf.data import coco_json, coco_panoptic, tf_example
 from oanet_tf.data.categories import CATEGORIES_FILE, PanopticCategories
 from oanet_tf.data.coco_json import FilePath, ImageEntry
 from oanet_tf.data.coco_panoptic import PanopticRecord
 from oanet_tf.data.objects import Overlaps, overlapping
 from oanet_tf.data.parallel import map_in_order
-from oanet_tf.data.resume import Progress, SkippedImage, Summary
+from oanet_tf.data.resume import Progress, SkippedImage, Split, Summary, sha256
 from oanet_tf.data.tf_example import MaskEncoding
 from oanet_tf.errors import InputError, run
-
-if TYPE_CHECKING:
-  import tensorflow as tf
 
 # About 100 MB for COCO.
 IMAGES_PER_SHARD = 500
@@ -61,12 +58,8 @@ def convert(
 
   Images keep the order of the panoptic JSON, from shard to shard. The bytes depend neither on
   `num_workers` nor on how often the conversion was interrupted.
-
   However the conversion ends (an error, Ctrl-C, SIGTERM, `kill -9`), finished shards stay, and the
-  same call goes on after them. The summary then says `"complete": false`; an unfinished shard is a
-  hidden file that nothing reads. If no shard was finished, no file is left. A conversion is the
-  same if the bytes of the JSON files, `num_shards`, `mask_encoding`, `overlaps` and the schema
-  are; changes of images or PNGs are not noticed.
+  same call goes on after them; see `resume`. If no shard was finished, no file is left.
 
   Args:
     image_dir: folder of the images.
@@ -87,36 +80,26 @@ def convert(
     InputError: if the dataset or an argument is wrong, see `coco_json.load`; if `output_dir` has
       other shards of this split; if a file cannot be written, for instance on a full disk.
   """
-  if not re.fullmatch(r'[\w.-]+', split):
-    raise InputError(f'split {split!r} is not made of letters, digits, _, - and . only')
+  target = _target(output_dir, split)
   print(f'reading {panoptic_json}', file=sys.stderr)
   dataset = coco_json.load(panoptic_json, panoptic_dir, image_dir, instances_json)
-  shards = _deal(dataset.entries, split, num_shards)
+  shards = _deal(dataset.entries, target, num_shards)
   made_of = {
-    'panoptic_json': resume.sha256(panoptic_json),
-    'instances_json': resume.sha256(instances_json) if instances_json else None,
+    'panoptic_json': sha256(panoptic_json),
+    'instances_json': sha256(instances_json) if instances_json else None,
     'num_shards': len(shards),
     'mask_encoding': mask_encoding,
     'overlaps': overlaps,
     'schema_version': tf_example.SCHEMA,
   }
-  output_dir = pathlib.Path(output_dir)
-  path = output_dir / CATEGORIES_FILE
-  if path.exists() and PanopticCategories.from_json(path) != dataset.categories:
-    raise InputError(f'{path}: has other categories than this dataset; use another output folder')
-  encode = functools.partial(
-    _encode_image,
-    categories=dataset.categories,
-    on_error=on_error,
-    mask_encoding=mask_encoding,
-    overlaps=overlaps,
-  )
+  _check_categories(target.folder, dataset.categories)
+  encode = functools.partial(_encode_image, dataset.categories, on_error, mask_encoding, overlaps)
   start = Progress(made_of, dataset.num_unannotated, {}, [])
-  with resume.only_run(output_dir, split):
-    progress = resume.resume(output_dir, split, list(shards), start, on_error == 'skip')
-    _write_shards(output_dir, split, shards, progress, encode, num_workers)
-    dataset.categories.to_json(path)
-    resume.write_progress(resume.summary_path(output_dir, split), progress, is_complete=True)
+  with target.only_run():
+    progress = target.resume(shards, start, on_error == 'skip')
+    _write_shards(target, shards, progress, encode, num_workers)
+    dataset.categories.to_json(target.folder / CATEGORIES_FILE)
+    target.write(progress, is_complete=True)
   return progress.total()
 
 
@@ -127,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
   summary = convert(**vars(arguments))
   print(f'{arguments.output_dir}, split {arguments.split}: {summary}')
   if summary.skipped_images:
-    path = resume.summary_path(pathlib.Path(arguments.output_dir), arguments.split)
+    path = Split(pathlib.Path(arguments.output_dir), arguments.split).summary_path
     print(
       f'{path} lists the {summary.skipped_images} images with an error. Once they are repaired, '
       'the same command with --on_error=raise makes their shards again.'
@@ -178,8 +161,20 @@ def _parser() -> argparse.ArgumentParser:
   return parser
 
 
+def _target(output_dir: FilePath, split: str) -> Split:
+  if not re.fullmatch(r'[\w.-]+', split):
+    raise InputError(f'split {split!r} is not made of letters, digits, _, - and . only')
+  return Split(pathlib.Path(output_dir), split)
+
+
+def _check_categories(folder: pathlib.Path, categories: PanopticCategories) -> None:
+  path = folder / CATEGORIES_FILE
+  if path.exists() and PanopticCategories.from_json(path) != categories:
+    raise InputError(f'{path}: has other categories than this dataset; use another output folder')
+
+
 def _deal(
-  entries: list[ImageEntry], split: str, num_shards: int | None
+  entries: list[ImageEntry], split: Split, num_shards: int | None
 ) -> dict[str, list[ImageEntry]]:
   """Consecutive entries for each shard, by its name."""
   count = len(entries)
@@ -188,68 +183,71 @@ def _deal(
     raise InputError(f'{num_shards} shards are too many for {count} images')
   bounds = [count * i // num_shards for i in range(num_shards + 1)]
   pieces = [entries[start:stop] for start, stop in itertools.pairwise(bounds)]
-  return dict(zip(resume.shard_names(split, num_shards), pieces, strict=True))
+  return dict(zip(split.shard_names(num_shards), pieces, strict=True))
 
 
 def _write_shards(
-  folder: pathlib.Path,
-  split: str,
+  split: Split,
   shards: dict[str, list[ImageEntry]],
   progress: Progress,
   encode: Callable[[ImageEntry], Encoded],
   num_workers: int | None,
 ) -> None:
   """Writes the shards that `progress` lacks, and adds them to it."""
-  summary_path = resume.summary_path(folder, split)
   missing = {name: of_shard for name, of_shard in shards.items() if name not in progress.shards}
   if not progress.shards:
-    summary_path.unlink(missing_ok=True)
+    split.summary_path.unlink(missing_ok=True)
   elif missing:
-    resume.write_progress(summary_path, progress, is_complete=False)
+    split.write(progress, is_complete=False)
   for name in missing:
-    (folder / name).unlink(missing_ok=True)
+    (split.folder / name).unlink(missing_ok=True)
   entries = list(itertools.chain.from_iterable(missing.values()))
   total = sum(map(len, shards.values()))
   with (
-    tqdm.tqdm(total=total, initial=total - len(entries), desc=split, unit='image') as bar,
+    tqdm.tqdm(total=total, initial=total - len(entries), desc=split.name, unit='image') as bar,
     contextlib.closing(map_in_order(encode, entries, num_workers)) as encoded,
   ):
     for name, of_shard in missing.items():
-      path = folder / name
+      path = split.folder / name
       with files.replacing(path, durable=True) as temporary:
-        with resume.record_writer(path, temporary) as writer:
-          summary, skipped = _write_shard(writer, name, of_shard, encoded, bar)
-        progress.shards[name] = summary
-        progress.skipped.extend(skipped)
+        _write_shard(path, temporary, of_shard, encoded, bar, progress)
         # Before the shard gets its name, so that the summary lists every shard there is.
-        resume.write_progress(summary_path, progress, is_complete=False)
+        split.write(progress, is_complete=False)
 
 
 def _write_shard(
-  writer: 'tf.io.TFRecordWriter',
-  name: str,
+  path: pathlib.Path,
+  temporary: pathlib.Path,
   entries: list[ImageEntry],
   encoded: Iterator[Encoded],
   bar: tqdm.tqdm,
-) -> tuple[Summary, list[SkippedImage]]:
-  """Takes as many images from `encoded` as there are entries."""
+  progress: Progress,
+) -> None:
+  """Takes as many images from `encoded` as there are entries, and adds them to the progress."""
+  import tensorflow as tf
+
   total, skipped = Summary(), []
-  for entry, image in zip(entries, encoded, strict=False):
-    if image.error is None:
-      writer.write(tf_example.serialize(image.features))
-    else:
-      skipped.append(SkippedImage(entry.image_id, entry.file_name, image.error, name))
-    total = total.plus(image.summary)
-    bar.update()
-  return total, skipped
+  try:
+    with tf.io.TFRecordWriter(str(temporary)) as writer:
+      for entry, image in zip(entries, encoded, strict=False):
+        if image.error is None:
+          writer.write(tf_example.serialize(image.features))
+        else:
+          skipped.append(SkippedImage(entry.image_id, entry.file_name, image.error, path.name))
+        total = total.plus(image.summary)
+        bar.update()
+  except tf.errors.OpError as error:
+    raise InputError(f'{path}: cannot be written ({error.message})') from None
+  progress.shards[path.name] = total
+  progress.skipped.extend(skipped)
 
 
 def _encode_image(
-  entry: ImageEntry,
   categories: PanopticCategories,
   on_error: OnError,
   mask_encoding: MaskEncoding,
   overlaps: Overlaps,
+  entry: ImageEntry,
 ) -> Encoded:
   try:
     record = coco_panoptic.read_record(entry, categories, overlaps)

@@ -34,7 +34,7 @@ def draw_record(record: Record, categories: PanopticCategories, shard: str) -> n
   """Draws a record's panoptic ground truth, and beside it its objects, titled."""
   panel = _scaled(record)
   segmentation = tf_example.decoded_segments(panel)
-  names = [categories.category(categories.label(i)).name for i in panel['object_category_ids']]
+  names = [categories.of_id(i).name for i in panel['object_category_ids']]
   crowds = int(panel['object_is_crowd'].sum())
   panoptic = visualize.draw_panoptic(panel['image'], segmentation, categories)
   title = f'{source_id(panel)[:LONGEST_NAME]} in {shard.removesuffix(".tfrecord")[-LONGEST_NAME:]}'

@@ -101,6 +101,25 @@ def check_categories(
         )
 
 
+def in_order_of(
+  lead: list[Annotation], annotations: list[Annotation], lead_source: str, source: str
+) -> list[Annotation]:
+  """The annotations of the same images, in the order of `lead`.
+
+  Raises:
+    InputError: if the images are not the same; it names both files.
+  """
+  of_image = {one.image_id: one for one in annotations}
+  ordered = []
+  for one in lead:
+    if one.image_id not in of_image:
+      raise InputError(f'{source}: has no image {one.image_id}, which {lead_source} has')
+    ordered.append(of_image.pop(one.image_id))
+  if of_image:
+    raise InputError(f'{source}: has image {next(iter(of_image))}, which {lead_source} has not')
+  return ordered
+
+
 def is_crowd(entry: dict, where: str) -> bool:
   """`iscrowd` of a segment or an instance; False if it has none.
 

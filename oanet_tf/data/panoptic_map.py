@@ -30,13 +30,24 @@ class Segments(NamedTuple):
   category_ids: np.ndarray
   is_crowd: np.ndarray
 
-  def labels(self, categories: PanopticCategories) -> np.ndarray:
-    """[1 + S] int32 labels to look `index` up in, void's first; `KeyError` if one is unknown."""
-    labels = (categories.label(category_id) for category_id in self.category_ids.tolist())
-    return np.array([VOID_LABEL, *labels], np.int32)
+  def labels(self, categories: PanopticCategories, name: str = 'the segmentation') -> np.ndarray:
+    """[1 + S] int32 labels to look `index` up in, void's first.
+
+    Raises:
+      InputError: if a category is unknown; it names `name` and the segment.
+    """
+    labels = [VOID_LABEL]
+    for segment_id, category_id in zip(self.ids.tolist(), self.category_ids.tolist(), strict=True):
+      if category_id not in categories:
+        raise InputError(
+          f'{name}: segment {segment_id} has the category id {category_id}, which the dataset does '
+          'not have'
+        )
+      labels.append(categories.label(category_id))
+    return np.array(labels, np.int32)
 
   def is_thing(self, categories: PanopticCategories) -> np.ndarray:
-    """[S] bool; `KeyError` if a category is unknown."""
+    """[S] bool; raises as `labels`."""
     return self.labels(categories)[1:] <= categories.num_things
 
 

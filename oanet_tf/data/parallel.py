@@ -9,13 +9,19 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
+import tqdm
+
 from oanet_tf.errors import InputError
+
+# Images that are sent to a process at a time.
+_IMAGES_AT_A_TIME = 16
 
 
 def map_in_order(
@@ -52,6 +58,24 @@ def map_in_order(
     ) from None
   finally:
     pool.shutdown(cancel_futures=True)
+
+
+def map_chunks(
+  function: Callable[[Sequence], Any],
+  images: Sequence,
+  title: str,
+  num_workers: int | None = None,
+) -> Iterator:
+  """`map_in_order` of up to 16 images at a time, with a progress bar.
+
+  The chunks, and so what is added up over them, do not depend on the number of processes.
+  """
+  starts = range(0, len(images), _IMAGES_AT_A_TIME)
+  chunks = [images[start : start + _IMAGES_AT_A_TIME] for start in starts]
+  with tqdm.tqdm(total=len(images), desc=title, unit='image', file=sys.stderr) as progress:
+    for chunk, result in zip(chunks, map_in_order(function, chunks, num_workers), strict=True):
+      yield result
+      progress.update(len(chunk))
 
 
 @contextlib.contextmanager

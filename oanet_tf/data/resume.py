@@ -1,8 +1,11 @@
 """What a conversion has written so far, so that it can go on after it was killed.
 
-A shard has its name only when it is complete; until then it is a hidden `.part` file. Just before
-the renaming, `<split>_summary.json` is rewritten: it lists the complete shards and what they were
-made of. Once it says `"complete": true`, so is the split.
+A shard has its name only when it is complete; until then it is a hidden `.part` file, which nothing
+reads. Just before the renaming, `<split>_summary.json` is rewritten: it lists the complete shards
+and what they were made of. Once it says `"complete": true`, so is the split.
+
+A conversion is the same as an earlier one if the bytes of the JSON files, `num_shards`,
+`mask_encoding`, `overlaps` and the schema are; changes of images or PNGs are not noticed.
 """
 
 import contextlib
@@ -12,15 +15,12 @@ import json
 import operator
 import pathlib
 import re
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Collection, Iterator
+from typing import Any, NamedTuple
 
 from oanet_tf import files
 from oanet_tf.data.json_file import read_json_object
 from oanet_tf.errors import InputError
-
-if TYPE_CHECKING:
-  import tensorflow as tf
 
 
 class Summary(NamedTuple):
@@ -106,140 +106,123 @@ class Progress(NamedTuple):
     return functools.reduce(Summary.plus, self.shards.values(), start)
 
 
-def shard_names(split: str, count: int) -> list[str]:
-  return [f'{split}-{i:05}-of-{count:05}.tfrecord' for i in range(count)]
+class Split(NamedTuple):
+  """Where the shards and the summary of a split are.
 
+  Attributes:
+    folder: of the shards.
+    name: how the names of its files begin.
+  """
 
-def _shard_pattern(split: str) -> str:
-  return rf'{re.escape(split)}-\d{{5}}-of-\d{{5}}\.tfrecord'
+  folder: pathlib.Path
+  name: str
 
+  @property
+  def summary_path(self) -> pathlib.Path:
+    return self.folder / f'{self.name}_summary.json'
 
-def summary_path(folder: pathlib.Path, split: str) -> pathlib.Path:
-  return folder / f'{split}_summary.json'
+  def shard_names(self, count: int) -> list[str]:
+    return [f'{self.name}-{i:05}-of-{count:05}.tfrecord' for i in range(count)]
+
+  def _has_shard(self, file_name: str) -> bool:
+    pattern = rf'{re.escape(self.name)}-\d{{5}}-of-\d{{5}}\.tfrecord'
+    return re.fullmatch(pattern, file_name) is not None
+
+  def write(self, progress: Progress, is_complete: bool) -> None:
+    """Writes the summary; raises `InputError` if it cannot be written."""
+    total = progress.total()
+    content = {
+      'complete': is_complete,
+      **total._asdict(),
+      'void_share': round(total.void_fraction, 6),
+      'made_of': progress.made_of,
+      'skipped': [s._asdict() for s in sorted(progress.skipped, key=lambda s: s.shard)],
+      'shards': {name: progress.shards[name]._asdict() for name in sorted(progress.shards)},
+    }
+    files.write_text(self.summary_path, json.dumps(content, indent=1) + '\n', durable=True)
+
+  def _read(self) -> Progress:
+    """Reads what `write` wrote; raises `InputError` if the file is missing or malformed."""
+    path = self.summary_path
+    content = read_json_object(path)
+    try:
+      return Progress(
+        dict(content['made_of']),
+        content['unannotated_images'],
+        {name: Summary(**summary) for name, summary in content['shards'].items()},
+        [SkippedImage(**image) for image in content['skipped']],
+      )
+    except (KeyError, TypeError, ValueError, AttributeError):
+      raise InputError(f'{path}: is no summary of a conversion; remove it and its shards') from None
+
+  def resume(self, names: Collection[str], start: Progress, keep_skipped: bool) -> Progress:
+    """The progress of an earlier run of the same conversion; `start` if there was none.
+
+    Args:
+      names: of all shards.
+      start: progress of a new conversion.
+      keep_skipped: whether shards that leave out images with errors count as complete.
+
+    Raises:
+      InputError: if there are shards of the split from another conversion.
+    """
+    found = sorted(p.name for p in self.folder.glob('*.tfrecord') if self._has_shard(p.name))
+    if not found:
+      return start
+    folder, path = self.folder, self.summary_path
+    remedy = f'remove the shards of {self.name!r} and {path.name}, or use another output folder'
+    if not path.exists():
+      raise InputError(f'{folder / found[0]}: there is no {path.name} that lists it; {remedy}')
+    before = self._read()
+    for key in {**start.made_of, **before.made_of}:
+      then, now = before.made_of.get(key), start.made_of.get(key)
+      if then != now:
+        raise InputError(
+          f'{path}: is of a conversion with another {key} ({then}, now {now}); {remedy}'
+        )
+    for name in found:
+      if name not in names or name not in before.shards:
+        raise InputError(f'{folder / name}: is not listed in {path.name}; {remedy}')
+    whole = {
+      name: summary
+      for name, summary in before.shards.items()
+      if name in found and (keep_skipped or not summary.skipped_images)
+    }
+    return start._replace(shards=whole, skipped=[s for s in before.skipped if s.shard in whole])
+
+  @contextlib.contextmanager
+  def only_run(self) -> Iterator[None]:
+    """Makes the folder, and locks it against other conversions of the split.
+
+    A new folder that is still empty after an error is removed.
+
+    Raises:
+      InputError: if the folder cannot be made, or another conversion of the split is running.
+    """
+    is_new = not self.folder.exists()
+    lock_path = self.folder / f'.{self.name}.lock'
+    with files.writing(self.folder):
+      self.folder.mkdir(parents=True, exist_ok=True)
+    try:
+      with files.locked(lock_path) as lock:
+        if lock is None:
+          raise InputError(f'{self.folder}: another conversion of {self.name!r} is running')
+        try:
+          for path in self.folder.glob('.*.part'):
+            if self._has_shard(path.name[1:].removesuffix('.part')):
+              path.unlink()
+          yield
+        finally:
+          lock_path.unlink(missing_ok=True)
+    finally:
+      if is_new and not any(self.folder.iterdir()):
+        self.folder.rmdir()
 
 
 def sha256(path: str | pathlib.Path) -> str:
   """The hash of a file's content, in hexadecimal digits."""
-  digest = hashlib.sha256()
+  digest = hashlib.sha256()  # Python 3.10 has no `hashlib.file_digest`.
   with open(path, 'rb') as file:
     while block := file.read(2**20):
       digest.update(block)
   return digest.hexdigest()
-
-
-def write_progress(path: pathlib.Path, progress: Progress, is_complete: bool) -> None:
-  """Writes the summary file.
-
-  Raises:
-    InputError: if it cannot be written.
-  """
-  total = progress.total()
-  content = {
-    'complete': is_complete,
-    **total._asdict(),
-    'void_share': round(total.void_fraction, 6),
-    'made_of': progress.made_of,
-    'skipped': [s._asdict() for s in sorted(progress.skipped, key=lambda s: s.shard)],
-    'shards': {name: progress.shards[name]._asdict() for name in sorted(progress.shards)},
-  }
-  files.write_text(path, json.dumps(content, indent=1) + '\n', durable=True)
-
-
-def read_progress(path: pathlib.Path) -> Progress:
-  """Reads what `write_progress` wrote.
-
-  Raises:
-    InputError: if the file is missing or malformed.
-  """
-  content = read_json_object(path)
-  try:
-    return Progress(
-      dict(content['made_of']),
-      content['unannotated_images'],
-      {name: Summary(**summary) for name, summary in content['shards'].items()},
-      [SkippedImage(**image) for image in content['skipped']],
-    )
-  except (KeyError, TypeError, ValueError, AttributeError):
-    raise InputError(f'{path}: is no summary of a conversion; remove it and its shards') from None
-
-
-def resume(
-  folder: pathlib.Path, split: str, names: Sequence[str], start: Progress, keep_skipped: bool
-) -> Progress:
-  """The progress of an earlier run of the same conversion; `start` if there was none.
-
-  Args:
-    folder: of the shards.
-    split: how the shards' names begin.
-    names: of all shards.
-    start: progress of a new conversion.
-    keep_skipped: whether shards that leave out images with errors count as complete.
-
-  Raises:
-    InputError: if there are shards of the split from another conversion.
-  """
-  pattern = _shard_pattern(split)
-  found = sorted(p.name for p in folder.glob('*.tfrecord') if re.fullmatch(pattern, p.name))
-  if not found:
-    return start
-  path = summary_path(folder, split)
-  remedy = f'remove the shards of {split!r} and {path.name}, or use another output folder'
-  if not path.exists():
-    raise InputError(f'{folder / found[0]}: there is no {path.name} that lists it; {remedy}')
-  before = read_progress(path)
-  for key in {**start.made_of, **before.made_of}:
-    then, now = before.made_of.get(key), start.made_of.get(key)
-    if then != now:
-      raise InputError(
-        f'{path}: is of a conversion with another {key} ({then}, now {now}); {remedy}'
-      )
-  for name in found:
-    if name not in names or name not in before.shards:
-      raise InputError(f'{folder / name}: is not listed in {path.name}; {remedy}')
-  whole = {
-    name: summary
-    for name, summary in before.shards.items()
-    if name in found and (keep_skipped or not summary.skipped_images)
-  }
-  return start._replace(shards=whole, skipped=[s for s in before.skipped if s.shard in whole])
-
-
-@contextlib.contextmanager
-def only_run(folder: pathlib.Path, split: str) -> Iterator[None]:
-  """Makes a folder, and locks it against other conversions of the split.
-
-  A new folder that is still empty after an error is removed.
-
-  Raises:
-    InputError: if the folder cannot be made, or another conversion of the split is running.
-  """
-  is_new = not folder.exists()
-  lock_path = folder / f'.{split}.lock'
-  with files.writing(folder):
-    folder.mkdir(parents=True, exist_ok=True)
-  try:
-    with files.locked(lock_path) as lock:
-      if lock is None:
-        raise InputError(f'{folder}: another conversion of {split!r} is running')
-      try:
-        for path in folder.glob('.*.part'):
-          if re.fullmatch(rf'\.{_shard_pattern(split)}\.part', path.name):
-            path.unlink()
-        yield
-      finally:
-        lock_path.unlink(missing_ok=True)
-  finally:
-    if is_new and not any(folder.iterdir()):
-      folder.rmdir()
-
-
-@contextlib.contextmanager
-def record_writer(path: pathlib.Path, temporary: pathlib.Path) -> 'Iterator[tf.io.TFRecordWriter]':
-  """Writes records to `temporary`; turns TensorFlow's errors into an `InputError` for `path`."""
-  import tensorflow as tf
-
-  try:
-    with tf.io.TFRecordWriter(str(temporary)) as writer:
-      yield writer
-  except tf.errors.OpError as error:
-    raise InputError(f'{path}: cannot be written ({error.message})') from None

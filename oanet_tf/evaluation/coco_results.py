@@ -5,6 +5,7 @@ The format is cocodataset.org/#format-results, which is also that of the annotat
 H, W height and width of an image, S segments.
 """
 
+import contextlib
 import json
 import operator
 import os
@@ -35,7 +36,7 @@ _TESTDEV_NAME = re.compile(r'panoptic_[^_]+_.+_results')
 _ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 
 
-class PanopticResultsWriter:
+class PanopticResultsWriter(contextlib.AbstractContextManager):
   """Writes `<output_dir>/<name>/<stem>.png` for each image and, at the end, `<name>.json`.
 
   PNGs are written at once but stay in a hidden folder until `close`. After an exception in the
@@ -114,9 +115,6 @@ class PanopticResultsWriter:
         'categories': self._categories.to_coco(),
       }
       write_text(self._json_path, json.dumps(content))
-
-  def __enter__(self) -> 'PanopticResultsWriter':
-    return self
 
   def __exit__(self, exception_type: type | None, *_: object) -> None:
     if exception_type is None:

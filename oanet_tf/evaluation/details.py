@@ -11,16 +11,17 @@ The files of an image have the stem of its predictions' PNG.
 # H, W height and width of an image, A, B of the network input, h, w of the ranking map, N
 # detections, T thing categories.
 
+import contextlib
 import json
-import os
 import pathlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from oanet_tf import files
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.json_file import read_json_object
 from oanet_tf.data.panoptic_json import Annotation, read_annotations
@@ -28,7 +29,6 @@ from oanet_tf.data.panoptic_map import VOID_ID, Segments
 from oanet_tf.data.pictures import read_picture
 from oanet_tf.errors import InputError
 from oanet_tf.evaluation.coco_results import PanopticResultsWriter, coco_image_id
-from oanet_tf.files import write_text
 
 if TYPE_CHECKING:
   # Loads TensorFlow, which a report does not need.
@@ -56,94 +56,81 @@ class Detection(NamedTuple):
   segment_ids: Mapping[str, int]
 
 
-class DetailsWriter:
-  """Writes the details of images, one after the other.
+@contextlib.contextmanager
+def details_writer(
+  output_dir: str | pathlib.Path, categories: PanopticCategories, score_threshold: float
+) -> 'Iterator[Callable[[EvaluatedImage], None]]':
+  """Yields a function that writes the details of an image.
 
-  All files stay in a hidden folder until `close`. After an exception in the `with` block there are
+  All files stay in a hidden folder until the end. After an exception in the `with` block there are
   no new files, and older ones are as they were.
 
-    with DetailsWriter(output_dir, categories, score_threshold=0.5) as details:
-      evaluate(…, observers=[details.add])
+    with details_writer(output_dir, categories, score_threshold=0.5) as write:
+      evaluate(…, observers=[write])
+
+  Args:
+    output_dir: the evaluation's.
+    categories: of the dataset.
+    score_threshold: detections with a lower score, which no fusion uses, are left out.
+
+  Raises:
+    InputError: if two images have the same name, or the folder cannot be written.
   """
+  folder, images = pathlib.Path(output_dir) / FOLDER, []
+  with files.making_folder(folder) as staging:
+    with PanopticResultsWriter(staging, 'truth', categories, keep_crowds=True) as ground_truth:
+      for name in ('pictures', 'ranking_maps'):
+        (staging / name).mkdir()
 
-  def __init__(
-    self, output_dir: str | pathlib.Path, categories: PanopticCategories, score_threshold: float
-  ):
-    """Makes the hidden folder.
+      def write(image: 'EvaluatedImage') -> None:
+        stem = pathlib.PurePath(f'{image.source_id}.png').stem
+        ground_truth.write(image.source_id, f'{stem}.png', image.ground_truth)
+        _write_pictures(image, staging, stem)
+        detections = [one._asdict() for one in _detections(image, categories, score_threshold)]
+        images.append({'image_id': coco_image_id(image.source_id), 'detections': detections})
 
-    Args:
-      output_dir: the evaluation's.
-      categories: of the dataset.
-      score_threshold: detections with a lower score, which no fusion uses, are left out.
-    """
-    self._folder = pathlib.Path(output_dir) / FOLDER
-    self._staging = self._folder.with_name(f'.{FOLDER}.{os.getpid()}')
-    self._categories = categories
-    self._score_threshold = score_threshold
-    self._detections = []
-    # A killed process may have had the same number.
-    shutil.rmtree(self._staging, ignore_errors=True)
-    for name in ('pictures', 'ranking_maps'):
-      (self._staging / name).mkdir(parents=True)
-    self._ground_truth = PanopticResultsWriter(self._staging, 'truth', categories, keep_crowds=True)
+      yield write
+    files.write_text(staging / 'detections.json', json.dumps({'images': images}))
+    if folder.exists():
+      shutil.rmtree(folder)
 
-  def add(self, image: 'EvaluatedImage') -> None:
-    """Adds an image.
 
-    Raises:
-      InputError: if an image of this name was added before.
-    """
-    # Loads TensorFlow, which a report does without.
-    from oanet_tf.data import geometry
+def _write_pictures(image: 'EvaluatedImage', folder: pathlib.Path, stem: str) -> None:
+  """Writes the image and its ranking map."""
+  # Loads TensorFlow, which a report does without.
+  from oanet_tf.data import geometry
 
-    stem = pathlib.PurePath(f'{image.source_id}.png').stem
-    self._ground_truth.write(image.source_id, f'{stem}.png', image.ground_truth)
-    input_size = image.image.shape[:2]
-    picture = Image.fromarray(geometry.without_padding(image.image, image.image_info, input_size))
-    picture.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.BICUBIC)
-    picture.save(self._staging / 'pictures' / f'{stem}.jpg', quality=_JPEG_QUALITY)
-    ranking_map = geometry.without_padding(image.ranking_map, image.image_info, input_size)
-    coded = Image.fromarray(encode_ranking_map(ranking_map))
-    coded.save(self._staging / 'ranking_maps' / f'{stem}.png')
-    detections = [one._asdict() for one in self._detections_of(image)]
-    self._detections.append({'image_id': coco_image_id(image.source_id), 'detections': detections})
+  picture, ranking_map = (
+    geometry.without_padding(values, image.image_info, image.image.shape[:2])
+    for values in (image.image, image.ranking_map)
+  )
+  picture = Image.fromarray(picture)
+  picture.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.BICUBIC)
+  picture.save(folder / 'pictures' / f'{stem}.jpg', quality=_JPEG_QUALITY)
+  coded = Image.fromarray(encode_ranking_map(ranking_map))
+  coded.save(folder / 'ranking_maps' / f'{stem}.png')
 
-  def _detections_of(self, image: 'EvaluatedImage') -> list[Detection]:
-    classes, detection_scores, ranking_scores = (
-      image.detections[key] for key in ('detection_classes', 'detection_scores', 'ranking_scores')
+
+def _detections(
+  image: 'EvaluatedImage', categories: PanopticCategories, score_threshold: float
+) -> list[Detection]:
+  classes, detection_scores, ranking_scores = (
+    image.detections[key] for key in ('detection_classes', 'detection_scores', 'ranking_scores')
+  )
+  category_ids = categories.id_of_label_table()[classes]
+  segment_ids = {
+    fusion: _segment_of_instance(mask, image.predictions[fusion])
+    for fusion, mask in image.instance_masks.items()
+  }
+  return [
+    Detection(
+      int(category_ids[n]),
+      round(float(detection_scores[n]), 4),
+      round(float(ranking_scores[n]), 4),
+      {fusion: ids_of[n + 1] for fusion, ids_of in segment_ids.items() if n + 1 in ids_of},
     )
-    category_ids = self._categories.id_of_label_table()[classes]
-    segment_ids = {
-      fusion: _segment_of_instance(mask, image.predictions[fusion])
-      for fusion, mask in image.instance_masks.items()
-    }
-    return [
-      Detection(
-        int(category_ids[n]),
-        round(float(detection_scores[n]), 4),
-        round(float(ranking_scores[n]), 4),
-        {fusion: ids_of[n + 1] for fusion, ids_of in segment_ids.items() if n + 1 in ids_of},
-      )
-      for n in np.flatnonzero((classes > 0) & (detection_scores >= self._score_threshold))
-    ]
-
-  def close(self) -> None:
-    """Puts the details in place of older ones. To be called once."""
-    self._ground_truth.close()
-    write_text(self._staging / 'detections.json', json.dumps({'images': self._detections}))
-    if self._folder.exists():
-      shutil.rmtree(self._folder)
-    os.replace(self._staging, self._folder)
-
-  def __enter__(self) -> 'DetailsWriter':
-    return self
-
-  def __exit__(self, exception_type: type | None, *_: object) -> None:
-    try:
-      if exception_type is None:
-        self.close()
-    finally:
-      shutil.rmtree(self._staging, ignore_errors=True)
+    for n in np.flatnonzero((classes > 0) & (detection_scores >= score_threshold))
+  ]
 
 
 def _segment_of_instance(instance_mask: np.ndarray, prediction: Segments) -> dict[int, int]:
@@ -175,7 +162,7 @@ def decode_ranking_map(coded: np.ndarray, num_things: int, name: str) -> np.ndar
 
 
 class Details(NamedTuple):
-  """What `DetailsWriter` wrote; only the JSON files have been read.
+  """What `details_writer` wrote; only the JSON files have been read.
 
   Attributes:
     folder: where it is.

@@ -58,8 +58,8 @@ class PanopticQuality:
       InputError: if the maps' sizes differ, a predicted segment has no pixel (one of the ground
         truth without pixels is missed), or a category id is unknown.
     """
-    true_labels = self._labels(ground_truth, ground_truth_name)
-    prediction_labels = self._labels(prediction, prediction_name)
+    true_labels = ground_truth.labels(self._categories, ground_truth_name)
+    prediction_labels = prediction.labels(self._categories, prediction_name)
     sizes = [' × '.join(map(str, s.index.shape[::-1])) for s in (ground_truth, prediction)]
     if sizes[0] != sizes[1]:
       raise InputError(
@@ -88,49 +88,31 @@ class PanopticQuality:
     self.statistics += np.stack(columns, axis=1)
 
   def result(self) -> dict:
-    """Panopticapi's results; see `summarize`."""
-    return summarize(self.statistics, self._categories)
+    """Panopticapi's results, as plain Python numbers in [0, 1].
 
-  def _labels(self, segments: Segments, name: str) -> np.ndarray:
-    """`Segments.labels`, with an error that names the segment."""
-    for segment_id, category_id in zip(segments.ids, segments.category_ids, strict=True):
-      if category_id not in self._categories:
-        raise InputError(
-          f'{name}: segment {segment_id} has the category id {category_id}, which the dataset does '
-          'not have'
-        )
-    return segments.labels(self._categories)
+    Returns:
+      {'All', 'Things', 'Stuff': {'pq', 'sq', 'rq', 'n'}, 'per_class': {dataset category id: {'pq',
+      'sq', 'rq'}}}. Means are over the n categories that occur in ground truth or prediction. A
+      group without any, where panopticapi divides by zero, gets 0.0.
+    """
+    categories = self._categories
+    iou_sum, true_positives, false_positives, false_negatives = self.statistics.T
+    segments = true_positives + 0.5 * false_positives + 0.5 * false_negatives
+    pq = _divide(iou_sum, segments)
+    sq = _divide(iou_sum, true_positives)
+    rq = _divide(true_positives, segments)
+    scores = np.stack([pq, sq, rq], axis=1)
+    occurs = segments > 0
+    is_thing = np.arange(categories.num_labels) <= categories.num_things
+    return {
+      'All': _average(scores[occurs]),
+      'Things': _average(scores[occurs & is_thing]),
+      'Stuff': _average(scores[occurs & ~is_thing]),
+      'per_class': {c.id: _named(row) for c, row in zip(categories, scores[1:], strict=True)},
+    }
 
   def _per_label(self, labels: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
     return np.bincount(labels, weights, minlength=self._categories.num_labels)
-
-
-def summarize(statistics: np.ndarray, categories: PanopticCategories) -> dict:
-  """Panopticapi's results, as plain Python numbers in [0, 1].
-
-  Args:
-    statistics: [L, 4] as in `PanopticQuality`.
-    categories: theirs.
-
-  Returns:
-    {'All', 'Things', 'Stuff': {'pq', 'sq', 'rq', 'n'}, 'per_class': {dataset category id: {'pq',
-    'sq', 'rq'}}}. Means are over the n categories that occur in ground truth or prediction. A
-    group without any, where panopticapi divides by zero, gets 0.0.
-  """
-  iou_sum, true_positives, false_positives, false_negatives = statistics.T
-  segments = true_positives + 0.5 * false_positives + 0.5 * false_negatives
-  pq = _divide(iou_sum, segments)
-  sq = _divide(iou_sum, true_positives)
-  rq = _divide(true_positives, segments)
-  scores = np.stack([pq, sq, rq], axis=1)
-  occurs = segments > 0
-  is_thing = np.arange(categories.num_labels) <= categories.num_things
-  return {
-    'All': _average(scores[occurs]),
-    'Things': _average(scores[occurs & is_thing]),
-    'Stuff': _average(scores[occurs & ~is_thing]),
-    'per_class': {c.id: _named(row) for c, row in zip(categories, scores[1:], strict=True)},
-  }
 
 
 class _Pairs(NamedTuple):

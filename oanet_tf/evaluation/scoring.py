@@ -18,8 +18,7 @@ from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.panoptic_map import Segments, segments_of_masks
 from oanet_tf.evaluation.coco_results import PanopticResultsWriter
 from oanet_tf.evaluation.panoptic_quality import PanopticQuality
-from oanet_tf.evaluation.sampled_ground_truth import sample_ground_truth
-from oanet_tf.modeling.fusion.fuser import Fuser
+from oanet_tf.modeling.fusion.fuser import Fuser, GroundTruth
 from oanet_tf.modeling.fusion.methods import fuse
 from oanet_tf.modeling.oanet import OANet
 from oanet_tf.modeling.srm_only import SRMOnly
@@ -159,6 +158,37 @@ def evaluated_images(
           if not image['is_repeated']:
             progress.update()
             yield _evaluated(image, categories)
+
+
+def sample_ground_truth(
+  batch: Mapping[str, tf.Tensor],
+  size: Sequence[int],
+  stride: int,
+  categories: PanopticCategories,
+) -> GroundTruth:
+  """Samples the segments at the centre of each cell of a canvas; void in the padding.
+
+  The fusion 'oracle' orders instances by them.
+
+  Args:
+    batch: of `input_pipeline.evaluation_input`: `image_info` [B, 4, 2], `segment_index`
+      [B, H, W], `segment_category_ids` [B, K].
+    size: [h, w] of the canvas.
+    stride: the canvas's, relative to the network input.
+    categories: of the dataset.
+  """
+  (rows, row_inside), (columns, column_inside) = (
+    geometry.pixels_of_cells(tf.convert_to_tensor(batch['image_info']), axis, size[axis], stride)
+    for axis in (0, 1)
+  )
+  segments = tf.gather(batch['segment_index'], rows, axis=1, batch_dims=1)
+  segments = tf.gather(segments, columns, axis=2, batch_dims=1)
+  inside = row_inside[:, :, None] & column_inside[:, None]
+  segments = tf.cast(segments, tf.int32) * tf.cast(inside, tf.int32)
+  # The lists of segments are padded with 0, which is no category and has label 0.
+  ids = tf.pad(batch['segment_category_ids'], [[0, 0], [1, 0]])
+  labels = tf.cast(tf.gather(categories.label_of_id_table(), ids), tf.int32)
+  return GroundTruth(segments, tf.gather(labels, segments, batch_dims=1))
 
 
 def _batches_of_replicas(

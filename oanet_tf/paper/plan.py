@@ -1,5 +1,6 @@
 """From rows of tables to the trainings and evaluations that they need, without repetition."""
 
+import dataclasses
 import functools
 import json
 import pathlib
@@ -11,57 +12,10 @@ from oanet_tf.config.text import parse_override, read_yaml
 from oanet_tf.errors import InputError
 from oanet_tf.paper.tables import CONFIGS, Dataset, Row
 
-RESULTS_FILE = 'results.json'
+# What `oanet_tf.train` says of a loss or a weight that is not finite; written by `runs`.
+DIVERGED_FILE = 'diverged.txt'
 _STEPWISE = 'trainer.optimizer_config.learning_rate.stepwise.boundaries'
 _WARMUP = 'trainer.optimizer_config.warmup.linear.warmup_steps'
-
-
-class Training(NamedTuple):
-  """A training, except for its seed.
-
-  Attributes:
-    name: of its folder.
-    experiment: name of a registered experiment.
-    configs: names in configs/paper/, applied over the experiment.
-    backbone: of a network, 'small' or 'large'; '' for the ranking module alone.
-  """
-
-  name: str
-  experiment: str
-  configs: tuple[str, ...]
-  backbone: str
-
-
-class Scoring(NamedTuple):
-  """An evaluation, except for its seed.
-
-  Attributes:
-    network: what is evaluated.
-    srm: training of the ranking module; None for the network's own module.
-    config: name in configs/paper/, applied over the network's settings; '' for none.
-  """
-
-  network: Training
-  srm: Training | None
-  config: str
-
-  @property
-  def training(self) -> Training:
-    """The training whose folder has the results."""
-    return self.srm or self.network
-
-  @property
-  def folder(self) -> str:
-    """Name of the results' folder in the training's folder."""
-    return f'evaluation_{self.config}' if self.config else 'evaluation'
-
-
-class Job(NamedTuple):
-  """A training with its seed, and the evaluations whose results are in its folder."""
-
-  training: Training
-  seed: int
-  scorings: tuple[Scoring, ...]
 
 
 class Options(NamedTuple):
@@ -81,68 +35,213 @@ class Options(NamedTuple):
   params_override: str = ''
   init_checkpoints: tuple[str, ...] = ()
 
-  def folder(self, training: Training, seed: int) -> pathlib.Path:
-    """The model folder of a training."""
-    return self.model_dir / training.name / f'seed_{seed}'
 
-  def results_path(self, scoring: Scoring, seed: int) -> pathlib.Path:
-    """The file that an evaluation writes last."""
-    return self.folder(scoring.training, seed) / scoring.folder / RESULTS_FILE
+@dataclasses.dataclass(frozen=True)
+class Training:
+  """A training of a network, or of the ranking module alone.
+
+  Attributes:
+    name: of its folder.
+    experiment: name of a registered experiment.
+    configs: names in configs/paper/, applied over the experiment.
+    backbone: of a network, 'small' or 'large'; '' for the ranking module alone.
+    seed: of the training.
+    options: of the command.
+  """
+
+  name: str
+  experiment: str
+  configs: tuple[str, ...]
+  backbone: str
+  seed: int
+  options: Options
+
+  @property
+  def folder(self) -> pathlib.Path:
+    """The model folder."""
+    return self.options.model_dir / self.name / f'seed_{self.seed}'
+
+  @property
+  def config_files(self) -> list[str]:
+    """Applied over the experiment, in this order."""
+    files = [config_path(name) for name in self.configs]
+    return [*self.options.config_files, *files] if self.backbone else files
+
+  @functools.cached_property
+  def params_override(self) -> str:
+    """Applied last, as JSON."""
+    changes = parse_override(self.options.params_override, config_check.OVERRIDE)
+    _set(changes, 'task.seed', self.seed)
+    if self.backbone and self.options.init_checkpoints:
+      number = ('small', 'large').index(self.backbone)
+      _set(changes, 'task.init_checkpoint', self.options.init_checkpoints[number])
+      _set(changes, 'task.init_checkpoint_modules', 'backbone')
+    if self.options.train_steps:
+      settings = config_check.resolve_experiment(
+        self.experiment, self.config_files, json.dumps(changes)
+      )
+      for key, value in _shortened(settings, self.options.train_steps).items():
+        _set(changes, key, value)
+    return json.dumps(changes)
+
+  @functools.cached_property
+  def settings(self) -> config_check.Settings:
+    """All settings; raises `InputError` if they are invalid."""
+    return config_check.resolve_experiment(self.experiment, self.config_files, self.params_override)
+
+  @property
+  def last_step(self) -> int:
+    """The number of steps."""
+    return self.settings['trainer.train_steps'].value
+
+  @property
+  def arguments(self) -> list[str]:
+    """Arguments of `python -m oanet_tf.train` without `--mode`."""
+    files = [argument for file in self.config_files for argument in ('--config_file', file)]
+    folder = ['--model_dir', str(self.folder)]
+    override = ['--params_override', self.params_override]
+    return ['--experiment', self.experiment, *files, *folder, *override]
+
+  @property
+  def has_diverged(self) -> bool:
+    """Whether it ended at a loss or a weight that is not finite."""
+    return (self.folder / DIVERGED_FILE).is_file()
+
+  @property
+  def has_ended(self) -> bool:
+    """Whether it ended, at its last step or by diverging."""
+    return (self.folder / f'ckpt-{self.last_step}.index').is_file() or self.has_diverged
+
+  def check_folder(self) -> None:
+    """Checks that a training in the folder, if there is one, has these settings (`runtime` aside).
+
+    Raises:
+      InputError: if not; it names a key that differs.
+    """
+    if not (self.folder / config_check.PARAMS_FILE).is_file():
+      return
+    found = config_check.resolve_experiment(
+      config_check.BASE_EXPERIMENT, [config_check.params_path(self.folder)]
+    )
+    found, wanted = _values(found), _values(self.settings)
+    keys = [key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key)]
+    if keys:
+      # The shortest key is the cause: trainer.train_steps, not what was derived from it.
+      key = min(keys, key=lambda key: (len(key), key))
+      raise InputError(
+        f'{self.folder}: was trained with {key} {found.get(key)!r}, not {wanted.get(key)!r}; give '
+        'the same settings, or another --model_dir'
+      )
 
 
-def scoring_of(row: Row, dataset: Dataset) -> Scoring:
+class Scoring(NamedTuple):
+  """An evaluation.
+
+  Attributes:
+    network: what is evaluated.
+    srm: training of the ranking module; None for the network's own module.
+    config: name in configs/paper/, applied over the network's settings; '' for none.
+  """
+
+  network: Training
+  srm: Training | None
+  config: str
+
+  @property
+  def training(self) -> Training:
+    """The training whose folder has the results."""
+    return self.srm or self.network
+
+  @property
+  def results_path(self) -> pathlib.Path:
+    """The file that is written last."""
+    name = f'evaluation_{self.config}' if self.config else 'evaluation'
+    return self.training.folder / name / 'results.json'
+
+  @property
+  def arguments(self) -> list[str]:
+    """Arguments of `python -m oanet_tf.evaluate`."""
+    arguments = ['--model_dir', str(self.network.folder)]
+    arguments += ['--output_dir', str(self.results_path.parent)]
+    if self.srm:
+      arguments += ['--ranking_module', str(self.srm.folder)]
+    if self.config:
+      arguments += ['--params_override', json.dumps(read_yaml(config_path(self.config)))]
+    return arguments
+
+  @property
+  def has_diverged(self) -> bool:
+    """Whether one of the trainings that it needs diverged."""
+    return self.network.has_diverged or self.training.has_diverged
+
+  @property
+  def is_done(self) -> bool:
+    """Whether it has its results, or will have none since a training diverged."""
+    return self.results_path.is_file() or self.has_diverged
+
+
+class Job(NamedTuple):
+  """A training, and the evaluations whose results are in its folder."""
+
+  training: Training
+  scorings: tuple[Scoring, ...]
+
+  @property
+  def is_done(self) -> bool:
+    return self.training.has_ended and all(scoring.is_done for scoring in self.scorings)
+
+  @property
+  def state(self) -> str:
+    """'done', 'diverged', 'trained', 'started' or 'to do'."""
+    if self.training.has_diverged:
+      return 'diverged'
+    if self.is_done:
+      return 'done'
+    if self.training.has_ended:
+      return 'trained'
+    return 'started' if any(self.training.folder.glob('ckpt-*.index')) else 'to do'
+
+
+def scoring_of(row: Row, dataset: Dataset, options: Options, seed: int) -> Scoring:
   """The evaluation that a row shows, on a dataset."""
   variant = dataset.variants.get(row.config)
   of_row = variant.config if variant else row.config
   of_backbone = dataset.backbones[row.backbone].config
   configs = tuple(name for name in (of_row, of_backbone) if name)
-  network = Training('_'.join(configs) or 'network', dataset.experiment, configs, row.backbone)
-  srm = Training(row.srm, dataset.srm_experiment, (row.srm,), '') if row.srm else None
-  return Scoring(network, srm, row.scoring)
+  name = '_'.join(configs) or 'network'
+  network = Training(name, dataset.experiment, configs, row.backbone, seed, options)
+  srm = row.srm and Training(row.srm, dataset.srm_experiment, (row.srm,), '', seed, options)
+  return Scoring(network, srm or None, row.scoring)
 
 
-def plan(scorings: Iterable[Scoring], seeds: int) -> list[Job]:
-  """The jobs that evaluations need, for each seed; networks come before ranking modules."""
-  scorings = list(dict.fromkeys(scorings))
-  trainings = [one.network for one in scorings] + [one.srm for one in scorings if one.srm]
-  return [
-    Job(training, seed, tuple(one for one in scorings if one.training == training))
-    for seed in range(seeds)
-    for training in dict.fromkeys(trainings)
-  ]
+def plan(rows: Iterable[Row], dataset: Dataset, options: Options, seeds: int) -> list[Job]:
+  """The jobs that rows need, seed after seed; networks come before ranking modules."""
+  rows, jobs = list(rows), []
+  for seed in range(seeds):
+    scorings = list(dict.fromkeys(scoring_of(row, dataset, options, seed) for row in rows))
+    trainings = [one.network for one in scorings] + [one.srm for one in scorings if one.srm]
+    jobs += [
+      Job(training, tuple(one for one in scorings if one.training == training))
+      for training in dict.fromkeys(trainings)
+    ]
+  return jobs
 
 
-def training_arguments(
-  training: Training, seed: int, options: Options
-) -> tuple[list[str], config_check.Settings]:
-  """Arguments of `python -m oanet_tf.train` without `--mode`, and the settings that they result in.
+def config_path(name: str) -> str:
+  """The path of a file in configs/paper/.
 
   Raises:
-    InputError: if the settings are invalid.
+    InputError: if there is no such file.
   """
-  files = [config_path(name) for name in training.configs]
-  if training.backbone:
-    files = [*options.config_files, *files]
-  changes = parse_override(options.params_override, config_check.OVERRIDE)
-  _set(changes, 'task.seed', seed)
-  if training.backbone and options.init_checkpoints:
-    number = ('small', 'large').index(training.backbone)
-    _set(changes, 'task.init_checkpoint', options.init_checkpoints[number])
-    _set(changes, 'task.init_checkpoint_modules', 'backbone')
-  if options.train_steps:
-    settings = config_check.resolve_experiment(training.experiment, files, json.dumps(changes))
-    for key, value in shortened(settings, options.train_steps).items():
-      _set(changes, key, value)
-  override = json.dumps(changes)
-  settings = config_check.resolve_experiment(training.experiment, files, override)
-  arguments = ['--experiment', training.experiment]
-  for file in files:
-    arguments += ['--config_file', file]
-  arguments += ['--model_dir', str(options.folder(training, seed)), '--params_override', override]
-  return arguments, settings
+  path = CONFIGS / f'{name}.yaml'
+  if not path.is_file():
+    raise InputError(
+      f'{path}: is not there; run this from a checkout, as the package has no configs/'
+    )
+  return str(path)
 
 
-def shortened(settings: config_check.Settings, train_steps: int) -> dict[str, object]:
+def _shortened(settings: config_check.Settings, train_steps: int) -> dict[str, object]:
   """Overrides for another number of steps, which stretch the learning rate's schedule to it."""
   factor = train_steps / max(1, settings['trainer.train_steps'].value)
   changes: dict[str, object] = {'trainer.train_steps': train_steps}
@@ -161,54 +260,6 @@ def shortened(settings: config_check.Settings, train_steps: int) -> dict[str, ob
   return changes
 
 
-def scoring_arguments(scoring: Scoring, seed: int, options: Options) -> list[str]:
-  """Arguments of `python -m oanet_tf.evaluate`."""
-  arguments = ['--model_dir', str(options.folder(scoring.network, seed))]
-  arguments += ['--output_dir', str(options.results_path(scoring, seed).parent)]
-  if scoring.srm:
-    arguments += ['--ranking_module', str(options.folder(scoring.srm, seed))]
-  if scoring.config:
-    override = json.dumps(read_yaml(config_path(scoring.config)))
-    arguments += ['--params_override', override]
-  return arguments
-
-
-def config_path(name: str) -> str:
-  """The path of a file in configs/paper/.
-
-  Raises:
-    InputError: if there is no such file.
-  """
-  path = CONFIGS / f'{name}.yaml'
-  if not path.is_file():
-    raise InputError(
-      f'{path}: is not there; run this from a checkout, as the package has no configs/'
-    )
-  return str(path)
-
-
-def check_folder(settings: config_check.Settings, folder: pathlib.Path) -> None:
-  """Checks that a training in the folder, if there is one, has these settings (`runtime` aside).
-
-  Raises:
-    InputError: if not; it names a key that differs.
-  """
-  if not (folder / config_check.PARAMS_FILE).is_file():
-    return
-  found = config_check.resolve_experiment(
-    config_check.BASE_EXPERIMENT, [config_check.params_path(folder)]
-  )
-  found, wanted = _values(found), _values(settings)
-  keys = [key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key)]
-  if keys:
-    # The shortest key is the cause: trainer.train_steps, not what was derived from it.
-    key = min(keys, key=lambda key: (len(key), key))
-    raise InputError(
-      f'{folder}: was trained with {key} {found.get(key)!r}, not {wanted.get(key)!r}; give the '
-      'same settings, or another --model_dir'
-    )
-
-
 def _values(settings: config_check.Settings) -> dict[str, object]:
   return {
     key: list(setting.value) if isinstance(setting.value, tuple) else setting.value
@@ -222,10 +273,3 @@ def _set(changes: dict, key: str, value: object) -> None:
   for group in groups:
     changes = changes.setdefault(group, {})
   changes[name] = value
-
-
-@functools.cache
-def last_step(training: Training, options: Options) -> int:
-  """The number of steps of a training."""
-  _, settings = training_arguments(training, 0, options)
-  return settings['trainer.train_steps'].value

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from oanet_tf import files
-from oanet_tf.paper import runs
 from oanet_tf.paper.plan import Options, scoring_of
 from oanet_tf.paper.tables import Dataset, Table
 
@@ -48,14 +47,13 @@ def find_rows(table: Table, dataset: Dataset, options: Options, seeds: int) -> l
   variants = {**dataset.backbones, **dataset.variants}
   rows = []
   for row in table.rows:
-    scoring = scoring_of(row, dataset)
     scores, num_diverged = [], 0
     for seed in range(seeds):
-      path = options.results_path(scoring, seed)
-      if runs.scoring_diverged(scoring, seed, options):
+      scoring = scoring_of(row, dataset, options, seed)
+      if scoring.has_diverged:
         num_diverged += 1
-      elif path.is_file():
-        result = json.loads(path.read_text())[row.fusion]
+      elif scoring.results_path.is_file():
+        result = json.loads(scoring.results_path.read_text())[row.fusion]
         scores.append(tuple(100.0 * result[group][quality] for group, quality, _ in table.scores))
     cells = tuple(variants[cell].label if cell in variants else cell for cell in row.cells)
     rows.append(FoundRow(cells, row.paper, scores, num_diverged))

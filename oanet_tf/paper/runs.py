@@ -15,10 +15,8 @@ import tqdm
 
 from oanet_tf import files
 from oanet_tf.errors import InputError
-from oanet_tf.paper import plan
-from oanet_tf.paper.plan import Job, Options, Scoring, Training
+from oanet_tf.paper.plan import DIVERGED_FILE, Job
 
-DIVERGED_FILE = 'diverged.txt'
 # The error of `oanet_tf.train` for a loss or a weight that is not finite.
 _DIVERGED = re.compile(r'error: (step \d+: (non-finite|weight \S+ is not finite).*)')
 # Bytes at the end of a command's output that are searched for its error.
@@ -63,7 +61,7 @@ def run_python(arguments: Sequence[str], lock: int) -> tuple[int, str]:
   return code, tail.decode(errors='replace')
 
 
-def run_all(jobs: Sequence[Job], options: Options, run: Runner = run_python) -> None:
+def run_all(jobs: Sequence[Job], run: Runner = run_python) -> None:
   """Does all jobs that are not done yet, or waits for the processes that do them.
 
   Raises:
@@ -72,9 +70,7 @@ def run_all(jobs: Sequence[Job], options: Options, run: Runner = run_python) -> 
   waiting = list(jobs)
   with tqdm.tqdm(total=len(jobs), desc='trainings', unit='training') as progress:
     while waiting:
-      found = next((job for job in waiting if is_done(job, options)), None)
-      if found is None:
-        found = _do_one(waiting, options, run)
+      found = next((job for job in waiting if job.is_done), None) or _do_one(waiting, run)
       if found is None:
         time.sleep(_SECONDS_BETWEEN_LOOKS)
       else:
@@ -82,39 +78,32 @@ def run_all(jobs: Sequence[Job], options: Options, run: Runner = run_python) -> 
         progress.update()
 
 
-def _do_one(jobs: Sequence[Job], options: Options, run: Runner) -> Job | None:
+def _do_one(jobs: Sequence[Job], run: Runner) -> Job | None:
   """Does and returns the first job that is ready and not locked; None if there is none."""
   for job in jobs:
-    networks = [scoring.network for scoring in job.scorings if scoring.srm]
-    if all(is_trained(network, job.seed, options) for network in networks):
-      folder = options.folder(job.training, job.seed)
+    if all(scoring.network.has_ended for scoring in job.scorings if scoring.srm):
+      folder = job.training.folder
       with files.writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
       with files.locked(folder / '.lock') as lock:
         if lock is not None:
-          _do(job, options, run, lock)
+          _do(job, run, lock)
           return job
   return None
 
 
-def _do(job: Job, options: Options, run: Runner, lock: int) -> None:
-  folder = options.folder(job.training, job.seed)
-  if not is_trained(job.training, job.seed, options):
-    arguments, _ = plan.training_arguments(job.training, job.seed, options)
-    _train(['-m', 'oanet_tf.train', '--mode', 'train', *arguments], folder, run, lock)
+def _do(job: Job, run: Runner, lock: int) -> None:
+  training = job.training
+  if not training.has_ended:
+    code, output = run(['-m', 'oanet_tf.train', '--mode', 'train', *training.arguments], lock)
+    if code == 2 and (match := _DIVERGED.search(output)):
+      files.write_text(training.folder / DIVERGED_FILE, match[1] + '\n')
+    else:
+      _check(code, output, training.folder)
   for scoring in job.scorings:
-    if not is_scored(scoring, job.seed, options):
-      arguments = plan.scoring_arguments(scoring, job.seed, options)
-      code, output = run(['-m', 'oanet_tf.evaluate', *arguments], lock)
-      _check(code, output, folder)
-
-
-def _train(command: Sequence[str], folder: pathlib.Path, run: Runner, lock: int) -> None:
-  code, output = run(command, lock)
-  if code == 2 and (match := _DIVERGED.search(output)):
-    files.write_text(folder / DIVERGED_FILE, match[1] + '\n')
-  else:
-    _check(code, output, folder)
+    if not scoring.is_done:
+      code, output = run(['-m', 'oanet_tf.evaluate', *scoring.arguments], lock)
+      _check(code, output, training.folder)
 
 
 def _check(code: int, output: str, folder: pathlib.Path) -> None:
@@ -122,45 +111,3 @@ def _check(code: int, output: str, folder: pathlib.Path) -> None:
     lines = [line.strip() for line in re.split(r'[\r\n]', output) if line.strip()]
     last = lines[-1].removeprefix('error: ') if lines else 'it said nothing'
     raise InputError(f'{folder}: the command ended with exit code {code}: {last}')
-
-
-def is_done(job: Job, options: Options) -> bool:
-  """Whether a job is trained and scored."""
-  return is_trained(job.training, job.seed, options) and all(
-    is_scored(scoring, job.seed, options) for scoring in job.scorings
-  )
-
-
-def is_scored(scoring: Scoring, seed: int, options: Options) -> bool:
-  """Whether an evaluation has its results, or will have none since a training diverged."""
-  has_results = options.results_path(scoring, seed).is_file()
-  return has_results or scoring_diverged(scoring, seed, options)
-
-
-def scoring_diverged(scoring: Scoring, seed: int, options: Options) -> bool:
-  """Whether one of the trainings that an evaluation needs diverged."""
-  return any(has_diverged(one, seed, options) for one in (scoring.network, scoring.training))
-
-
-def is_trained(training: Training, seed: int, options: Options) -> bool:
-  """Whether a training has ended, at its last step or by diverging."""
-  checkpoint = f'ckpt-{plan.last_step(training, options)}.index'
-  has_last = (options.folder(training, seed) / checkpoint).is_file()
-  return has_last or has_diverged(training, seed, options)
-
-
-def has_diverged(training: Training, seed: int, options: Options) -> bool:
-  """Whether a training ended at a loss or a weight that is not finite."""
-  return (options.folder(training, seed) / DIVERGED_FILE).is_file()
-
-
-def state(job: Job, options: Options) -> str:
-  """The state of a job: 'done', 'diverged', 'trained', 'started' or 'to do'."""
-  folder = options.folder(job.training, job.seed)
-  if has_diverged(job.training, job.seed, options):
-    return 'diverged'
-  if is_done(job, options):
-    return 'done'
-  if is_trained(job.training, job.seed, options):
-    return 'trained'
-  return 'started' if any(folder.glob('ckpt-*.index')) else 'to do'

@@ -47,22 +47,14 @@ class Order(NamedTuple):
   Attributes:
     top: label that the second fusion shows.
     bottom: label that the first shows.
-    cases_right: cases with more right than wrong pixels.
-    cases_wrong: cases with more wrong than right pixels.
-    cases_undecided: the other cases.
-    pixels_right: pixels whose category is the one that the second shows.
-    pixels_wrong: pixels whose category is the one that the first shows.
-    pixels_neither: pixels of a third category.
+    cases: how many have more right than wrong pixels, more wrong than right, and as many.
+    pixels: how many are right, wrong and neither, as in `ImageComparison.cases`.
   """
 
   top: int
   bottom: int
-  cases_right: int
-  cases_wrong: int
-  cases_undecided: int
-  pixels_right: int
-  pixels_wrong: int
-  pixels_neither: int
+  cases: tuple[int, int, int]
+  pixels: tuple[int, int, int]
 
 
 def compare_image(
@@ -121,5 +113,5 @@ def sum_orders(cases: Iterable[np.ndarray]) -> list[Order]:
     for bottom, top, right, wrong, neither in of_image.tolist():
       more = (right > wrong, right < wrong, right == wrong, right, wrong, neither)
       sums[top, bottom] = [a + b for a, b in zip(sums[top, bottom], more, strict=True)]
-  orders = [Order(*pair, *of_pair) for pair, of_pair in sums.items()]
-  return sorted(orders, key=lambda one: (-sum(one[2:5]), one.bottom, one.top))
+  orders = [Order(*pair, tuple(both[:3]), tuple(both[3:])) for pair, both in sums.items()]
+  return sorted(orders, key=lambda one: (-sum(one.cases), one.bottom, one.top))

@@ -92,16 +92,12 @@ def instances_of(
     areas[name] = dict(zip(fusion.ids.tolist(), pixels.tolist(), strict=True))
   return [
     Instance(
-      f'{_name(categories, one.category_id)} {number}',
+      f'{categories.of_id(one.category_id).name} {number}',
       one,
       tuple(areas[fusion].get(one.segment_ids.get(fusion), 0) for fusion in fusions),
     )
     for number, one in enumerate(detections, start=1)
   ]
-
-
-def _name(categories: PanopticCategories, category_id: int) -> str:
-  return categories.category(categories.label(category_id)).name
 
 
 def _picture(details: Details, annotation: Annotation) -> str:
@@ -134,7 +130,7 @@ def _segments_panel(
   """Segments with their categories' names, or those of `names` by id, most important first."""
   names = names or {}
   segments = zip(segmentation.ids.tolist(), segmentation.category_ids.tolist(), strict=True)
-  texts = [names.get(segment_id) or _name(categories, i) for segment_id, i in segments]
+  texts = [names.get(segment_id) or categories.of_id(i).name for segment_id, i in segments]
   labels = pictures.place_labels(segmentation, texts, first=list(names))
   layer = _image(
     pictures.segment_layer(segmentation, categories), f'{caption}: {", ".join(texts) or "void"}'
@@ -170,7 +166,7 @@ def _instances_table(
   rows = []
   for one in instances:
     style = 'differs' if one.change > _NOTABLE_CHANGE else ''
-    category = categories.category(categories.label(one.detection.category_id))
+    category = categories.of_id(one.detection.category_id)
     scores = (one.detection.detection_score, one.detection.ranking_score)
     rows.append(
       [

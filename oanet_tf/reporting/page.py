@@ -100,7 +100,7 @@ def _orders(evaluation: Evaluation, comparisons: Sequence[ImageComparison]) -> s
   first, second = map(html.escape, evaluation.compared)
   orders = sum_orders(one.cases for one in comparisons)
   differing = sum(one.differing_pixels for one in comparisons)
-  ordered = sum(sum(one[5:8]) for one in orders)
+  ordered = sum(sum(one.pixels) for one in orders)
   how = (
     f'Where {first} shows a thing and {second} a thing of another category, both were detected and '
     'only their order differs. A case is such a pair of instances in one image. It is right if '

@@ -43,8 +43,8 @@ def segment_layer(segmentation: Segments, categories: PanopticCategories) -> byt
   Void is transparent; the longer side has 640 pixels.
   """
   positions = resample(segmentation.index)
-  labels = categories.label_of_id_table()[segmentation.category_ids].tolist()
-  colors = [(*categories.category(label).color, _SEGMENT_OPACITY) for label in labels]
+  found = map(categories.of_id, segmentation.category_ids.tolist())
+  colors = [(*category.color, _SEGMENT_OPACITY) for category in found]
   layer = np.array([_CLEAR, *colors], np.uint8)[positions]
   layer[outlines(positions, on_void=True)] = _OUTLINE
   return _png(layer)

@@ -6,7 +6,12 @@ from typing import NamedTuple
 
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.json_file import read_json_object
-from oanet_tf.data.panoptic_json import Annotation, parse_annotations, read_panoptic_json
+from oanet_tf.data.panoptic_json import (
+  Annotation,
+  in_order_of,
+  parse_annotations,
+  read_panoptic_json,
+)
 from oanet_tf.errors import InputError
 from oanet_tf.evaluation.details import Details, read_details
 
@@ -50,32 +55,33 @@ def read_evaluation(folder: pathlib.Path, compared: Sequence[str]) -> Evaluation
         f'{folder / "results.json"}: has no fusion {fusion!r} but {", ".join(results) or "none"}; '
         '--compare takes two that it has'
       )
-  contents = [_read_predictions(folder, fusion) for fusion in compared]
-  source = folder / f'{compared[0]}.json'
-  categories = PanopticCategories.from_coco(contents[0].get('categories'), str(source))
+  sources = [f'{folder / fusion}.json' for fusion in compared]
+  contents = [_read_predictions(source) for source in sources]
+  categories = PanopticCategories.from_coco(contents[0].get('categories'), sources[0])
   _check_results(results, categories, folder / 'results.json')
-  first, second = (
-    parse_annotations(content, folder / fusion, folder / f'{fusion}.json')
-    for content, fusion in zip(contents, compared, strict=True)
-  )
+  annotations = [
+    parse_annotations(content, folder / fusion, source)
+    for content, fusion, source in zip(contents, compared, sources, strict=True)
+  ]
   details = read_details(folder)
-  lead = first if details is None else details.ground_truth
-  predictions = zip(
-    _in_order_of(lead, first, source),
-    _in_order_of(lead, second, folder / f'{compared[1]}.json'),
-    strict=True,
+  lead, lead_source = annotations[0], sources[0]
+  if details is not None:
+    lead, lead_source = details.ground_truth, str(details.folder / 'truth.json')
+  first, second = (
+    in_order_of(lead, of_fusion, lead_source, source)
+    for of_fusion, source in zip(annotations, sources, strict=True)
   )
+  predictions = list(zip(first, second, strict=True))
   # The folder is mostly called `evaluation`, so the model's name before it is needed too.
   name = '/'.join(folder.resolve().parts[-2:])
-  evaluation = Evaluation(name, results, tuple(compared), categories, list(predictions), details)
+  evaluation = Evaluation(name, results, tuple(compared), categories, predictions, details)
   if details is not None:
     _check_detections(evaluation)
   return evaluation
 
 
-def _read_predictions(folder: pathlib.Path, fusion: str) -> dict:
-  path = folder / f'{fusion}.json'
-  if not path.exists():
+def _read_predictions(path: str) -> dict:
+  if not pathlib.Path(path).exists():
     raise InputError(f'{path}: there is no such file; only evaluation on one machine writes it')
   return read_panoptic_json(path)
 
@@ -108,15 +114,3 @@ def _check_detections(evaluation: Evaluation) -> None:
           f'{details.folder}: its instances of image {prediction.image_id} are not those of '
           f'{fusion}.json, so it is of another evaluation; evaluate again'
         )
-
-
-def _in_order_of(
-  lead: list[Annotation], annotations: list[Annotation], path: pathlib.Path
-) -> list[Annotation]:
-  of_image = {one.image_id: one for one in annotations}
-  for one in lead:
-    if one.image_id not in of_image:
-      raise InputError(f'{path}: has no image {one.image_id}, which the other files have')
-  if len(lead) != len(annotations):
-    raise InputError(f'{path}: has {len(annotations)} images, but the other files {len(lead)}')
-  return [of_image[one.image_id] for one in lead]

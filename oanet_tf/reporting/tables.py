@@ -104,11 +104,10 @@ def orders_table(
   first, second = compared
   rows = []
   for one in orders:
-    net = one.pixels_right - one.pixels_wrong
+    net = one.pixels[0] - one.pixels[1]
     row = [category_cell(categories.category(label)) for label in (one.top, one.bottom)]
-    row += [count(number) for number in (sum(one[2:5]), *one[2:4])]
-    row += [count(number) for number in one[5:8]]
-    rows.append([*row, difference(net, f'{net:+,}'), _right_and_wrong(one)])
+    row += map(count, (sum(one.cases), *one.cases[:2], *one.pixels))
+    rows.append([*row, difference(net, f'{net:+,}'), _right_and_wrong(*one.pixels[:2])])
   columns = [
     Column(f'Top by {second}', False, sorts=True),
     Column(f'Top by {first}', False, sorts=True),
@@ -120,11 +119,11 @@ def orders_table(
   return table('Pairs of categories in different order', columns, rows, sorted_by=2)
 
 
-def _right_and_wrong(order: Order) -> Cell:
+def _right_and_wrong(right: int, wrong: int) -> Cell:
   """The fractions of right and wrong pixels as one bar."""
-  decided = max(1, order.pixels_right + order.pixels_wrong)
+  decided = max(1, right + wrong)
   bars = ''.join(
     f'<div class="{style}" style="width:{100 * pixels / decided:.1f}%"></div>'
-    for style, pixels in (('right', order.pixels_right), ('wrong', order.pixels_wrong))
+    for style, pixels in (('right', right), ('wrong', wrong))
   )
   return Cell(f'<div class="parts">{bars}</div>')

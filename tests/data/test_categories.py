@@ -45,8 +45,10 @@ def test_void_and_absent_labels_are_no_category(label):
 def test_absent_ids():
   categories = PanopticCategories.from_coco(MIXED)
   assert 3 in categories and 4 not in categories and 0 not in categories
-  with pytest.raises(KeyError):
-    categories.label(4)
+  assert categories.of_id(3) == categories.category(categories.label(3))
+  for look_up in (categories.label, categories.of_id):
+    with pytest.raises(KeyError):
+      look_up(4)
 
 
 @pytest.mark.parametrize('isthing', [0, 1])

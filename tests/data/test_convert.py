@@ -11,7 +11,7 @@ from oanet_tf.data import convert as convert_module
 from oanet_tf.data import tf_example
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.convert import convert, main
-from oanet_tf.data.resume import Summary
+from oanet_tf.data.resume import Split, Summary
 from oanet_tf.errors import InputError
 from tests.data.conversions import flags, many_images, names, run
 from tests.segments import id_map
@@ -83,8 +83,8 @@ def test_bytes_do_not_depend_on_the_number_of_workers(coco, tmp_path):
 @pytest.mark.parametrize(
   ('images', 'shards'), [(1, 1), (749, 1), (751, 2), (118287, 237), (10**6, 256)]
 )
-def test_default_number_of_shards(images, shards):
-  parts = list(convert_module._deal(list(range(images)), 'val', None).values())
+def test_default_number_of_shards(images, shards, tmp_path):
+  parts = list(convert_module._deal(list(range(images)), Split(tmp_path, 'val'), None).values())
   assert len(parts) == shards
   assert [entry for part in parts for entry in part] == list(range(images))
   assert max(map(len, parts)) - min(map(len, parts)) <= 1

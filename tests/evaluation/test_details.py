@@ -9,15 +9,15 @@ from PIL import Image
 from oanet_tf.errors import InputError
 from oanet_tf.evaluation import details as details_lib
 from oanet_tf.evaluation.coco_results import read_segments
-from oanet_tf.evaluation.details import DetailsWriter, Detection, read_details
+from oanet_tf.evaluation.details import Detection, details_writer, read_details
 from tests.reporting.evaluations import HEIGHT, PERSON, TIE, WIDTH, evaluated_image
 from tests.segments import id_map, segments_of_ids
 
 
 def write(folder, categories, *images):
-  with DetailsWriter(folder, categories, score_threshold=0.5) as writer:
+  with details_writer(folder, categories, score_threshold=0.5) as write_one:
     for image in images:
-      writer.add(image)
+      write_one(image)
 
 
 def files(folder):
@@ -113,8 +113,8 @@ def test_pictures_of_any_size(tmp_path, categories, shape, scaled, size):
 def test_appears_whole_and_replaces_what_was(tmp_path, categories):
   write(tmp_path, categories, evaluated_image(1, categories))
   before = files(tmp_path)
-  with pytest.raises(ZeroDivisionError), DetailsWriter(tmp_path, categories, 0.5) as writer:
-    writer.add(evaluated_image(2, categories))
+  with pytest.raises(ZeroDivisionError), details_writer(tmp_path, categories, 0.5) as write_one:
+    write_one(evaluated_image(2, categories))
     assert [path for path in files(tmp_path) if path.startswith('details/')] == before
     raise ZeroDivisionError
   assert files(tmp_path) == before and len(list(tmp_path.iterdir())) == 1

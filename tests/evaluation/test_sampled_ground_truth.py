@@ -1,6 +1,6 @@
 import numpy as np
 
-from oanet_tf.evaluation.sampled_ground_truth import sample_ground_truth
+from oanet_tf.evaluation.scoring import sample_ground_truth
 
 # Label 1 is category 7, label 3 is 92 (see the fixture): person and sky.
 PERSON, SKY = 1, 3

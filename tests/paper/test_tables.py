@@ -58,12 +58,12 @@ def test_all_tables_are_the_papers():
 
 
 @pytest.mark.parametrize('dataset', DATASETS)
-def test_each_option_beyond_the_paper_changes_the_experiment(dataset):
+def test_each_option_beyond_the_paper_changes_the_experiment(dataset, tmp_path):
   """And the first row changes nothing."""
   experiment = DATASETS[dataset].experiment
   as_it_is = config_check.experiment_settings(experiment)
   for number, row in enumerate(TABLES['beyond'].rows):
-    scoring = plan.scoring_of(row, DATASETS[dataset])
+    scoring = plan.scoring_of(row, DATASETS[dataset], plan.Options(tmp_path), 0)
     assert scoring.srm is None and row.fusion == 'srm'
     configs = [*scoring.network.configs, *filter(None, [scoring.config])]
     assert len(configs) == min(number, 1)

@@ -7,7 +7,7 @@ import numpy as np
 
 from oanet_tf.data.panoptic_map import segments_of_masks
 from oanet_tf.evaluation.coco_results import PanopticResultsWriter
-from oanet_tf.evaluation.details import DetailsWriter
+from oanet_tf.evaluation.details import details_writer
 from oanet_tf.evaluation.panoptic_quality import PanopticQuality
 from tests.segments import segments_of_ids
 
@@ -98,7 +98,7 @@ def write_evaluation(folder, categories, num_images=6, details=True):
     results[fusion] = quality.result()
   (folder / 'results.json').write_text(json.dumps(results))
   if details:
-    with DetailsWriter(folder, categories, score_threshold=0.5) as writer:
+    with details_writer(folder, categories, score_threshold=0.5) as write:
       for image in images:
-        writer.add(image)
+        write(image)
   return images

@@ -84,9 +84,9 @@ def test_sums_of_pairs():
     np.array([[TIE_, PERSON_, 2, 1, 0]]),
   ]
   assert sum_orders(cases) == [
-    Order(TIE_, PERSON_, 1, 1, 1, 9, 9, 1),
-    Order(PERSON_, TIE_, 2, 0, 0, 3, 1, 0),
-    Order(TIE_, CUP_, 0, 0, 1, 0, 0, 7),
+    Order(TIE_, PERSON_, (1, 1, 1), (9, 9, 1)),
+    Order(PERSON_, TIE_, (2, 0, 0), (3, 1, 0)),
+    Order(TIE_, CUP_, (0, 0, 1), (0, 0, 7)),
   ]
   assert sum_orders([]) == []
 
@@ -149,5 +149,5 @@ def test_exchanged_fusions_exchange_right_and_wrong(truth, first, second):
   assert sorted(one.cases.tolist()) == sorted(other.cases[:, [1, 0, 3, 2, 4]].tolist())
   assert one.gain == -other.gain and one.differing_pixels == other.differing_pixels
   orders = sum_orders([one.cases, one.cases])
-  assert sum(sum(order[2:5]) for order in orders) == 2 * len(one.cases)
-  assert sum(sum(order[5:8]) for order in orders) == 2 * one.cases[:, 2:].sum()
+  assert sum(sum(order.cases) for order in orders) == 2 * len(one.cases)
+  assert sum(sum(order.pixels) for order in orders) == 2 * one.cases[:, 2:].sum()
