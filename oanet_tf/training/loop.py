@@ -175,7 +175,7 @@ def check_batch_sizes(
 
 
 def best_checkpoint(state: State) -> BestCheckpoint | None:
-  """Keeps the best weights as the config says; None if it says to keep none."""
+  """Where the best weights are kept; None if the config says that they are not."""
   trainer = state.config.trainer
   if not trainer.best_checkpoint_export_subdir:
     return None
@@ -261,8 +261,7 @@ def validate(
     if best and cluster.any_worker(cluster.is_chief and best.is_better(scalars)):
       best.save(state.model, scalars, state.step)
   if training_log:
-    training_log.write('validation', state.step, scalars)
-    training_log.write_images(state.step, panels.images)
+    training_log.write('validation', state.step, scalars, panels.images)
   if cluster.is_chief:
     tqdm.tqdm.write(f'step {state.step}\n{format_table(results, categories)}')
   return results

@@ -68,30 +68,26 @@ class TrainingLog:
     if self._folder:
       tqdm.tqdm.write(_line(step, num_steps, scalars))
 
-  def write(self, split: str, step: int, scalars: Mapping[str, float]) -> None:
-    """Writes scalars of the split 'train' or 'validation'."""
+  def write(
+    self,
+    split: str,
+    step: int,
+    scalars: Mapping[str, float],
+    images: Mapping[str, np.ndarray] | None = None,
+  ) -> None:
+    """Writes scalars and, for TensorBoard, [H, W, 3] uint8 images of 'train' or 'validation'."""
     if not self._folder:
       return
-    with self._writer(split).as_default(step=step):
-      for name, value in scalars.items():
-        tf.summary.scalar(name, value)
-    self._writer(split).flush()
-    with open(self._folder / METRICS_FILE, 'a') as file:
-      file.write(json.dumps({'step': step, 'split': split, **scalars}) + '\n')
-
-  def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
-    """Writes [H, W, 3] uint8 validation images by name."""
-    if not self._folder:
-      return
-    with self._writer('validation').as_default(step=step):
-      for name, image in images.items():
-        tf.summary.image(name, image[None])
-    self._writer('validation').flush()
-
-  def _writer(self, split: str) -> tf.summary.SummaryWriter:
     if split not in self._writers:
       self._writers[split] = tf.summary.create_file_writer(str(self._folder / split))
-    return self._writers[split]
+    with self._writers[split].as_default(step=step):
+      for name, value in scalars.items():
+        tf.summary.scalar(name, value)
+      for name, image in (images or {}).items():
+        tf.summary.image(name, image[None])
+    self._writers[split].flush()
+    with open(self._folder / METRICS_FILE, 'a') as file:
+      file.write(json.dumps({'step': step, 'split': split, **scalars}) + '\n')
 
 
 def _line(step: int, num_steps: int, scalars: Mapping[str, float]) -> str:

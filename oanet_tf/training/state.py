@@ -146,7 +146,7 @@ def share_statistics(state: State) -> None:
 
 
 def advice(state: State) -> str:
-  """What to do after a training has failed, for an error."""
+  """Advice for the error message of a training that has failed."""
   newest = checkpoints.newest_readable(state.folder)
   return (
     f'the last good checkpoint is {newest or "none"}; lower the learning rate or set '
