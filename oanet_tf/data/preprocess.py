@@ -258,7 +258,7 @@ def _warp_category_labels(canvas: list[int], stride: int) -> Step:
 
 
 def _warp_boxes(example: Example) -> Example:
-  """Adds `boxes` [M, 4] in the network input; drops objects of which less than 1 px is left."""
+  """Adds `boxes` [M, 4] in the network input; drops objects cropped to a side below 1 px."""
   info = example['image_info']
   boxes = geometry.boxes_to_input(_mirror(example['object_boxes'], example), info)
   boxes = tf.clip_by_value(boxes, 0.0, tf.tile(geometry.size_in_input(info), [2]))

@@ -1,4 +1,4 @@
-"""The ResNets of `tf_keras.applications` as backbones, which take the weights of their `.h5`."""
+"""The ResNets of `tf_keras.applications` as backbones, for the weights in their `.h5` files."""
 
 import tensorflow as tf
 import tf_keras
