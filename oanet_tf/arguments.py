@@ -1,4 +1,4 @@
-"""What the command lines have in common."""
+"""Arguments that the command lines share."""
 
 import argparse
 import logging
@@ -14,7 +14,7 @@ def positive(text: str) -> int:
     argparse.ArgumentTypeError: if it is none.
   """
   if not text.isdecimal() or not int(text):
-    raise argparse.ArgumentTypeError(f'{text!r} is no whole number above 0')
+    raise argparse.ArgumentTypeError(f'{text!r} is not a whole number above 0')
   return int(text)
 
 
@@ -24,7 +24,7 @@ def names(text: str) -> list[str]:
 
 
 def add_config_file(parser: argparse._ActionsContainer, note: str) -> None:
-  """Adds `--config_file`, which may be given several times; `note` ends its help."""
+  """Adds `--config_file`, which can be given several times; `note` is appended to its help."""
   parser.add_argument(
     '--config_file',
     action='append',
@@ -37,7 +37,7 @@ def add_config_file(parser: argparse._ActionsContainer, note: str) -> None:
 def add_params_override(
   parser: argparse._ActionsContainer, changed: str = "to the folder's params.yaml"
 ) -> None:
-  """Adds `--params_override`; `changed` says what."""
+  """Adds `--params_override`; `changed` says to what."""
   parser.add_argument(
     '--params_override',
     default='',
@@ -51,11 +51,11 @@ def add_fusion(parser: argparse._ActionsContainer) -> None:
   parser.add_argument(
     '--fusion',
     metavar='NAME',
-    help=f'one of {", ".join(FUSIONS)} (default: as the model was configured)',
+    help=f'one of {", ".join(FUSIONS)} (default: task.model.fusion.method)',
   )
 
 
 def log_to_stderr() -> None:
-  """Shows what the package logs, and the warnings of everything else."""
+  """Shows the package's log, and the warnings of everything else."""
   logging.basicConfig(level=logging.WARNING, format='%(message)s', stream=sys.stderr)
   logging.getLogger('oanet_tf').setLevel(logging.INFO)

@@ -12,14 +12,16 @@ from oanet_tf.data import class_prior, inspect, shard_files
 def main() -> None:
   parser = argparse.ArgumentParser(
     prog='python -m oanet_tf.class_prior',
-    description='Counts which of two categories is visible in the panoptic ground truth where '
-    'objects of both overlap. The fusion class_prior orders instances by these counts; '
-    'task.model.fusion.class_prior names the file.',
+    description='Counts which of two categories the panoptic ground truth shows where objects of '
+    'both overlap. The fusion class_prior orders instances by these counts; set '
+    'task.model.fusion.class_prior to the file.',
   )
   parser.add_argument(
     '--input_path', required=True, metavar='SHARDS', help='files or globs, separated by commas'
   )
-  parser.add_argument('--categories', metavar='FILE', help='default: categories.json beside them')
+  parser.add_argument(
+    '--categories', metavar='FILE', help='(default: categories.json beside the shards)'
+  )
   parser.add_argument('--output', required=True, type=pathlib.Path, help='JSON file')
   arguments = parser.parse_args()
   shards = shard_files.list_shards(arguments.input_path)

@@ -1,4 +1,4 @@
-"""Devices and workers: one strategy for all of them."""
+"""The strategy for all devices and workers."""
 
 import contextlib
 import dataclasses
@@ -18,26 +18,26 @@ from oanet_tf.errors import InputError
 log = logging.getLogger(__name__)
 
 DTYPES = {'float32': tf.float32, 'bfloat16': tf.bfloat16, 'float16': tf.float16}
-# What TensorFlow raises when another worker is gone.
+# What TensorFlow raises when another worker is lost.
 LOST_WORKER_ERRORS = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
 
 
 def configure(runtime: config_definitions.RuntimeConfig) -> None:
-  """Sets what holds for the whole process: precision, XLA, eager execution."""
+  """Sets the precision, XLA and eager execution of the process."""
   performance.set_mixed_precision_policy(DTYPES[runtime.mixed_precision_dtype or 'float32'])
-  # XLA takes the clusters of operations that it can compile.
+  # XLA compiles the clusters of operations that it can.
   tf.config.optimizer.set_jit(runtime.enable_xla)
   tf.config.run_functions_eagerly(runtime.run_eagerly)
 
 
 @dataclasses.dataclass(frozen=True)
 class Cluster:
-  """The replicas that train together, and this process among those that run them.
+  """The replicas that train together, and the position of this process among the workers.
 
   Attributes:
     strategy: over all devices of all workers.
-    num_workers: processes, usually one on each machine.
-    index: of this process; the first is the chief, the only one that writes.
+    num_workers: number of processes, usually one per machine.
+    index: of this process. The first is the chief, the only one that writes.
   """
 
   strategy: tf.distribute.Strategy
@@ -53,7 +53,7 @@ class Cluster:
     return self.strategy.num_replicas_in_sync // self.num_workers
 
   def sum_over_workers(self, values: np.ndarray) -> np.ndarray:
-    """Adds an array of each process; all must call it, at the same point."""
+    """The sum of an array over all processes, which must all call this at the same point."""
     if self.num_workers == 1:
       return values
     values = np.asarray(values)
@@ -66,20 +66,22 @@ class Cluster:
     return self.strategy.reduce(tf.distribute.ReduceOp.SUM, parts, axis=None).numpy()
 
   def any_worker(self, flag: bool) -> bool:
-    """Whether the flag is set in one process at least; all must call it, at the same point."""
+    """Whether a flag is set in any process; all must call this at the same point."""
     return bool(self.sum_over_workers(np.array([flag], np.float32))[0])
 
   @contextlib.contextmanager
   def lost_workers_named(self) -> Iterator[None]:
-    """Turns TensorFlow's errors about other processes that are gone into an `InputError`."""
+    """Turns TensorFlow's errors about lost workers into an `InputError`."""
     try:
       yield
     except LOST_WORKER_ERRORS as error:
       if self.num_workers == 1:
         raise
+      # Without the place in the graph.
+      fact = error.message.split('Collective ops is aborted by: ')[-1].splitlines()[0]
       raise InputError(
-        f'worker {self.index}: another worker is gone ({_first_line(error)}); start all of them '
-        'again: training goes on from the newest checkpoint'
+        f'worker {self.index}: another worker is gone ({fact}); restart all of them to continue '
+        'from the newest checkpoint'
       ) from None
 
 
@@ -87,11 +89,11 @@ def make_cluster(runtime: config_definitions.RuntimeConfig) -> Cluster:
   """Replicas on the devices of this machine, or of all workers that TF_CONFIG names.
 
   Raises:
-    InputError: if TF_CONFIG is malformed, or fewer GPUs are there than asked for.
+    InputError: if TF_CONFIG is malformed, or there are fewer GPUs than the config asks for.
   """
   num_workers, index = _read_tf_config()
   if num_workers > 1:
-    log.info('worker %d waits for all %d of TF_CONFIG', index, num_workers)
+    log.info('worker %d waits for all %d workers of TF_CONFIG', index, num_workers)
     kind, num_gpus = 'multi_worker_mirrored', 0
   else:
     kind, available = runtime.distribution_strategy, len(tf.config.list_logical_devices('GPU'))
@@ -115,10 +117,5 @@ def _read_tf_config() -> tuple[int, int]:
   except (ValueError, AttributeError, TypeError):
     raise InputError(f'TF_CONFIG: {text[:80]!r} is not the JSON that TensorFlow takes') from None
   if len(names) > 1 and task not in names:
-    raise InputError(f'TF_CONFIG: task {task[0]} {task[1]} is no worker of its cluster')
+    raise InputError(f'TF_CONFIG: task {task[0]} {task[1]} is not a worker of its cluster')
   return (len(names), names.index(task)) if len(names) > 1 else (1, 0)
-
-
-def _first_line(error: tf.errors.OpError) -> str:
-  """What happened, without the place in the graph."""
-  return error.message.split('Collective ops is aborted by: ')[-1].splitlines()[0]

@@ -18,10 +18,10 @@ BRANCHES_FILE = 'branches.json'
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
   parser = argparse.ArgumentParser(
     prog='python -m oanet_tf.evaluate',
-    description='Panoptic quality of several fusions on the validation split, in one pass. Writes '
-    "results.json, for each fusion NAME.json and NAME/*.png in COCO's panoptic format, and "
-    'branches.json: AP of boxes and masks, and the mean IoU of the stuff branch; and details/, '
-    'which oanet_tf.report shows.',
+    description='Computes the panoptic quality of several fusions on the validation split in one '
+    'pass. Writes results.json; for each fusion NAME.json and NAME/*.png in '
+    "COCO's panoptic format; branches.json with the AP of boxes and masks and the mean IoU of the "
+    'stuff branch; and details/, which oanet_tf.report shows.',
   )
   parser.add_argument('--model_dir', required=True, type=pathlib.Path, help='folder of a training')
   parser.add_argument(
@@ -38,12 +38,12 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     '--ranking_module',
     type=pathlib.Path,
     metavar='MODEL_DIR',
-    help="folder of another training, whose spatial ranking module takes the place of this one's",
+    help="folder of another training, whose spatial ranking module replaces this model's",
   )
   parser.add_argument(
     '--instances_json',
     metavar='JSON',
-    help="true objects in COCO's format for the average precision of boxes and masks "
+    help="ground-truth objects in COCO's format for the AP of boxes and masks "
     '(default: the panoptic segments)',
   )
   add_params_override(parser)
@@ -60,7 +60,7 @@ def main() -> None:
   folder.class_prior(methods)
   shard_files.list_shards(values['task.validation_data.input_path'])
   module_folder = arguments.ranking_module and ranking_module_for(folder, arguments.ranking_module)
-  # TensorFlow takes seconds to load; flags and configuration are good by now.
+  # Loading TensorFlow takes seconds, so flags and configuration are checked first.
   from oanet_tf import cluster as cluster_lib
   from oanet_tf import files
   from oanet_tf.evaluation.branches import BranchScores, format_branches
@@ -92,26 +92,26 @@ def main() -> None:
     scores = branches.result()
     files.write_text(output_dir / BRANCHES_FILE, json.dumps(scores, indent=1) + '\n')
     tables.append(format_branches(scores))
-  # Only now: what fails to print is on the disk.
+  # Printed last, when everything has been written.
   for table in tables:
     print(table)
 
 
 def ranking_module_for(folder: ModelFolder, module_dir: pathlib.Path) -> ModelFolder:
-  """The training that gives a network its ranking module.
+  """The other training, after checking that its ranking module fits the network.
 
   Args:
     folder: of the network.
     module_dir: folder of the other training, of a whole network or of the module alone.
 
   Raises:
-    InputError: if the two cannot be one network.
+    InputError: if the ranking module does not fit.
   """
   if folder.values['task.mode'] != 'panoptic':
     raise InputError(f'{folder.path}: has no detector for the ranking module of {module_dir}')
   other = ModelFolder(module_dir)
   if other.categories != folder.categories:
-    raise InputError(f'{module_dir}: its ranking module is of other categories than the model')
+    raise InputError(f'{module_dir}: its ranking module has other categories than the model')
   return other
 
 

@@ -17,13 +17,10 @@ from oanet_tf.serving import formats, tflite_int8
 if TYPE_CHECKING:
   import numpy as np
 
-  # It brings TensorFlow, which takes seconds to load.
-
 CALIBRATED = 'tflite_int8'
 Reader = Callable[[], 'Iterable[np.ndarray]']
-# Of the validation shards, compared if the user names none.
+# Default numbers of images from the validation shards, and from the training shards.
 NUM_IMAGES = 8
-# Of the training shards.
 NUM_CALIBRATION_IMAGES = 100
 
 
@@ -31,11 +28,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
   parser = argparse.ArgumentParser(
     prog='python -m oanet_tf.export',
     description='Exports a trained network to EXPORT_DIR/FORMAT/VERSION. Each export is loaded '
-    'again and must give the results of the network in memory, on real images; else nothing is '
-    'left. export.json keeps the figures.',
+    'again and must give the results of the network in memory on real images; otherwise it is '
+    'deleted. The comparison is recorded in export.json.',
   )
   parser.add_argument('--model_dir', required=True, type=pathlib.Path, help='folder of a training')
-  parser.add_argument('--export_dir', required=True, type=pathlib.Path, help='is made if need be')
+  parser.add_argument('--export_dir', required=True, type=pathlib.Path, help='is created if needed')
   parser.add_argument(
     '--formats',
     type=_formats,
@@ -58,13 +55,14 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     '--images',
     nargs='+',
     metavar='FILE_OR_DIR',
-    help=f'pictures on which exports are compared (default: {NUM_IMAGES} of the validation shards)',
+    help='pictures on which exports are compared with the network in memory (default: '
+    f'{NUM_IMAGES} of the validation shards)',
   )
   parser.add_argument(
     '--calibration_images',
     nargs='+',
     metavar='FILE_OR_DIR',
-    help=f'pictures that show {CALIBRATED} how large activations are (default: '
+    help=f'pictures on which {CALIBRATED} measures the ranges of activations (default: '
     f'{NUM_CALIBRATION_IMAGES} of the training shards)',
   )
   add_params_override(parser)
@@ -90,7 +88,7 @@ def main() -> None:
   }
   formats.read_record(arguments.export_dir)
   images, calibration_images = _find_all_images(arguments, values)
-  # TensorFlow takes seconds to load; all that was given is good by now.
+  # Loading TensorFlow takes seconds, so the arguments are checked first.
   from oanet_tf.serving import parity
 
   log_to_stderr()
@@ -101,14 +99,14 @@ def main() -> None:
     images(),
     calibration_images(),
   )
-  # Closed before an error is told, which would else stand in the bar's line.
+  # Closed before an error is printed, which would otherwise follow the bar on its line.
   with tqdm.tqdm(folders.items(), 'exporting', unit='format', file=sys.stderr) as progress:
     entries = [formats.export(name, source, folder) for name, folder in progress]
   print(formats.format_table(entries))
 
 
 def _find_all_images(arguments: argparse.Namespace, values: dict[str, object]) -> list[Reader]:
-  """The images to compare on, and those to calibrate with, which not all formats need."""
+  """The images for the comparison, and those for calibration, which most formats do not need."""
   images = _find_images(
     '--images', arguments.images, values['task.validation_data.input_path'], NUM_IMAGES
   )
@@ -125,16 +123,13 @@ def _find_all_images(arguments: argparse.Namespace, values: dict[str, object]) -
 
 
 def _find_images(option: str, paths: Sequence[str] | None, input_path: str, number: int) -> Reader:
-  """Real images: pictures, or the first of shards.
+  """Returns a function that reads images, [H, W, 3] uint8: pictures, or the first of shards.
 
   Args:
-    option: that gives pictures.
-    paths: of these, or of folders of them; none takes shards.
-    input_path: of shards.
-    number: so many of the shards' images.
-
-  Returns:
-    What reads them, [H, W, 3] uint8 each.
+    option: the command-line option for pictures.
+    paths: of pictures or of folders with pictures; None for shards.
+    input_path: of the shards.
+    number: of images to read from the shards.
 
   Raises:
     InputError: if there are none, or a picture cannot be read.

@@ -1,4 +1,4 @@
-"""A model folder: its configuration, categories and weights, each resolved once."""
+"""Reads a model folder: its configuration, categories and weights."""
 
 import dataclasses
 import logging
@@ -12,7 +12,7 @@ from oanet_tf.data.categories import CATEGORIES_FILE, PanopticCategories
 from oanet_tf.errors import InputError, first_line
 
 if TYPE_CHECKING:
-  # They bring TensorFlow, which takes seconds to load.
+  # These load TensorFlow, which takes seconds.
   import numpy as np
   from official.core import config_definitions
 
@@ -31,14 +31,14 @@ class Trained(NamedTuple):
   categories: PanopticCategories
 
   def fuser(self, methods: Sequence[str], ranked_by: 'Trained | None' = None) -> 'Fuser':
-    """What makes panoptic maps of the network's outputs.
+    """The `Fuser` for the network's outputs.
 
     Args:
       methods: of fusion; 'class_prior' reads the file that the configuration names.
-      ranked_by: another training, whose ranking module takes the place of the network's own.
+      ranked_by: another training, whose ranking module replaces the network's own.
 
     Raises:
-      InputError: if that file cannot be read, or was counted for other categories.
+      InputError: if that file cannot be read or is for other categories.
     """
     from oanet_tf.data.class_prior import load_table
     from oanet_tf.modeling.build import build_fuser
@@ -56,24 +56,22 @@ class Trained(NamedTuple):
 
 
 class ModelFolder:
-  """The folder of a training, read and checked in a fraction of a second.
+  """The folder of a training, of which only `params.yaml` and `categories.json` are read at first.
 
   Attributes:
     path: of the folder.
     values: of the configuration's active keys.
     categories: of the dataset.
+
+  Args:
+    path: of the folder.
+    params_override: changes to its configuration, as `a.b=1,c.d=[2,3]` or YAML text.
+
+  Raises:
+    InputError: if it is no model folder, or the changes do not fit.
   """
 
   def __init__(self, path: str | pathlib.Path, params_override: str = ''):
-    """Reads `params.yaml` and `categories.json`.
-
-    Args:
-      path: of the folder.
-      params_override: changes over its configuration, as `a.b=1,c.d=[2,3]` or YAML text.
-
-    Raises:
-      InputError: if it is no model folder, or the changes do not fit.
-    """
     self.path = pathlib.Path(path)
     self._override = params_override
     self._params = config_check.params_path(path)
@@ -84,7 +82,7 @@ class ModelFolder:
     self.categories = PanopticCategories.from_json(self.path / CATEGORIES_FILE)
 
   def fusion(self, method: str | None = None) -> str:
-    """A fusion that a whole network can predict with, all that it needs at hand.
+    """The name of a fusion, after checking that the network can predict with it.
 
     Args:
       method: its name; None takes the configured one.
@@ -94,8 +92,9 @@ class ModelFolder:
     """
     if self.values['task.mode'] != 'panoptic':
       raise InputError(
-        f'{self.path}: has the spatial ranking module alone (task.mode is '
-        f'{self.values["task.mode"]!r}); start a whole network from it with task.init_checkpoint'
+        f'{self.path}: has only the spatial ranking module (task.mode is '
+        f'{self.values["task.mode"]!r}); initialize a whole network from it with '
+        'task.init_checkpoint'
       )
     method = method or self.values['task.model.fusion.method']
     config_values.check_fusion(method, self.values)
@@ -103,10 +102,10 @@ class ModelFolder:
     return method
 
   def class_prior(self, methods: Sequence[str]) -> 'np.ndarray | None':
-    """The [T, T] table of the fusion 'class_prior'; None if it is not among the methods.
+    """The [T, T] table of the fusion 'class_prior', or None if that is not among the methods.
 
     Raises:
-      InputError: if the file cannot be read, or was counted for other categories.
+      InputError: if the file cannot be read or is for other categories.
     """
     from oanet_tf.data.class_prior import load_table
 
@@ -121,8 +120,8 @@ class ModelFolder:
   def load(self) -> Trained:
     """The network with its best weights.
 
-    The best are those that evaluation during training chose; without one, the newest, or their
-    moving averages where training kept some.
+    These are the best of the evaluations during training. Without an evaluation, they are the
+    newest weights, or their moving averages if training kept them.
 
     Raises:
       InputError: if there is no checkpoint, or the changes make another network.
@@ -142,13 +141,13 @@ class ModelFolder:
     try:
       if best or config.trainer.optimizer_config.ema is None:
         checkpoint = tf.train.Checkpoint(model=model)
-        # The checkpoint of a training holds the optimizer's slots and the step too.
+        # The checkpoint of a training also has the optimizer's slots and the step.
         checkpoint.restore(path).assert_existing_objects_matched().expect_partial()
       else:
         load_averages(model, config, path)
     except (AssertionError, ValueError) as error:
       raise InputError(
-        f'{path}: does not fit the configuration ({first_line(error)}); leave out changes '
-        'that make another network'
+        f'{path}: does not fit the configuration ({first_line(error)}); leave out changes of the '
+        'network'
       ) from None
     return Trained(model, config, self.categories)

@@ -1,4 +1,4 @@
-"""Panoptic maps of one's own pictures: `python -m oanet_tf.predict --help`."""
+"""Segments the user's pictures: `python -m oanet_tf.predict --help`."""
 
 import argparse
 import pathlib
@@ -15,7 +15,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     prog='python -m oanet_tf.predict',
     description='Segments pictures and draws the result. Writes overlays/NAME.png, '
     "predictions/NAME.png (segment ids as RGB) and predictions.json (COCO's panoptic format). "
-    'A picture that cannot be read is told and left out; the exit code is 1 then.',
+    'A picture that cannot be read is reported and skipped, and the exit code is then 1.',
   )
   parser.add_argument(
     '--model',
@@ -35,8 +35,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
   parser.add_argument(
     '--testdev',
     metavar='ZIP',
-    help="also pack the results for COCO's evaluation server, as in "
-    'panoptic_test-dev2017_oanet_results.zip; pictures named by their ids, as COCO names them',
+    help="also pack the results for COCO's evaluation server, for example into "
+    "panoptic_test-dev2017_oanet_results.zip; pictures must have COCO's names, their ids",
   )
   of_folder = parser.add_argument_group('for the folder of a training')
   add_fusion(of_folder)
@@ -57,11 +57,11 @@ def main() -> int:
     method = folder.fusion(arguments.fusion)
   elif arguments.fusion or arguments.params_override:
     raise InputError(
-      f'{path}: was exported with its settings; --fusion and --params_override are for the folder '
-      'of a training'
+      f'{path}: an export has fixed settings; --fusion and --params_override are for the folder of '
+      'a training'
     )
   pictures = find_pictures(arguments.images)
-  # TensorFlow takes seconds to load; the arguments are good by now.
+  # Loading TensorFlow takes seconds, so the arguments are checked first.
   from oanet_tf.serving import loading
 
   if kind == 'model_folder':

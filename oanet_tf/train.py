@@ -9,7 +9,7 @@ from oanet_tf.config import check as config_check
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-  """Flags as in the Model Garden's trainers."""
+  """The flags are those of the Model Garden's trainers."""
   parser = argparse.ArgumentParser(
     prog='python -m oanet_tf.train',
     description='Trains and evaluates OANet.',
@@ -18,16 +18,16 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
   )
   parser.add_argument(
     '--experiment',
-    help=f'one of {", ".join(config_check.experiment_names())}; '
-    "may be left out with --mode eval, which then takes the model folder's params.yaml",
+    help=f'one of {", ".join(config_check.experiment_names())}; not required for --mode eval, '
+    "which takes the model folder's params.yaml by default",
   )
-  add_config_file(parser, '; given again, the later file wins')
+  add_config_file(parser, '; of several, the later file wins')
   add_params_override(parser, 'to the files')
   parser.add_argument(
     '--model_dir',
     required=True,
     help='folder for params.yaml, checkpoints, TensorBoard events and evaluation; '
-    'training goes on from a checkpoint there',
+    'training continues from a checkpoint there',
   )
   parser.add_argument(
     '--mode',
@@ -49,9 +49,9 @@ def main() -> None:
     config_files = [config_check.params_path(arguments.model_dir), *config_files]
   settings = config_check.resolve_experiment(experiment, config_files, arguments.params_override)
   if settings['runtime.enable_xla'].value:
-    # TensorFlow reads it when it starts; without, XLA leaves out the CPU.
+    # TensorFlow reads this when it starts. Without it, XLA does not compile for the CPU.
     os.environ['TF_XLA_FLAGS'] = f'{os.environ.get("TF_XLA_FLAGS", "")} --tf_xla_cpu_global_jit'
-  # TensorFlow takes seconds to load; flags and configuration are good by now.
+  # Loading TensorFlow takes seconds, so flags and configuration are checked first.
   from oanet_tf.config import experiments
   from oanet_tf.training import loop
 

@@ -1,8 +1,9 @@
 """Reads and checks a configuration in a fraction of a second.
 
 This module does not load TensorFlow or the Model Garden, which takes seconds. A configuration here
-is a flat dict of dotted keys, such as `task.model.sharing`. `defaults/all_keys.yaml` records what
-the dataclasses of `definitions.py` say about each key. The registered experiments are beside it.
+is a flat dict of dotted keys, such as `task.model.sharing`. `defaults/all_keys.yaml` has each key's
+kind and default, taken from the dataclasses of `definitions.py`. The registered experiments are
+beside it.
 """
 
 import copy
@@ -38,8 +39,8 @@ class Setting(NamedTuple):
 
   Attributes:
     kind: of its value: 'bool', 'int', 'float', 'str', 'list of …', or several joined by 'or'.
-      'group or null' is a group of keys that may be missing as a whole.
-    value: its default, or what it was set to; {} for a group that is not missing.
+      'group or null' is a group of keys that can be missing as a whole.
+    value: the default, or what it was set to; {} for a group that is not missing.
   """
 
   kind: str
@@ -52,10 +53,10 @@ Settings = dict[str, Setting]
 def resolve_experiment(
   experiment: str, config_files: Sequence[str] = (), params_override: str = ''
 ) -> Settings:
-  """All settings of a registered experiment after changes; see `resolve`.
+  """`resolve` for a registered experiment.
 
   Raises:
-    InputError: also for an unknown experiment.
+    InputError: as `resolve`, and for an unknown experiment.
   """
   return resolve(experiment_settings(experiment), config_files, params_override)
 
@@ -63,16 +64,16 @@ def resolve_experiment(
 def resolve(
   settings: Settings, config_files: Sequence[str] = (), params_override: str = ''
 ) -> Settings:
-  """Applies YAML files, each over the one before, then an override; checks keys and values.
+  """Applies YAML files in turn, then an override; checks keys and values.
 
   Args:
-    settings: by key, of all keys.
+    settings: all settings by key.
     config_files: paths.
     params_override: `a.b=1,c.d=[2,3]`, or YAML or JSON text.
 
   Raises:
-    InputError: for an unreadable file, an unknown key (the error names the nearest known one), a
-      value of the wrong kind, one that has no effect, or one that would not work.
+    InputError: for an unreadable file, an unknown key (the error names the nearest known one), or a
+      value of the wrong kind, without effect, or that would not work.
   """
   for path in config_files:
     settings = _apply(settings, read_yaml(path), str(path))
@@ -105,7 +106,7 @@ def experiment_settings(experiment: str) -> Settings:
 
 
 def active(settings: Settings) -> Settings:
-  """The settings without groups that are missing or not chosen, such as Adam's under SGD."""
+  """The settings without groups that are missing or not chosen, such as Adam's with SGD."""
   return {
     key: setting
     for key, setting in settings.items()
@@ -130,7 +131,7 @@ def to_nested(settings: Settings) -> dict:
 
 
 def params_path(model_dir: str | pathlib.Path) -> str:
-  """The path of the resolved configuration that training wrote.
+  """The path of the configuration in a model folder.
 
   Raises:
     InputError: if the folder has none.
@@ -175,7 +176,7 @@ def _groups_of(key: str) -> list[str]:
 
 
 def _other_choice(settings: Settings, key: str) -> str | None:
-  """The `….type` key that chooses a group other than the one that holds this key, if any."""
+  """The `….type` key that chooses a group other than this key's, if any."""
   for group in _groups_of(key):
     parent, _, choice = group.rpartition('.')
     chosen = settings.get(f'{parent}.type')
@@ -205,7 +206,7 @@ def fits(value: object, kind: str) -> bool:
 
 
 def _unknown(settings: Settings, key: str) -> str:
-  """The unknown part of a key, and the known key nearest to it."""
+  """For an error: the unknown part of a key and the nearest known key."""
   names = {*settings, *(group for known in settings for group in _groups_of(known))}
   unknown = next((group for group in _groups_of(key) if group not in names), key)
   parent, _, name = unknown.rpartition('.')

@@ -1,7 +1,7 @@
 """The configuration of an experiment, as dataclasses in the style of the Model Garden.
 
 Parts that come from the Model Garden keep its config classes. The registered experiments are in
-`defaults/`. `values.py` says which values a key may have.
+`defaults/`. The values that a key may have are in `values.py`.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ class KerasResNet(hyperparams.Config):
 
 @dataclasses.dataclass
 class Backbone(backbones.Backbone):
-  """The Model Garden's backbones, and Keras' own ResNet."""
+  """The Model Garden's backbones and Keras' ResNet."""
 
   keras_resnet: KerasResNet = dataclasses.field(default_factory=KerasResNet)
 
@@ -32,9 +32,9 @@ class StuffHead(hyperparams.Config):
   Attributes:
     num_convs: 3×3 convolutions on each FPN level.
     num_filters: their channels.
-    group_norm: whether group normalisation follows each of them; the paper has none.
-    object_context: whether all T+S categories are supervised, as in Table 2's second row, or only
-      the S stuff categories.
+    group_norm: whether group normalization follows each of them; the paper has none.
+    object_context: whether all T+S categories are supervised, as in the second row of Table 2, or
+      only the S stuff categories.
   """
 
   num_convs: int = 2
@@ -51,8 +51,8 @@ class SpatialRanking(hyperparams.Config):
     convolution: '1x1', '3x3' or '1x7+7x1' (Table 5).
     stride: of the instance tensor, relative to the network input.
     scored_pixels: an instance's ranking score is the mean over 'all' pixels of its mask (Eq. 3), or
-      over the 'conflicting' ones only, which instances of another category also claim. An instance
-      without such pixels is scored over all of them.
+      only over the 'conflicting' pixels, which instances of another category also cover. If there
+      are none, it is the mean over all pixels.
   """
 
   convolution: str = '1x7+7x1'
@@ -69,16 +69,16 @@ class Fusion(hyperparams.Config):
       detection score, and 'class_prior' by how often their categories lie on each other. 'upsnet'
       takes the largest logit at each pixel.
     score_threshold: detections with a lower score are dropped.
-    mask_threshold: least probability at which a pixel belongs to an instance.
+    mask_threshold: least probability of an instance's pixels.
     suppression_threshold: before the merge, a detection is dropped if the intersection over union
       of its mask with that of a better detection of any category is above this; 1 drops none.
-    overlap_threshold: an instance is dropped if more than this fraction of it is already taken.
-    stuff_from: a pixel's stuff category has the largest of the 'stuff' logits, or of 'all' logits.
-      With 'all', the pixel is void where the largest is that of a thing.
+    overlap_threshold: an instance is dropped if more than this fraction of it is covered already.
+    stuff_from: a pixel's stuff category has the largest of the 'stuff' logits or of 'all' logits.
+      With 'all', the pixel becomes void if the largest is that of a thing.
     stuff_area_limit: stuff with fewer pixels, at the image's own size, becomes void.
-    stuff_area_by: pixels are counted by 'class', or by connected 'component' of a class.
-    class_prior: path of a file of `python -m oanet_tf.class_prior`, which the method 'class_prior'
-      needs; '' is none.
+    stuff_area_by: pixels are counted by 'class' or by connected 'component' of a class.
+    class_prior: path of a file of `python -m oanet_tf.class_prior` for the method 'class_prior'; ''
+      for none.
   """
 
   method: str = 'srm'
@@ -100,7 +100,7 @@ class OANet(hyperparams.Config):
     sharing: what the stuff branch shares with the instance branch (Table 4): 'none', 'backbone'
       (res1–res5) or 'backbone_and_fpn'.
     batch_norm: 'frozen' keeps the statistics and scales of a pretrained backbone and leaves the
-      heads without normalisation, as in the paper. 'sync' trains it over all replicas, 'plain' on
+      heads without normalization, as in the paper. 'sync' normalizes over all replicas, 'plain' on
       each replica.
   """
 
@@ -161,27 +161,27 @@ class Data(hyperparams.Config):
   """One split.
 
   Attributes:
-    input_path: glob of TFRecord shards, or several separated by commas.
+    input_path: globs of TFRecord shards, separated by commas.
     global_batch_size: over all replicas.
     output_size: [height, width] for a landscape image, transposed for a portrait one. The image is
       scaled to the largest size that fits, keeping its aspect ratio, and padded at the bottom and
       right to multiples of 32. [800, 1333] makes the short side 800 and the long one at most 1,333.
     random_flip: whether half of the images are mirrored.
-    min_scale, max_scale: range of a random factor on that scale; an image that becomes too large is
-      cropped at a random place.
+    min_scale, max_scale: range of a random factor of that scale. An image that becomes too large is
+      cropped at a random position.
     color_jitter: brightness, contrast and saturation change at random by factors within 1 ± this.
     max_num_instances: most instances of an image; the instance losses ignore further ones.
     mask_size: side length of an instance's mask within its box.
     label_stride: of the panoptic labels for the stuff and SRM losses.
     shuffle_buffer_size: in records.
-    objects_from: what the instance branch learns from, the 'annotations' or the 'segments' of the
-      panoptic ground truth. Segments do not overlap (Table 3, "pano-instance GT"), so with them the
-      ranking module has nothing to learn from.
-    skip_damaged: whether a shard is read up to its first damaged record instead of being an error.
+    objects_from: whether the instance branch learns from the 'annotations' or from the 'segments'
+      of the panoptic ground truth. Segments do not overlap (Table 3, "pano-instance GT"), so the
+      ranking module cannot learn from them.
+    skip_damaged: whether a damaged shard is read up to its first damaged record, or is an error.
     rpn_match_threshold, rpn_unmatched_threshold: an anchor is an object if its IoU is at least the
       first, and background if it is below the second.
     rpn_batch_size_per_im, rpn_fg_fraction: number of anchors sampled in an image, and the largest
-      fraction of them that are objects.
+      fraction of objects among them.
   """
 
   input_path: str = ''
@@ -209,15 +209,15 @@ class OANetTask(config_definitions.TaskConfig):
 
   Attributes:
     mode: 'panoptic' for the whole network, 'srm_only' for the spatial ranking module alone, trained
-      and evaluated on ground-truth masks, without images.
-    categories: path of the `categories.json` that the converter wrote; '' looks beside the shards.
+      and evaluated on ground-truth masks without images.
+    categories: path of the converter's `categories.json`; '' for the one beside the shards.
     init_checkpoint: what training starts from: a checkpoint of the Model Garden or of this package,
-      a `.h5` file of `tf_keras.applications`, or ''.
-    init_checkpoint_modules: which parts of it are loaded: 'all' that fit by name and shape,
+      a `.h5` file of `tf_keras.applications`, or '' for random weights.
+    init_checkpoint_modules: the parts of it that are loaded: 'all' that fit by name and shape,
       'backbone', or 'backbone,decoder'.
-    reference_batch_size: batch size for which the learning rates of `trainer.optimizer_config` are
-      meant. They are multiplied by `train_data.global_batch_size` / `reference_batch_size`. 0 takes
-      them as they are.
+    reference_batch_size: batch size for which the learning rates in `trainer.optimizer_config` are
+      meant. They are multiplied by `train_data.global_batch_size` / `reference_batch_size`. 0
+      leaves them as they are.
     seed: of initial weights, shuffling, sampling and augmentation.
   """
 
@@ -239,8 +239,8 @@ class Trainer(config_definitions.TrainerConfig):
   """Schedule and optimizer.
 
   Attributes:
-    gradient_accumulation_steps: number of micro-batches of a step, computed one after the other to
-      save memory. Losses are averages over a micro-batch.
+    gradient_accumulation_steps: number of micro-batches in a step, computed in turn to save memory.
+      Losses are averages over a micro-batch.
   """
 
   gradient_accumulation_steps: int = 1

@@ -1,7 +1,7 @@
 """The registered experiments, and how files and overrides change them.
 
-An experiment is a file in `defaults/`. It holds the changes over the dataclasses of
-`definitions.py`, or over another experiment, its `base`. To add an experiment, add a file.
+An experiment is a file in `defaults/`. It has the changes to the defaults in `definitions.py`, or
+to another experiment, its `base`. To add an experiment, add a file.
 """
 
 import dataclasses
@@ -42,9 +42,7 @@ for _name in config_check.experiment_names():
 
 
 def load_experiment(
-  experiment: str,
-  config_files: Sequence[str] = (),
-  params_override: str = '',
+  experiment: str, config_files: Sequence[str] = (), params_override: str = ''
 ) -> config_definitions.ExperimentConfig:
   """A registered experiment, changed by YAML files and then by an override string.
 
@@ -52,19 +50,12 @@ def load_experiment(
     experiment: one of `defaults/`, or one registered with the Model Garden's
       `exp_factory.register_config_factory` whose task is an `OANetTask` and whose trainer is a
       `Trainer`.
-    config_files: YAML files, each over the one before.
+    config_files: YAML files, applied in turn.
     params_override: `a.b=1,c.d=[2,3]`, or YAML or JSON text.
 
   Raises:
-    InputError: for an unknown experiment, and as `config_check.resolve`.
+    InputError: as `config_check.resolve`, and for an unknown experiment.
   """
-  config = _registered(experiment)
-  settings = config_check.resolve(describe(config), config_files, params_override)
-  config.override(config_check.to_nested(settings))
-  return config
-
-
-def _registered(experiment: str) -> config_definitions.ExperimentConfig:
   try:
     config = exp_factory.get_exp_config(experiment)
   except LookupError:
@@ -72,11 +63,13 @@ def _registered(experiment: str) -> config_definitions.ExperimentConfig:
     raise InputError(f'there is no experiment {experiment!r}; known are {known}') from None
   if not isinstance(config.task, OANetTask) or not isinstance(config.trainer, Trainer):
     raise InputError(f'{experiment}: is not an experiment of OANet')
+  settings = config_check.resolve(describe(config), config_files, params_override)
+  config.override(config_check.to_nested(settings))
   return config
 
 
 def describe(config: hyperparams.Config) -> Settings:
-  """Every key of a configuration with its kind and value, including groups not chosen."""
+  """Every key of a configuration with its kind and value, also in groups that are not chosen."""
   settings = {}
   annotations = typing.get_type_hints(type(config))
   for field in dataclasses.fields(config):

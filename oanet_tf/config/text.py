@@ -1,4 +1,4 @@
-"""Configuration as text: YAML, and the `a.b=1,c.d=[2,3]` of the command line.
+"""Parses configurations: YAML, and the `a.b=1,c.d=[2,3]` of the command line.
 
 This module does not load TensorFlow or the Model Garden, which takes seconds.
 """
@@ -46,7 +46,7 @@ def read_yaml(path: str | pathlib.Path) -> dict:
   """The mapping in a YAML file; {} for an empty file.
 
   Raises:
-    InputError: if the file cannot be read, is not YAML or holds something else.
+    InputError: if the file cannot be read, is not YAML or is not a mapping.
   """
   try:
     text = pathlib.Path(path).read_text(encoding='utf-8')
@@ -65,7 +65,7 @@ def parse_yaml(text: str, where: str) -> dict:
     where: name of the text in errors.
 
   Raises:
-    InputError: if it is not YAML or holds something else.
+    InputError: if it is not YAML or is not a mapping.
   """
   content = _load(text, where)
   if content is None:
@@ -78,8 +78,8 @@ def parse_yaml(text: str, where: str) -> dict:
 def parse_override(text: str, where: str) -> dict:
   """`a.b=1,c.d=[2,3]`, or YAML or JSON text, as nested dicts.
 
-  Values are YAML. One that does not begin with a quote or bracket is a single number, word or path.
-  If a key is given twice, the later value wins.
+  Values are YAML. A value that does not begin with a quote or bracket is a single number, word or
+  path. If a key is given twice, the later value wins.
 
   Raises:
     InputError: if it is neither.
@@ -113,7 +113,7 @@ def _parse_value(text: str, where: str) -> object:
     return ''
   if text[0] in '[{"\'':
     return _load(text, where)
-  # Otherwise a path such as *.tfrecord would be an alias, and one that contains ': ' a mapping.
+  # As YAML, a path such as *.tfrecord would be an alias, and one that contains ': ' a mapping.
   return _load(text, where, as_scalar=True)
 
 

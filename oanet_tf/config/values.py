@@ -1,7 +1,7 @@
-"""Which values of a configuration the network and the training loop can work with.
+"""Checks that the network and the training loop can work with the values of a configuration.
 
 This module does not load TensorFlow or the Model Garden, which takes seconds. Each error names the
-key, its value and what the value may be.
+key, its value and what it may be.
 """
 
 import difflib
@@ -17,7 +17,7 @@ from oanet_tf.errors import InputError
 FUSIONS = ('srm', 'heuristic', 'class_prior', 'upsnet', 'oracle')
 # The fusions that evaluation during training scores.
 MONITORED_FUSIONS = ('srm', 'heuristic')
-# The names of the scores of such an evaluation.
+# The scores of such an evaluation.
 SCORES = tuple(
   f'{quality}{group}/{method}'
   for method in MONITORED_FUSIONS
@@ -34,6 +34,13 @@ _OPTIMIZER = 'trainer.optimizer_config.optimizer'
 _LEARNING_RATE = 'trainer.optimizer_config.learning_rate'
 _WARMUP = 'trainer.optimizer_config.warmup'
 
+# The other MobileNets take a single image size, or lack a level.
+_MOBILENETS = (
+  'MobileNetV1', 'MobileNetV2', 'MobileNetV3Large', 'MobileNetV3Small', 'MobileNetV3EdgeTPU',
+  'MobileNetV3SmallReducedFilters', 'MobileNetMultiMAX', 'MobileNetMultiAVG',
+  'MobileNetV4ConvSmall', 'MobileNetV4ConvMedium', 'MobileNetV4ConvMediumSeg',
+  'MobileNetV4ConvLarge',
+)  # fmt: skip
 _CHOICES = {
   'runtime.all_reduce_alg': (None, 'nccl', 'hierarchical_copy', 'ring'),
   'runtime.distribution_strategy': ('mirrored', 'one_device'),
@@ -41,26 +48,12 @@ _CHOICES = {
   'task.init_checkpoint_modules': ('all', 'backbone', 'backbone,decoder'),
   'task.mode': ('panoptic', 'srm_only'),
   'task.model.backbone.keras_resnet.model_id': (50, 101, 152),
-  # The other MobileNets take a single image size, or lack a level at some stride.
-  'task.model.backbone.mobilenet.model_id': (
-    'MobileNetV1',
-    'MobileNetV2',
-    'MobileNetV3Large',
-    'MobileNetV3Small',
-    'MobileNetV3EdgeTPU',
-    'MobileNetV3SmallReducedFilters',
-    'MobileNetMultiMAX',
-    'MobileNetMultiAVG',
-    'MobileNetV4ConvSmall',
-    'MobileNetV4ConvMedium',
-    'MobileNetV4ConvMediumSeg',
-    'MobileNetV4ConvLarge',
-  ),
+  'task.model.backbone.mobilenet.model_id': _MOBILENETS,
   'task.model.backbone.resnet.model_id': (10, 18, 26, 34, 50, 101, 152, 200, 270, 350, 420),
   'task.model.backbone.resnet.stem_type': ('v0', 'v1'),
   'task.model.batch_norm': ('frozen', 'sync', 'plain'),
   'task.model.decoder.fpn.fusion_type': ('sum', 'concat'),
-  # The other decoders give no pyramid.
+  # The other decoders return no pyramid.
   'task.model.decoder.type': ('fpn', 'nasfpn'),
   'task.model.detection_generator.nms_version': ('v1', 'v2', 'batched'),
   'task.model.fusion.method': FUSIONS,
@@ -73,7 +66,7 @@ _CHOICES = {
   'task.validation_data.objects_from': ('annotations',),
   'trainer.best_checkpoint_metric_comp': ('higher', 'lower'),
 }
-# `….type` of these names one of the groups beside it. The Model Garden's wheel lacks two of the
+# In these groups, `type` names one of the other groups. The Model Garden's wheel lacks two of the
 # optimizers.
 _CHOOSES_GROUP = ('task.model.backbone', _OPTIMIZER, _LEARNING_RATE, _WARMUP)
 _UNAVAILABLE = ('adafactor', 'slide')
@@ -90,7 +83,7 @@ _ONLY_DEFAULT = re.compile(
   """,
   re.VERBOSE,
 )
-# By the last part of the key; the first match counts. In a list, each item is checked.
+# Limits by the last part of the key; the first match counts. In a list, each item is checked.
 _LIMITS: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
   (
     'num_filters num_scales num_proposals num_sampled_rois num_sampled_masks num_repeats num_packs'
@@ -120,7 +113,7 @@ _LIMITS: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
     lambda value: 0 <= value <= 1,
   ),
 )
-# Keys of schedules for which the Model Garden has no default.
+# Keys of schedules without a default in the Model Garden.
 _NEEDED = (
   'boundaries', 'decay_rate', 'decay_steps', 'initial_learning_rate', 'total_decay_steps', 'values',
   'warmup_steps',
@@ -131,14 +124,15 @@ def check(values: Values, defaults: Values) -> None:
   """Refuses values of the right kind that would not work.
 
   Args:
-    values: by key, of all active keys.
-    defaults: by key, of all keys.
+    values: the active keys' values.
+    defaults: all keys' defaults.
 
   Raises:
     InputError: with the key, its value and what it may be.
   """
   for key, value in values.items():
-    _check_supported(key, value, defaults)
+    if _ONLY_DEFAULT.fullmatch(key) and value != defaults[key]:
+      raise InputError(f'{key} is {value!r}, which this package does not support; leave it out')
     _check_limits(key, value)
   _check_choices(values, defaults)
   _check_network(values)
@@ -150,11 +144,6 @@ def check(values: Values, defaults: Values) -> None:
 
 def _refuse(key: str, value: object, may_be: str) -> NoReturn:
   raise InputError(f'{key} is {value!r}; it is {may_be}')
-
-
-def _check_supported(key: str, value: object, defaults: Values) -> None:
-  if _ONLY_DEFAULT.fullmatch(key) and value != defaults[key]:
-    raise InputError(f'{key} is {value!r}, which this package does not support; leave it out')
 
 
 def _check_limits(key: str, value: object) -> None:
@@ -232,11 +221,11 @@ def _check_srm_only(values: Values) -> None:
 
 
 def check_fusion(method: str, values: Values, has_ground_truth: bool = False) -> None:
-  """Refuses a fusion that does not exist, or that lacks something it needs.
+  """Refuses a fusion that does not exist or lacks something it needs.
 
   Args:
     method: name of the fusion.
-    values: by key, of all active keys.
+    values: the active keys' values.
     has_ground_truth: whether the ground truth of the images is known.
 
   Raises:

@@ -1,9 +1,9 @@
 """Labels anchors as objects or background, for the losses of the region proposal network.
 
-Equals `official.vision.ops.anchor.RpnAnchorLabeler` but is several times as fast: the overlaps of a
-box with a grid of anchors are an outer product of overlaps along the two axes, and levels whose
-anchors differ too much in size are skipped. In addition, sampling takes a seed, and anchors in
-crowds are ignored.
+The labels are those of `official.vision.ops.anchor.RpnAnchorLabeler`, but several times as fast.
+The overlaps of a box with a grid of anchors are an outer product of overlaps along the two axes,
+and levels whose anchors differ too much in size are skipped. In addition, sampling takes a seed,
+and anchors in crowds are ignored.
 """
 
 # N anchors of all levels, H, W feature map of a level, A anchors at a location, M boxes.
@@ -14,28 +14,23 @@ from official.vision.ops import anchor, box_ops
 
 from oanet_tf.config.definitions import Data, OANet
 
-# An anchor or proposal with this fraction of its area in a crowd is neither object nor background.
+# Anchors and proposals with this fraction of their area in a crowd are not background.
 CROWD_OVERLAP = 0.5
 
 
 class AnchorLabeler:
-  """Labels the anchors of one size of network input."""
+  """Labels the anchors of one size of network input.
+
+  Args:
+    data: has thresholds and numbers of samples.
+    model: has levels, sizes and shapes of anchors.
+    canvas: [height, width] of the network input.
+  """
 
   def __init__(self, data: Data, model: OANet, canvas: list[int]):
-    """Generates the anchors.
-
-    Args:
-      data: has thresholds and numbers of samples.
-      model: has levels, sizes and shapes of anchors.
-      canvas: [height, width] of the network input.
-    """
     self._data = data
     by_level = anchor.build_anchor_generator(
-      min_level=model.min_level,
-      max_level=model.max_level,
-      num_scales=model.anchor.num_scales,
-      aspect_ratios=model.anchor.aspect_ratios,
-      anchor_size=model.anchor.anchor_size,
+      min_level=model.min_level, max_level=model.max_level, **model.anchor.as_dict()
     )(canvas)
     self._grids = {
       level: boxes.numpy().reshape(*boxes.shape[:2], -1, 4) for level, boxes in by_level.items()
@@ -54,15 +49,15 @@ class AnchorLabeler:
 
     Returns:
       samples: [N] int8: 1 for a sampled object, 0 for sampled background, otherwise -1.
-      matches: [N] int16: index of the box that an anchor, sampled or not, matches; otherwise -1.
+      matches: [N] int16, the index of the box that an anchor matches, sampled or not; else -1.
     """
     best = tf.concat([self._best_overlap(grid, gt_boxes) for grid in self._grids.values()], axis=0)
     matched = tf.where(best >= self._data.rpn_match_threshold)[:, 0]
-    # A box far away makes sure that there is one to choose from.
+    # A far-away box ensures that there is at least one candidate.
     candidates = tf.concat([gt_boxes, tf.constant([[-2e4, -2e4, -1e4, -1e4]])], axis=0)
     anchors = tf.gather(tf.constant(self._boxes), matched)
     matched_boxes = tf.argmax(overlap(anchors, candidates), axis=1)
-    # The best anchor of each box matches it too, whatever their overlap.
+    # The best anchor of each box always matches it.
     forced = self._best_anchors(gt_boxes)
     matched = tf.concat([matched, forced], axis=0)
     matched_boxes = tf.concat([matched_boxes, tf.range(tf.size(forced, tf.int64))], axis=0)
@@ -79,7 +74,7 @@ class AnchorLabeler:
     return self._sample(objects, background, seed), matches
 
   def _best_overlap(self, grid: np.ndarray, gt_boxes: tf.Tensor) -> tf.Tensor:
-    """[H W A]: each anchor's largest overlap, or 0 if that is below the unmatched threshold."""
+    """[H · W · A], each anchor's largest overlap; 0 is possible below the unmatched threshold."""
     area = _area(grid)
     gt_area = _area(gt_boxes)
     # An overlap is at most the ratio of the areas.
@@ -91,9 +86,9 @@ class AnchorLabeler:
     return tf.reshape(tf.maximum(tf.reduce_max(overlaps, axis=0), 0.0), [-1])
 
   def _best_anchors(self, gt_boxes: tf.Tensor) -> tf.Tensor:
-    """[M] int64: the index of the anchor that overlaps each box most.
+    """[M] int64, the index of the anchor that overlaps each box most.
 
-    Of anchors of one shape, it is the one with the largest overlaps along both axes.
+    Of the anchors of one shape, this is the one with the largest overlaps along both axes.
     """
     overlaps, indices, first = [], [], 0
     for grid in self._grids.values():
@@ -127,7 +122,7 @@ class AnchorLabeler:
 def rpn_targets(
   samples: tf.Tensor, matches: tf.Tensor, gt_boxes: tf.Tensor, anchors: dict[str, tf.Tensor]
 ) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
-  """Converts a batch of `AnchorLabeler`'s labels for the Model Garden's losses.
+  """Converts a batch of labels of `AnchorLabeler` for the Model Garden's losses.
 
   Args:
     samples: [B, N] int8.
@@ -136,8 +131,8 @@ def rpn_targets(
     anchors: [H, W, 4 A] by level.
 
   Returns:
-    By level, [B, H, W, A] int32 targets of scores, and [B, H, W, 4 A] float32 targets of boxes, 0
-    where an anchor is no object.
+    By level, [B, H, W, A] int32 targets of scores and [B, H, W, 4 A] float32 targets of boxes,
+    which are 0 for anchors that match no box.
   """
   boxes = tf.concat([tf.reshape(grid, [1, -1, 4]) for grid in anchors.values()], axis=1)
   is_object = matches[..., None] >= 0
@@ -157,7 +152,7 @@ def rpn_targets(
 
 
 def _overlap_along_axes(grid: np.ndarray, boxes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-  """[M, H, A] and [M, W, A]: pixels that a box shares with a row and with a column of anchors."""
+  """[M, H, A] and [M, W, A], the pixels that a box shares with each row and column of anchors."""
   low, high = boxes[:, None, None, :2], boxes[:, None, None, 2:]
   rows, columns = grid[:, 0], grid[0]
   shared_rows = tf.minimum(high[..., 0], rows[..., 2]) - tf.maximum(low[..., 0], rows[..., 0])
@@ -169,7 +164,7 @@ def _overlap_along_axes(grid: np.ndarray, boxes: tf.Tensor) -> tuple[tf.Tensor, 
 def _choose(
   candidates: tf.Tensor, noise: tf.Tensor, most: int, limit: int | tf.Tensor
 ) -> tf.Tensor:
-  """Indices of the candidates with the largest noise; at most `limit`, which is at most `most`."""
+  """Indices of up to `limit` candidates with the largest noise; `limit` is at most `most`."""
   most = min(most, candidates.shape[0])
   values, indices = tf.math.top_k(tf.where(candidates, noise, -1.0), most)
   count = tf.minimum(tf.reduce_sum(tf.cast(values >= 0.0, tf.int32)), limit)

@@ -1,8 +1,8 @@
-"""Annotated objects as detections, with scores that have a detector's bias.
+"""Annotated objects as detections, with scores that imitate a detector's bias.
 
 A detector is most confident of large and frequent objects, so merging by its scores hides small and
-rare ones (section 3.2). With such scores, ground-truth masks show how much of this an order of
-instances repairs, independent of any detector.
+rare ones (section 3.2). With such scores for ground-truth masks, one can measure how much a ranking
+improves on this, without any detector.
 """
 
 # M objects, S mask side, T thing categories.
@@ -14,7 +14,7 @@ from oanet_tf.config.definitions import Data
 from oanet_tf.data import shard_files, tf_example
 from oanet_tf.data.categories import PanopticCategories
 
-# Records that are parsed at a time.
+# Number of records parsed at a time.
 _BATCH = 64
 
 

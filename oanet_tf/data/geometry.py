@@ -1,14 +1,14 @@
-"""Where an image lies in the network input: everything that is read off `image_info`.
+"""The position of an image in the network input: everything that is derived from `image_info`.
 
 An image is scaled, perhaps cropped, and placed at the top left of the network input; the rest is
 padding. `image_info`, [..., 4, 2] float32 in the Model Garden's layout, says how. For height and
-width it holds
+width it has
   the size of the original,
-  the size of what the network input shows of it,
+  the size of its visible part in the network input,
   the scale from the original to the network input,
   the offset of the crop, in pixels of the scaled image.
-Pixels are squares, and a map of the network input at a stride has square cells of that side: both
-are sampled at their centres.
+Pixels are squares, and a map at a stride has square cells of that side. Both are sampled at their
+centres.
 """
 
 # B images, N boxes, H, W sizes, L pixels or cells along one axis.
@@ -25,7 +25,7 @@ Size = int | tf.Tensor
 
 
 def canvas_of(output_size: Sequence[int], portrait: bool) -> tuple[list[int], list[int]]:
-  """[height, width] that an image is fitted into, and the size of the padded network input."""
+  """[height, width] of what an image is fitted into, and of the padded network input."""
   fit = list(output_size)[::-1] if portrait else list(output_size)
   return fit, [-(-side // CANVAS_STRIDE) * CANVAS_STRIDE for side in fit]
 
@@ -42,7 +42,7 @@ def fit_image(
     size: [2] float32, of the original.
     output_size: [height, width] to fit into.
     zoom: factor of the scale.
-    crop: [2] in [0, 1), where the crop lies between the top left and the bottom right.
+    crop: [2] in [0, 1), position of the crop between the top left and the bottom right.
 
   Returns:
     `image_info` [4, 2] float32.
@@ -60,12 +60,12 @@ def original_size(image_info: tf.Tensor) -> tf.Tensor:
 
 
 def size_in_input(image_info: tf.Tensor) -> tf.Tensor:
-  """[..., 4, 2] -> [..., 2] float32 [height, width] of what the network input shows."""
+  """[..., 4, 2] -> [..., 2] float32 [height, width] of the image within the network input."""
   return image_info[..., 1, :]
 
 
 def largest_original(image_info: tf.Tensor) -> tf.Tensor:
-  """[B, 4, 2] -> [2] int32: the smallest canvas that holds every original of the batch."""
+  """[B, 4, 2] -> [2] int32, the smallest canvas that holds every original of the batch."""
   return tf.cast(tf.reduce_max(image_info[:, 0], axis=0), tf.int32)
 
 
@@ -89,7 +89,7 @@ def _for_boxes(image_info: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 def pixels_of_cells(
   image_info: tf.Tensor, axis: int, num_cells: int, stride: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
-  """Which pixel of the original lies under the centre of each cell, along one axis.
+  """The pixel of the original at the centre of each cell, along one axis.
 
   Args:
     image_info: [..., 4, 2].
@@ -98,7 +98,7 @@ def pixels_of_cells(
     stride: of that map.
 
   Returns:
-    [..., L] int32 indices into the original, and [..., L] bool: false for cells in the padding.
+    [..., L] int32 indices into the original, and [..., L] bool, false for cells in the padding.
   """
   size, shown, scale, offset = (image_info[..., row, axis, None] for row in range(4))
   centres = (tf.range(num_cells, dtype=tf.float32) + 0.5) * stride
@@ -107,11 +107,11 @@ def pixels_of_cells(
 
 
 class Canvas(NamedTuple):
-  """Where the maps of a batch are made: each original lies at the top left.
+  """The size of a batch's maps, with each original at the top left.
 
   Attributes:
     image_info: [B, 4, 2].
-    height, width: at least those of the largest original; Python's numbers if they are constant.
+    height, width: at least those of the largest original; Python ints if they are constant.
   """
 
   image_info: tf.Tensor
@@ -120,16 +120,16 @@ class Canvas(NamedTuple):
 
   @classmethod
   def of_size(cls, image_info: tf.Tensor, size: Sequence[int] | tf.Tensor) -> 'Canvas':
-    """For a size [2] int. If it is a constant, so are all shapes of what is made on the canvas."""
+    """A canvas of size [2] int. If that is a constant, all shapes on the canvas are static."""
     static = tf.get_static_value(tf.convert_to_tensor(size))
     return cls(image_info, *(tf.unstack(size) if static is None else static.tolist()))
 
   def inside(self) -> tf.Tensor:
-    """[B, H, W] bool: which pixels each original covers."""
+    """[B, H, W] bool, true for the pixels of each original."""
     return _inside(self.image_info[:, 0], self.height, self.width)
 
   def cells_of_pixels(self, axis: int, num_cells: int, stride: int) -> tf.Tensor:
-    """Where the centres of the originals' pixels lie among the cells, along one axis.
+    """Positions of the originals' pixel centres among the cells, along one axis.
 
     Args:
       axis: 0 for rows, 1 for columns.
@@ -145,7 +145,7 @@ class Canvas(NamedTuple):
 
 
 def inside_input(image_info: tf.Tensor, height: Size, width: Size) -> tf.Tensor:
-  """[B, H, W] bool: which pixels of the network input are not padding."""
+  """[B, H, W] bool, false for pixels of the network input that are padding."""
   return _inside(image_info[:, 1], height, width)
 
 

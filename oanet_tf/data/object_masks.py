@@ -1,4 +1,4 @@
-"""Objects' masks in TensorFlow: sampled within boxes, and made of panoptic segments."""
+"""Masks of objects as TensorFlow ops: sampled within boxes, and made from panoptic segments."""
 
 # H, W an image's size, M objects, S mask side, K segments, T thing categories.
 
@@ -18,11 +18,11 @@ def sample_mask(png: tf.Tensor, box: tf.Tensor, target: tf.Tensor, mask_size: in
     [S, S] float32 in {0, 1}.
   """
   mask = tf.cast(tf.io.decode_png(png, channels=1) > 0, tf.float32)
-  # Outside of its box an object has no pixel.
+  # An object has no pixels outside its box.
   mask = tf.pad(mask, [[1, 1], [1, 1], [0, 0]])
   extent = tf.cast(tf.shape(mask)[:2], tf.float32) - 1.0
   cell = (target[2:] - target[:2]) / mask_size
-  # Centers of cells, in pixels of the padded mask, whose pixel i covers [i - 1, i) of the box.
+  # Cell centres in pixels of the padded mask, whose pixel i covers [i - 1, i) of the box.
   first = target[:2] - box[:2] + 0.5 * cell + 0.5
   last = first + (mask_size - 1) * cell
   corners = tf.concat([first / extent, last / extent], axis=0)
@@ -43,7 +43,7 @@ def replace_objects_by_segments(
     num_things: T.
 
   Returns:
-    The example with other `object_boxes` [M, 4] float32, `object_masks` [M] string,
+    The example with new `object_boxes` [M, 4] float32, `object_masks` [M] string,
     `object_category_ids` [M] int32 and `object_is_crowd` [M] bool.
   """
   index = example['segment_index']
@@ -66,9 +66,9 @@ def replace_objects_by_segments(
 
 
 def _crop(mask: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-  """[H, W] bool with a pixel -> its box [4] float32, and the PNG [] of what is in the box."""
+  """[H, W] bool, not all false -> its box [4] float32, and the PNG [] of the box's content."""
   rows, columns = (tf.where(tf.reduce_any(mask, axis=axis))[:, 0] for axis in (1, 0))
   y1, y2, x1, x2 = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
-  # Not compressed: it is read again soon.
+  # Not compressed, as it is decoded again soon.
   png = tf.io.encode_png(tf.cast(mask[y1:y2, x1:x2, None], tf.uint8), compression=0)
   return tf.cast(tf.stack([y1, x1, y2, x2]), tf.float32), png

@@ -1,7 +1,7 @@
-"""From one decoded record to what the network takes: a visible list of dict -> dict steps.
+"""Turns a decoded record into the network's input and targets, by a list of dict -> dict steps.
 
-All in TensorFlow ops. Random choices are stateless: they depend on `example['seed']` alone, so the
-order in which records are worked on does not matter.
+All steps are TensorFlow ops. Random choices are stateless: they depend on `example['seed']` alone,
+so the order in which records are processed does not matter.
 """
 
 # H, W original size; A, B network input; M instances; S mask side; T thing categories.
@@ -22,29 +22,34 @@ from oanet_tf.data.object_masks import replace_objects_by_segments, sample_mask
 Example = dict[str, tf.Tensor]
 Step = Callable[[Example], Example]
 
-# Padding of boxes and classes; the Model Garden's samplers know it as "no instance".
+# Padding of boxes and classes, which the Model Garden's samplers take for "no instance".
 NO_INSTANCE = -1
-# Crowd regions of one image that training can ignore; COCO's images have three or four at most.
+# Most crowd regions of an image that training ignores; COCO's images have at most three or four.
 MAX_CROWDS = 20
 SOURCE_ID_BYTES = 64
+
+_EVALUATED = (
+  'image', 'image_info', 'source_id', 'segment_index', 'segment_ids', 'segment_category_ids',
+  'segment_is_crowd',
+)  # fmt: skip
 
 
 def training_steps(
   data: Data, model: OANet, categories: PanopticCategories, portrait: bool
 ) -> list[Step]:
-  """Steps for training: `tf_example.decode`'s dict and a `seed` -> network input and targets.
+  """Steps for training: the dict of `tf_example.decode` and a `seed` -> network input and targets.
 
   The result has
     image: [A, B, 3] uint8.
-    image_info: [4, 2] float32: original size, size of the image within the input, scale, offset
-      of the crop (the Model Garden's layout).
-    source_id: [64] uint8, the image id's first bytes and zeros; strings do not go to every device.
+    image_info: [4, 2] float32 as in `geometry`.
+    source_id: [64] uint8, the first bytes of the image id, padded with 0, as not every device takes
+      strings.
     gt_boxes, gt_classes, gt_masks: [M, 4], [M] int32, [M, S, S] float32 in {0, 1} within the box;
       padded with -1.
     crowd_boxes: [20, 4], padded with -1.
     category_labels: [A / label_stride, B / label_stride] int32, 0 for void.
     anchor_samples, anchor_matches: of `anchor_targets.AnchorLabeler`.
-    roi_priorities: [P + M] float32 in [0, 1), random, for P proposals and the M instances.
+    roi_priorities: [P + M] float32 in [0, 1), random, for P proposals and M instances.
   """
   fit, canvas = geometry.canvas_of(data.output_size, portrait)
   return [
@@ -54,13 +59,13 @@ def training_steps(
     _distort_colors(data.color_jitter),
     _warp_image(canvas),
     _warp_category_labels(canvas, data.label_stride),
-    _warp_boxes(),
+    _warp_boxes,
     _sample_masks(data.mask_size),
-    _separate_crowds(),
+    _separate_crowds,
     _assign_anchors(data, model, canvas),
     _pad_instances(data.max_num_instances),
     _draw_roi_priorities(model.roi_generator.num_proposals + data.max_num_instances),
-    _source_id_as_bytes(),
+    _source_id_as_bytes,
     _keep(
       'image', 'image_info', 'source_id', 'gt_boxes', 'gt_classes', 'gt_masks', 'crowd_boxes',
       'category_labels', 'anchor_samples', 'anchor_matches', 'roi_priorities',
@@ -69,29 +74,22 @@ def training_steps(
 
 
 def evaluation_steps(data: Data, portrait: bool) -> list[Step]:
-  """Steps for evaluation: the network input as above, and the ground truth at the image's own size.
+  """Steps for evaluation: the network input and the ground truth at the image's own size.
 
-  The result has `image`, `image_info`, `source_id` and
-    segment_index: [H, W] int32, 0 void, k the k-th entry of
-    segment_ids, segment_category_ids: [K] int32, segment_is_crowd: [K] bool.
+  The result has `image` and `image_info` as in training, `source_id` [] string, and
+    segment_index: [H, W] int32, k for the k-th segment, 0 for void.
+    segment_ids, segment_category_ids, segment_is_crowd: [K] int32, [K] int32, [K] bool.
   """
   fit, canvas = geometry.canvas_of(data.output_size, portrait)
-  return [
-    _choose_geometry(fit, random_flip=False, min_scale=1.0, max_scale=1.0),
-    _warp_image(canvas),
-    _keep(
-      'image', 'image_info', 'source_id', 'segment_index', 'segment_ids', 'segment_category_ids',
-      'segment_is_crowd',
-    ),
-  ]  # fmt: skip
+  return [_choose_geometry(fit), _warp_image(canvas), _keep(*_EVALUATED)]
 
 
 def srm_training_steps(data: Data, categories: PanopticCategories, portrait: bool) -> list[Step]:
-  """What `training_steps` give for the ranking module, without pixels: `image` is all 0."""
+  """Those of `training_steps` that the ranking module needs; `image` is all 0."""
   return [
     *_true_instances(data, categories, portrait, data.label_stride),
     _pad_instances(data.max_num_instances),
-    _source_id_as_bytes(),
+    _source_id_as_bytes,
     _keep('image', 'image_info', 'source_id', 'gt_boxes', 'gt_classes', 'gt_masks',
           'category_labels'),
   ]  # fmt: skip
@@ -104,10 +102,11 @@ def srm_evaluation_steps(
   frequencies: np.ndarray,
   portrait: bool,
 ) -> list[Step]:
-  """`evaluation_steps` without pixels (`image` is all 0), and the objects as detections.
+  """Those of `evaluation_steps`, with the objects as detections; `image` is all 0.
 
-  The result also has `gt_boxes`, `gt_classes` and `gt_masks` as in training, by descending
-    gt_scores: [M] float32 of `annotation_scores`, padded with -1;
+  The result also has
+    gt_scores: [M] float32 of `annotation_scores`, descending, padded with -1.
+    gt_boxes, gt_classes, gt_masks: as in training, in the order of the scores.
     category_labels: [A / label_stride, B / label_stride] int32.
   """
   still = data.replace(random_flip=False, min_scale=1.0, max_scale=1.0)
@@ -115,11 +114,8 @@ def srm_evaluation_steps(
     *_true_instances(still, categories, portrait, label_stride),
     lambda example: {**example, **score_instances(example, frequencies)},
     _pad_instances(data.max_num_instances),
-    _keep(
-      'image', 'image_info', 'source_id', 'segment_index', 'segment_ids', 'segment_category_ids',
-      'segment_is_crowd', 'gt_boxes', 'gt_classes', 'gt_masks', 'gt_scores', 'category_labels',
-    ),
-  ]  # fmt: skip
+    _keep(*_EVALUATED, 'gt_boxes', 'gt_classes', 'gt_masks', 'gt_scores', 'category_labels'),
+  ]
 
 
 def _true_instances(
@@ -131,9 +127,9 @@ def _true_instances(
     _choose_geometry(fit, data.random_flip, data.min_scale, data.max_scale),
     lambda example: {**example, 'image': tf.zeros([*canvas, 3], tf.uint8)},
     _warp_category_labels(canvas, label_stride),
-    _warp_boxes(),
+    _warp_boxes,
     _sample_masks(data.mask_size),
-    _separate_crowds(),
+    _separate_crowds,
   ]
 
 
@@ -141,21 +137,16 @@ def network_input(image: tf.Tensor, output_size: Sequence[int], portrait: bool) 
   """One [H, W, 3] uint8 image -> `image` [A, B, 3] and `image_info` [4, 2], as in evaluation."""
   example = {'image': image, 'height': tf.shape(image)[0], 'width': tf.shape(image)[1]}
   fit, canvas = geometry.canvas_of(output_size, portrait)
-  steps = [
-    _choose_geometry(fit, random_flip=False, min_scale=1.0, max_scale=1.0),
-    _warp_image(canvas),
-    _keep('image', 'image_info'),
-  ]
-  return apply(steps, example)
+  return apply([_choose_geometry(fit), _warp_image(canvas), _keep('image', 'image_info')], example)
 
 
 def source_ids(encoded: np.ndarray) -> list[str]:
-  """The image ids of a training batch's `source_id`, [B, 64] uint8."""
+  """The image ids in a training batch's `source_id`, [B, 64] uint8."""
   return [row.tobytes().rstrip(b'\0').decode(errors='replace') for row in encoded]
 
 
 def apply(steps: list[Step], example: Example) -> Example:
-  """Runs the steps one after the other."""
+  """Runs the steps in turn."""
   for step in steps:
     example = step(example)
   return example
@@ -189,19 +180,18 @@ def _assign_labels(categories: PanopticCategories) -> Step:
       return tf.identity(labels)
 
   def step(example: Example) -> Example:
-    labels = labels_of(example['segment_category_ids'])
-    label_of_index = tf.concat([[VOID_LABEL], labels], axis=0)
-    return {
-      **example,
-      'label_of_index': label_of_index,
-      'object_labels': labels_of(example['object_category_ids']),
-    }
+    segments = labels_of(example['segment_category_ids'])
+    objects = labels_of(example['object_category_ids'])
+    label_of_index = tf.concat([[VOID_LABEL], segments], axis=0)
+    return {**example, 'label_of_index': label_of_index, 'object_labels': objects}
 
   return step
 
 
-def _choose_geometry(fit: list[int], random_flip: bool, min_scale: float, max_scale: float) -> Step:
-  """Adds `flip` [] bool and `image_info`: where the image lies in the network input."""
+def _choose_geometry(
+  fit: list[int], random_flip: bool = False, min_scale: float = 1.0, max_scale: float = 1.0
+) -> Step:
+  """Adds `flip` [] bool, and `image_info`, the position of the image in the network input."""
 
   def step(example: Example) -> Example:
     size = tf.cast(tf.stack([example['height'], example['width']]), tf.float32)
@@ -216,14 +206,14 @@ def _choose_geometry(fit: list[int], random_flip: bool, min_scale: float, max_sc
 
 
 def _distort_colors(strength: float) -> Step:
-  """Brightness, contrast and saturation change by factors within 1 ± strength."""
+  """Changes brightness, contrast and saturation by factors within 1 ± strength."""
   if not strength:
     return lambda example: example
   low, high = 1.0 - strength, 1.0 + strength
 
   def step(example: Example) -> Example:
     image = tf.cast(example['image'], tf.float32)
-    # Apart from the geometry's draws, which take the seed itself.
+    # The geometry uses the seed itself.
     seeds = [example['seed'] + 2**32 * n for n in (1, 2, 3)]
     image *= tf.random.stateless_uniform([], seeds[0], low, high)
     image = tf.image.stateless_random_contrast(image, low, high, seeds[1])
@@ -235,7 +225,7 @@ def _distort_colors(strength: float) -> Step:
 
 
 def _warp_image(canvas: list[int]) -> Step:
-  """Makes `image` [A, B, 3] uint8, black in the padding; bytes are four times as quick to move."""
+  """Makes `image` [A, B, 3] uint8, black in the padding; uint8 takes a quarter of float's space."""
 
   def step(example: Example) -> Example:
     size, valid, scale, offset = tf.unstack(example['image_info'])
@@ -252,7 +242,7 @@ def _warp_image(canvas: list[int]) -> Step:
 
 
 def _warp_category_labels(canvas: list[int], stride: int) -> Step:
-  """Samples the annotated labels at the centre of each stride × stride cell of the input."""
+  """Samples the ground-truth labels at the centre of each stride × stride cell of the input."""
 
   def step(example: Example) -> Example:
     info = example['image_info']
@@ -267,22 +257,18 @@ def _warp_category_labels(canvas: list[int], stride: int) -> Step:
   return step
 
 
-def _warp_boxes() -> Step:
-  """Adds `boxes` [M, 4] in the network input; objects that the crop leaves under 1 px go."""
-
-  def step(example: Example) -> Example:
-    info = example['image_info']
-    boxes = geometry.boxes_to_input(_mirror(example['object_boxes'], example), info)
-    boxes = tf.clip_by_value(boxes, 0.0, tf.tile(geometry.size_in_input(info), [2]))
-    kept = tf.where(tf.reduce_min(boxes[:, 2:] - boxes[:, :2], axis=1) >= 1.0)[:, 0]
-    per_object = {key: tf.gather(value, kept) for key, value in example.items() if 'object_' in key}
-    return {**example, **per_object, 'boxes': tf.gather(boxes, kept)}
-
-  return step
+def _warp_boxes(example: Example) -> Example:
+  """Adds `boxes` [M, 4] in the network input; drops objects cropped to a side below 1 px."""
+  info = example['image_info']
+  boxes = geometry.boxes_to_input(_mirror(example['object_boxes'], example), info)
+  boxes = tf.clip_by_value(boxes, 0.0, tf.tile(geometry.size_in_input(info), [2]))
+  kept = tf.where(tf.reduce_min(boxes[:, 2:] - boxes[:, :2], axis=1) >= 1.0)[:, 0]
+  per_object = {key: tf.gather(value, kept) for key, value in example.items() if 'object_' in key}
+  return {**example, **per_object, 'boxes': tf.gather(boxes, kept)}
 
 
 def _mirror(boxes: tf.Tensor, example: Example) -> tf.Tensor:
-  """[M, 4] boxes in the original, mirrored if the example is."""
+  """Mirrors [M, 4] boxes in the original if the example is mirrored."""
   y1, x1, y2, x2 = tf.unstack(boxes, axis=1)
   width = example['image_info'][0, 1]
   mirrored = tf.stack([y1, width - x2, y2, width - x1], axis=1)
@@ -293,7 +279,7 @@ def _sample_masks(mask_size: int) -> Step:
   """Adds `masks` [M, S, S]: each object's mask, sampled at the cells of its (cropped) box."""
 
   def step(example: Example) -> Example:
-    # The box as it is after cropping, back in the original's pixels.
+    # The cropped boxes in pixels of the original.
     targets = geometry.boxes_to_original(example['boxes'], example['image_info'])
     targets = _mirror(targets, example)
     masks = tf.map_fn(
@@ -307,31 +293,22 @@ def _sample_masks(mask_size: int) -> Step:
   return step
 
 
-def _separate_crowds() -> Step:
-  """Instances become `gt_…`; crowds keep only their boxes, which training ignores."""
-
-  def step(example: Example) -> Example:
-    crowd = example['object_is_crowd']
-    single = tf.logical_not(crowd)
-    return {
-      **example,
-      'gt_boxes': tf.boolean_mask(example['boxes'], single),
-      'gt_classes': tf.boolean_mask(example['object_labels'], single),
-      'gt_masks': tf.boolean_mask(example['masks'], single),
-      'crowd_boxes': tf.boolean_mask(example['boxes'], crowd),
-    }
-
-  return step
+def _separate_crowds(example: Example) -> Example:
+  """Adds the instances as `gt_…`, and of crowds only the boxes, which training ignores."""
+  crowd = example['object_is_crowd']
+  single = tf.logical_not(crowd)
+  return {
+    **example,
+    'gt_boxes': tf.boolean_mask(example['boxes'], single),
+    'gt_classes': tf.boolean_mask(example['object_labels'], single),
+    'gt_masks': tf.boolean_mask(example['masks'], single),
+    'crowd_boxes': tf.boolean_mask(example['boxes'], crowd),
+  }
 
 
 def _pad_instances(max_num_instances: int) -> Step:
-  sizes = {
-    'gt_boxes': max_num_instances,
-    'gt_classes': max_num_instances,
-    'gt_masks': max_num_instances,
-    'gt_scores': max_num_instances,
-    'crowd_boxes': MAX_CROWDS,
-  }
+  per_instance = ('gt_boxes', 'gt_classes', 'gt_masks', 'gt_scores')
+  sizes = {**dict.fromkeys(per_instance, max_num_instances), 'crowd_boxes': MAX_CROWDS}
 
   def step(example: Example) -> Example:
     padded = {
@@ -348,7 +325,7 @@ def _assign_anchors(data: Data, model: OANet, canvas: list[int]) -> Step:
   labeler = AnchorLabeler(data, model, canvas)
 
   def step(example: Example) -> Example:
-    # Apart from the draws of the geometry, which takes the seed itself.
+    # Other seeds are used by the geometry and the colours.
     seed = example['seed'] + 2**33
     gt_boxes = example['gt_boxes'][: data.max_num_instances]
     samples, matches = labeler(gt_boxes, example['crowd_boxes'], seed)
@@ -358,19 +335,16 @@ def _assign_anchors(data: Data, model: OANet, canvas: list[int]) -> Step:
 
 
 def _draw_roi_priorities(number: int) -> Step:
-  """Random numbers by which the network samples its RoIs."""
+  """Adds the random numbers by which the network samples its RoIs."""
 
   def step(example: Example) -> Example:
-    # Apart from the anchors' draws.
+    # Other seeds are used by the geometry, the colours and the anchors.
     priorities = tf.random.stateless_uniform([number], example['seed'] + 2**34)
     return {**example, 'roi_priorities': priorities}
 
   return step
 
 
-def _source_id_as_bytes() -> Step:
-  def step(example: Example) -> Example:
-    encoded = tf.io.decode_raw(example['source_id'], tf.uint8, fixed_length=SOURCE_ID_BYTES)
-    return {**example, 'source_id': encoded}
-
-  return step
+def _source_id_as_bytes(example: Example) -> Example:
+  encoded = tf.io.decode_raw(example['source_id'], tf.uint8, fixed_length=SOURCE_ID_BYTES)
+  return {**example, 'source_id': encoded}

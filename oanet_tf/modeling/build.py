@@ -1,4 +1,4 @@
-"""From the config to the network: the only file of `modeling` that reads it."""
+"""Builds the network from the config, which no other file of `modeling` reads as a whole."""
 
 import numpy as np
 import tensorflow as tf
@@ -33,14 +33,9 @@ BOXES_IN_FLOAT32 = {'dtype': 'float32'}
 def build_network(
   task: definitions.OANetTask, categories: PanopticCategories, l2_weight_decay: float = 0.0
 ) -> OANet | SRMOnly:
-  """What the task's mode trains: the whole network, or the spatial ranking module alone.
+  """The network that the task's mode trains: all of it, or the spatial ranking module alone.
 
-  Args:
-    task: gives mode and model.
-    categories, l2_weight_decay: of `build_oanet`.
-
-  Raises:
-    InputError: as `build_oanet`.
+  Arguments and errors are those of `build_oanet`.
   """
   build = build_srm_only if task.mode == 'srm_only' else build_oanet
   return build(task.model, categories, l2_weight_decay)
@@ -49,23 +44,21 @@ def build_network(
 def build_srm_only(
   config: definitions.OANet, categories: PanopticCategories, l2_weight_decay: float = 0.0
 ) -> SRMOnly:
-  """The spatial ranking module alone, with its variables made; arguments as `build_oanet`'s."""
+  """The spatial ranking module alone; arguments and errors are those of `build_oanet`."""
   _check_categories(categories)
   module = _ranking_module(config, categories, _regularizer(l2_weight_decay))
   module(tf.zeros([1, 1, 1, categories.num_things]))
-  return SRMOnly(
-    spatial_ranking=module, num_things=categories.num_things, num_stuff=categories.num_stuff
-  )
+  return SRMOnly(module, categories.num_things, categories.num_stuff)
 
 
 def build_oanet(
   config: definitions.OANet, categories: PanopticCategories, l2_weight_decay: float = 0.0
 ) -> OANet:
-  """The whole network, with its variables made.
+  """The whole network, with its variables created.
 
   Args:
     config: of the model.
-    categories: of the dataset; give the numbers of classes.
+    categories: of the dataset; they determine the numbers of classes.
     l2_weight_decay: half of it times the sum of squares of all kernels becomes a loss of the model.
 
   Raises:
@@ -74,7 +67,7 @@ def build_oanet(
   _check_categories(categories)
   regularizer = _regularizer(l2_weight_decay)
   norm = config.norm_activation.replace(use_sync_bn=config.batch_norm == 'sync')
-  # The decoder's factory reads it from there.
+  # The decoder's factory takes the normalization from the config.
   config = config.replace(norm_activation=norm)
   norm_options = {
     'activation': norm.activation,
@@ -84,6 +77,8 @@ def build_oanet(
     'kernel_regularizer': regularizer,
   }
   num_classes = categories.num_things + 1
+  detection_head = config.detection_head.as_dict()
+  del detection_head['cascade_class_ensemble']
 
   def backbone() -> tf_keras.Model:
     if config.backbone.type == 'keras_resnet':
@@ -123,12 +118,10 @@ def build_oanet(
     roi_generator=roi_generator.MultilevelROIGenerator(
       **config.roi_generator.as_dict(), **BOXES_IN_FLOAT32
     ),
-    roi_sampler=ROISampler(**_without(config.roi_sampler.as_dict(), 'cascade_iou_thresholds')),
+    roi_sampler=ROISampler(config.roi_sampler),
     roi_aligner=roi_aligner.MultilevelROIAligner(**config.roi_aligner.as_dict()),
     detection_head=instance_heads.DetectionHead(
-      num_classes=num_classes,
-      **_without(config.detection_head.as_dict(), 'cascade_class_ensemble'),
-      **norm_options,
+      num_classes=num_classes, **detection_head, **norm_options
     ),
     detection_generator=detection_generator.DetectionGenerator(
       **config.detection_generator.as_dict(), **BOXES_IN_FLOAT32
@@ -156,26 +149,24 @@ def build_oanet(
   )
   _make_variables(model, config)
   if config.batch_norm == 'frozen':
-    # Only now: the Model Garden's heads make their layers when they are first called.
+    # Only now do all layers exist: the Model Garden's heads create theirs when first called.
     _freeze_batch_norm(model)
   return model
 
 
 def build_fuser(
-  task: definitions.OANetTask,
-  model: OANet | SRMOnly,
-  class_prior: np.ndarray | None = None,
+  task: definitions.OANetTask, model: OANet | SRMOnly, class_prior: np.ndarray | None = None
 ) -> Fuser:
-  """What makes panoptic maps of a network's outputs.
+  """The `Fuser` for the outputs of a network.
 
   Args:
-    task: gives the fusion's settings.
-    model: of that task.
+    task: has the fusion's settings.
+    model: was built for the task.
     class_prior: [T, T] of `data.class_prior.load_table`, for the fusion of that name.
   """
   settings = task.model.fusion
   if task.mode == 'srm_only':
-    # Its stuff logits are the ground truth; where that is a thing, there is no stuff.
+    # The stuff logits are the ground truth. A pixel whose label is a thing has no stuff.
     settings = settings.replace(stuff_from='all')
   return Fuser(
     settings=settings,
@@ -211,7 +202,7 @@ def _ranking_module(
 
 
 def _pyramid(backbone: tf_keras.Model) -> tf_keras.Model:
-  """Without a last layer that is meant for classification alone, such as MobileNet has."""
+  """Drops a last layer that only serves classification, such as MobileNet's."""
   levels = backbone.output_specs
   if levels.keys() == backbone.output.keys():
     return backbone
@@ -219,12 +210,8 @@ def _pyramid(backbone: tf_keras.Model) -> tf_keras.Model:
   return tf_keras.Model(backbone.inputs, features, name=backbone.name)
 
 
-def _without(options: dict, *keys: str) -> dict:
-  return {key: value for key, value in options.items() if key not in keys}
-
-
 def _freeze_batch_norm(model: OANet) -> None:
-  """Fixes statistics and scales: a pretrained backbone's own, and in the heads the identity."""
+  """Fixes statistics and scales: those of a pretrained backbone, and the identity in the heads."""
   for part in model.layers:
     for layer in part.submodules:
       if 'BatchNormalization' in type(layer).__name__:
@@ -232,18 +219,18 @@ def _freeze_batch_norm(model: OANet) -> None:
 
 
 def _make_variables(model: OANet, config: definitions.OANet) -> None:
-  """Calls the parts that make their variables when first called, on the smallest of maps."""
+  """Calls the parts that create their variables when first called, on the smallest maps."""
   channels = next(iter(model.decoder.output.values())).shape[-1]
 
   def rois(crop_size: int) -> tf.Tensor:
     return tf.zeros([1, 1, crop_size, crop_size, channels])
 
   features = {level: tf.zeros([1, 1, 1, channels]) for level in model.decoder.output}
-  # In this order, on which random numbers depend.
+  # The initial random values depend on this order.
   model.stuff_head(features)
   model.rpn_head(features)
   model.detection_head(rois(config.roi_aligner.crop_size))
   model.mask_head([rois(config.mask_roi_aligner.crop_size), tf.zeros([1, 1], tf.int32)])
   model.spatial_ranking(tf.zeros([1, 1, 1, model.num_things]))
-  # Keras asks for it before a summary.
+  # Keras' `summary` needs it.
   model.built = True

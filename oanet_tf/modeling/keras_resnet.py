@@ -1,4 +1,4 @@
-"""`tf_keras.applications`' ResNets as a backbone, for weights in their `.h5` files."""
+"""The ResNets of `tf_keras.applications` as backbones, for the weights in their `.h5` files."""
 
 import tensorflow as tf
 import tf_keras
@@ -11,19 +11,26 @@ MODELS = {
   101: tf_keras.applications.ResNet101,
   152: tf_keras.applications.ResNet152,
 }
-# Mean of blue, green and red that `tf_keras.applications.resnet.preprocess_input` subtracts.
+# The means that `tf_keras.applications.resnet.preprocess_input` subtracts from BGR images.
 CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)
 
 
 class KerasResNet(tf_keras.Model):
-  """`tf_keras.applications.ResNet50`, 101 or 152 behind the interface of the Model Garden's.
+  """`tf_keras.applications.ResNet50`, 101 or 152 with the interface of the Model Garden's ResNet.
 
-  The input is [B, H, W, 3] RGB float32, normalized by ImageNet's mean and deviation as the Model
-  Garden does. The first layers turn it into BGR within 0–255 less Keras' mean, which Keras' weights
-  expect. The output is a dict of features by level, '2' to '5',
-  [B, ⌈H / 2^level⌉, ⌈W / 2^level⌉, 64 · 2^level].
+  The input is [B, H, W, 3] float32 RGB, normalized as the Model Garden does. The first layers turn
+  it into what Keras' weights expect: BGR in 0–255 minus Keras' mean. The output is a dict of
+  features by level, '2' to '5', [B, ⌈H / 2^level⌉, ⌈W / 2^level⌉, 64 · 2^level]. The layers keep
+  Keras' names, initial values and epsilon.
 
-  The layers keep Keras' names, initial values and epsilon.
+  Args:
+    model_id: 50, 101 or 152.
+    use_sync_bn: whether batch statistics are computed over all replicas instead of each.
+    norm_momentum: of the moving statistics.
+    kernel_regularizer: of the convolutions.
+
+  Raises:
+    InputError: for another depth.
   """
 
   def __init__(
@@ -34,17 +41,6 @@ class KerasResNet(tf_keras.Model):
     norm_momentum: float = 0.99,
     kernel_regularizer: tf_keras.regularizers.Regularizer | None = None,
   ):
-    """Builds the network.
-
-    Args:
-      model_id: 50, 101 or 152.
-      use_sync_bn: batch statistics over all replicas, instead of in each.
-      norm_momentum: of the moving statistics.
-      kernel_regularizer: of the convolutions.
-
-    Raises:
-      InputError: for another depth.
-    """
     if model_id not in MODELS:
       raise InputError(
         f'task.model.backbone.keras_resnet.model_id is {model_id}; '
@@ -61,21 +57,21 @@ class KerasResNet(tf_keras.Model):
 
     images = tf_keras.Input([None, None, 3])
     network = MODELS[model_id](include_top=False, weights=None, input_tensor=_caffe_colors(images))
-    # Keras takes neither setting, and a layer takes no other once it is built.
+    # The Keras function takes no such settings, and a built layer cannot change them.
     network = tf_keras.models.clone_model(network, clone_function=configured)
     super().__init__(inputs=network.input, outputs=_features_by_level(network))
     self.model_id = model_id
 
 
 def _caffe_colors(images: tf.Tensor) -> tf.Tensor:
-  """[B, H, W, 3] RGB by mean and deviation -> BGR within 0–255, less Keras' mean."""
+  """[B, H, W, 3] normalized RGB -> BGR in 0–255 minus Keras' mean."""
   mean, deviation = preprocess_ops.MEAN_RGB[::-1], preprocess_ops.STDDEV_RGB[::-1]
   offset = [ours - keras for ours, keras in zip(mean, CAFFE_MEAN_BGR, strict=True)]
   return tf_keras.layers.Rescaling(list(deviation), offset, name='caffe_colors')(images[..., ::-1])
 
 
 def _features_by_level(network: tf_keras.Model) -> dict[str, tf.Tensor]:
-  """The output of the last block of each stage; its layers are `conv<level>_block<number>_out`."""
+  """The output of the last block of each level; blocks end in `conv<level>_block<number>_out`."""
   return {
     layer.name[len('conv')]: layer.output for layer in network.layers if layer.name.endswith('_out')
   }

@@ -1,10 +1,10 @@
-"""Masks within boxes -> masks on a canvas, as two small matrix products for each."""
+"""Pastes masks from their boxes onto a canvas, with two small matrix products for each mask."""
 
 # B images, N instances, S mask side, H, W canvas, L its length along one axis.
 
 import tensorflow as tf
 
-# In cells: so far from all of them that none has weight.
+# A position at which no cell has weight.
 _OUTSIDE = -2.0
 
 
@@ -13,8 +13,8 @@ def paste_masks(
 ) -> tf.Tensor:
   """Resamples each mask from its box to the canvas, bilinearly.
 
-  A canvas pixel is sampled at its middle. Within a box but beyond the middles of the outermost
-  cells, those cells go on; outside of the box all is 0.
+  Canvas pixels are sampled at their centres. Between the centres of the outermost cells and the
+  edge of the box, the outermost values are repeated. Outside the box, all is 0.
 
   Args:
     masks: [..., N, S, S] float.
@@ -38,32 +38,32 @@ def cell_positions(
   length: int | tf.Tensor,
   limit: tf.Tensor | None = None,
 ) -> tf.Tensor:
-  """Where canvas pixels lie among the cells of boxes, along one axis.
+  """Positions of canvas pixels among the cells of boxes, along one axis.
 
   Args:
     low, high: [..., N] float, the boxes' sides in pixels of the canvas.
     side: S.
     length: L.
-    limit: [..., 1] float, the pixel from which on nothing is pasted, if there is one.
+    limit: [..., 1] float, nothing is pasted from this pixel on; None for no limit.
 
   Returns:
-    [..., N, L] float: in [0, S - 1], 0 and S - 1 being the middles of the outermost cells; -2
-    outside of the box.
+    [..., N, L] float in [0, S - 1], where 0 and S - 1 are the centres of the outermost cells; -2
+    outside the box.
   """
   end = (high if limit is None else tf.minimum(high, limit))[..., None]
   low, high = low[..., None], high[..., None]
-  middles = tf.cast(tf.range(length), tf.float32) + 0.5
-  positions = tf.math.divide_no_nan(middles - low, high - low) * side - 0.5
-  inside = tf.logical_and(middles >= low, middles < end)
+  centres = tf.cast(tf.range(length), tf.float32) + 0.5
+  positions = tf.math.divide_no_nan(centres - low, high - low) * side - 0.5
+  inside = tf.logical_and(centres >= low, centres < end)
   return tf.where(inside, tf.clip_by_value(positions, 0.0, side - 1.0), _OUTSIDE)
 
 
 def weights_of_cells(positions: tf.Tensor, masks: tf.Tensor) -> tf.Tensor:
-  """The weights of each mask's cells at positions along one axis.
+  """The weights of a mask's cells at positions along one axis.
 
   Args:
     positions: [..., L], of `cell_positions`.
-    masks: [..., S, S], which give side and dtype.
+    masks: [..., S, S], for S and the dtype.
 
   Returns:
     [..., L, S].

@@ -1,4 +1,4 @@
-"""The network, from images to what the losses or the fusion need."""
+"""The network: images -> what the losses or the fusion need."""
 
 # B images, H, W network input, N proposals, RoIs or detections, K sampled masks, C detection
 # classes (background and T things), M mask side, S stuff categories.
@@ -15,7 +15,7 @@ from oanet_tf.modeling.spatial_ranking import SpatialRankingModule, rank_ground_
 
 Features = dict[str, tf.Tensor]
 
-# Scales of a box's encoded offsets in the second stage, as the Model Garden's MaskRCNNModel.
+# Scales of the encoded boxes of the second stage, as in the Model Garden's MaskRCNNModel.
 BOX_WEIGHTS = [10.0, 10.0, 5.0, 5.0]
 
 
@@ -23,7 +23,18 @@ class OANet(tf_keras.Model):
   """Backbone and FPN, instance branch, stuff branch and spatial ranking module (Figure 2).
 
   The instance branch follows `official.vision.modeling.maskrcnn_model`; its parts are the Model
-  Garden's.
+  Garden's. Set `all_shapes_static` for TFLite's delegates, which need static shapes; masks are then
+  computed for empty slots too.
+
+  Args:
+    backbone, decoder: of the instance branch, and of the stuff branch where it has none.
+    stuff_backbone, stuff_decoder: the stuff branch's own, or None to share (Table 4).
+    anchors: image size -> anchors by level.
+    rpn_head, roi_generator, roi_sampler, roi_aligner, detection_head, detection_generator,
+      mask_sampler, mask_roi_aligner, mask_head: parts of Mask R-CNN.
+    stuff_head: features by level -> logits.
+    spatial_ranking: instance tensor -> ranking logits.
+    num_things, num_stuff: T and S.
   """
 
   def __init__(
@@ -48,21 +59,6 @@ class OANet(tf_keras.Model):
     num_things: int,
     num_stuff: int,
   ):
-    """Takes the parts.
-
-    Args:
-      backbone, decoder: of the instance branch, and of the stuff branch where that has none.
-      stuff_backbone, stuff_decoder: the stuff branch's own, or None to share (Table 4).
-      anchors: image size -> anchors by level.
-      rpn_head, roi_generator, roi_sampler, roi_aligner, detection_head, detection_generator,
-        mask_sampler, mask_roi_aligner, mask_head: parts of Mask R-CNN.
-      stuff_head: features by level -> logits.
-      spatial_ranking: instance tensor -> ranking logits.
-      num_things, num_stuff: T and S.
-
-    Set `all_shapes_static` for TFLite's delegates, which need static shapes. Masks are then
-    computed for empty slots too.
-    """
     super().__init__(name='oanet')
     self.backbone = backbone
     self.decoder = decoder
@@ -94,21 +90,21 @@ class OANet(tf_keras.Model):
     """The forward pass.
 
     Args:
-      images: [B, H, W, 3] uint8 as `data.preprocess` makes them; H and W static.
-      image_info: [B, 4, 2] float32.
-      labels: in training, `data.preprocess.training_steps`' examples.
+      images: [B, H, W, 3] uint8 of `data.preprocess`; H and W static.
+      image_info: [B, 4, 2] float32, as in `data.geometry`.
+      labels: in training, the examples of `data.preprocess.training_steps`.
       training: whether to return raw predictions and targets for the losses, or detections.
 
     Returns:
       In training `rpn_scores`, `rpn_boxes`, `rpn_score_targets`, `rpn_box_targets` by level;
-      `class_outputs` [B, N, C], `box_outputs`
-      [B, N, 4C], `class_targets`, `box_targets`; `mask_outputs`, `mask_targets` [B, K, M, M],
-      `mask_class_targets` [B, K]; `stuff_logits` of all supervised categories; `instance_tensor`
-      and `ranking_logits` [B, h, w, T]; `last_feature`, the backbone's coarsest.
+      `class_outputs` [B, N, C], `box_outputs` [B, N, 4C], `class_targets`, `box_targets`;
+      `mask_outputs`, `mask_targets` [B, K, M, M], `mask_class_targets` [B, K]; `stuff_logits` of
+      all supervised categories; `instance_tensor` and `ranking_logits` [B, h, w, T];
+      `last_feature`, the backbone's coarsest.
       In inference `detection_boxes` [B, N, 4] in pixels of the network input, `detection_scores`
-      (descending), `detection_classes` [B, N] in [1, T], `num_detections` [B], `detection_masks`
+      (descending), `detection_classes` [B, N] in [1, T], `num_detections` [B]; `detection_masks`
       [B, N, M, M] probabilities in the box, 0 in slots that no image of the batch fills;
-      `stuff_logits` [B, h, w, C] as in training.
+      `stuff_logits` as in training.
     """
     images = normalize(images, image_info)
     backbone_features = self.backbone(images)
@@ -135,7 +131,7 @@ class OANet(tf_keras.Model):
   def _stuff_features(
     self, images: tf.Tensor, backbone_features: Features, features: Features
   ) -> Features:
-    """What the stuff branch sees, by sharing mode (section 4.3)."""
+    """The stuff branch's input, by sharing mode (section 4.3)."""
     if self.stuff_decoder is None:
       return features
     if self.stuff_backbone is not None:
@@ -202,7 +198,7 @@ class OANet(tf_keras.Model):
     number = boxes.shape[1]
     filled = number
     if not self.all_shapes_static:
-      # One at least: oneDNN's 1×1 convolution gives a wrong shape for none.
+      # At least one: oneDNN's 1×1 convolution gives a wrong shape for empty input.
       filled = tf.maximum(tf.reduce_max(detections['num_detections']), 1)
     rois = self.mask_roi_aligner(features, boxes[:, :filled])
     # MaskHead needs a static RoI count, so each RoI is treated as an image of its own.
@@ -216,13 +212,11 @@ class OANet(tf_keras.Model):
 
 
 def normalize(images: tf.Tensor, image_info: tf.Tensor) -> tf.Tensor:
-  """[B, H, W, 3] uint8 -> float32 by ImageNet's mean and deviation, 0 in the padding.
+  """[B, H, W, 3] uint8 -> float32, normalized by ImageNet's mean and deviation; 0 in the padding.
 
   The constants are those of the Model Garden's `preprocess_ops.normalize_image`.
   """
-  mean, deviation = (
-    tf.constant(values) for values in (preprocess_ops.MEAN_RGB, preprocess_ops.STDDEV_RGB)
-  )
+  mean, deviation = map(tf.constant, (preprocess_ops.MEAN_RGB, preprocess_ops.STDDEV_RGB))
   normalized = (tf.cast(images, tf.float32) - mean) / deviation
   inside = geometry.inside_input(image_info, *images.shape[1:3])
   return tf.where(inside[..., None], normalized, 0.0)

@@ -1,4 +1,4 @@
-"""The spatial ranking module: which instance lies on top (section 3.2)."""
+"""The spatial ranking module, which predicts the instance that lies on top (section 3.2)."""
 
 # B images, N instances, T thing categories, h, w canvas at the module's stride.
 
@@ -10,21 +10,20 @@ import tf_keras
 
 from oanet_tf.modeling.mask_paste import paste_masks
 
-CONVOLUTIONS = {
-  '1x1': [(1, 1)],
-  '3x3': [(3, 3)],
-  '1x7+7x1': [(1, 7), (7, 1)],
-}
-# Ground-truth masks are binary; resampled to the canvas, a cell is inside from half of it on.
+CONVOLUTIONS = {'1x1': [(1, 1)], '3x3': [(3, 3)], '1x7+7x1': [(1, 7), (7, 1)]}
+# A resampled ground-truth mask contains the cells with at least this value.
 _INSIDE = 0.5
 
 
 class SpatialRankingModule(tf_keras.layers.Layer):
   """Convolutions from the instance tensor to the ranking map (Figure 4, Table 5).
 
-  Attributes:
-    num_things: T, channels in and out.
+  Args:
+    num_things: T, the number of input and output channels.
+    convolution: a key of `CONVOLUTIONS`.
     stride: of the instance tensor, relative to the network input.
+    kernel_regularizer: of the convolutions.
+    **kwargs: of the Keras layer.
   """
 
   def __init__(
@@ -36,15 +35,6 @@ class SpatialRankingModule(tf_keras.layers.Layer):
     kernel_regularizer: tf_keras.regularizers.Regularizer | None = None,
     **kwargs,
   ):
-    """Makes the layers.
-
-    Args:
-      num_things: T.
-      convolution: a key of `CONVOLUTIONS`.
-      stride: of the instance tensor.
-      kernel_regularizer: of the convolutions.
-      **kwargs: of the Keras layer.
-    """
     super().__init__(**kwargs)
     self.num_things = num_things
     self.stride = stride
@@ -61,7 +51,7 @@ class SpatialRankingModule(tf_keras.layers.Layer):
     ]
 
   def call(self, instance_tensor: tf.Tensor) -> tf.Tensor:
-    """[B, h, w, T] in {0, 1} -> [B, h, w, T] float32 ranking logits; softmax makes the map."""
+    """[B, h, w, T] in {0, 1} -> [B, h, w, T] float32 logits, whose softmax is the ranking map."""
     x = instance_tensor
     for convolution in self._convolutions:
       x = convolution(x)
@@ -69,7 +59,7 @@ class SpatialRankingModule(tf_keras.layers.Layer):
 
 
 class Ranking(NamedTuple):
-  """What the module says of a batch of instances.
+  """The module's result for a batch of instances.
 
   Attributes:
     map: [B, h, w, T] float32, softmax over the thing categories.
@@ -86,10 +76,10 @@ def rank(
   """Ranks instances.
 
   Args:
-    module: with its variables made.
+    module: with its variables created.
     masks: [B, N, h, w] float in {0, 1}, at the module's stride.
     classes: [B, N] int, detection classes in [1, T]; others have no channel.
-    scored_pixels: 'all' of a mask, or the 'conflicting' ones, give an instance's score.
+    scored_pixels: whether a score is the mean over 'all' pixels of a mask or the 'conflicting'.
   """
   tensor = instance_tensor(masks, classes, module.num_things)
   ranking_map = tf.nn.softmax(module(tensor))
@@ -101,10 +91,10 @@ def rank(
 def rank_ground_truth(
   module: SpatialRankingModule, labels: dict[str, tf.Tensor], input_size: Sequence[int]
 ) -> dict[str, tf.Tensor]:
-  """Ranking logits of the annotated instances, whose masks overlap; what training is about.
+  """Ranking logits of the annotated instances, whose masks overlap, for training.
 
   Args:
-    module: with its variables made.
+    module: with its variables created.
     labels: `gt_masks`, `gt_boxes` and `gt_classes` of `data.preprocess.training_steps`.
     input_size: [height, width] of the network input.
 
@@ -119,7 +109,7 @@ def rank_ground_truth(
 
 
 def instance_tensor(masks: tf.Tensor, classes: tf.Tensor, num_things: int) -> tf.Tensor:
-  """A channel for each thing category: 1 where an instance of it is (Figure 4).
+  """A map for each thing category, with 1 where an instance of it is (Figure 4).
 
   No gradient flows back into the masks.
 
@@ -137,11 +127,11 @@ def instance_tensor(masks: tf.Tensor, classes: tf.Tensor, num_things: int) -> tf
 
 
 def conflicting_pixels(masks: tf.Tensor, instance_tensor: tf.Tensor) -> tf.Tensor:
-  """The part of each mask that instances of another category cover too; all of it if there is none.
+  """The pixels of each mask that instances of another category also cover; if none, all of them.
 
   Args:
     masks: [B, N, h, w] float in {0, 1}.
-    instance_tensor: [B, h, w, T] of these.
+    instance_tensor: [B, h, w, T] of the masks.
 
   Returns:
     [B, N, h, w] float in {0, 1}.
@@ -155,7 +145,7 @@ def conflicting_pixels(masks: tf.Tensor, instance_tensor: tf.Tensor) -> tf.Tenso
 def ranking_scores(ranking_map: tf.Tensor, masks: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
   """Mean ranking of each instance's own class over its mask (Eq. 3).
 
-  Eq. 4 of the paper gives 0 inside of the instance and 1 outside; that is a slip of the pen.
+  Eq. 4 of the paper is 0 inside the instance and 1 outside, which must be a slip.
 
   Args:
     ranking_map: [B, h, w, T] float, softmax over the thing categories.

@@ -1,14 +1,23 @@
-"""The stuff branch: FPN features -> logits of categories (Figure 3)."""
+"""The stuff branch: FPN features -> category logits (Figure 3)."""
 
 import tensorflow as tf
 import tf_keras
 
 
 class StuffHead(tf_keras.layers.Layer):
-  """Per level some 3×3 convolutions, upsampling to the finest, concatenation, 3×3, then 1×1.
+  """3×3 convolutions on each level, upsampling, concatenation, then a 3×3 and a 1×1 convolution.
 
-  The convolutions of one level are its own. Follows section 3.1 and Figure 3 of the paper; group
-  normalisation, which the paper does not have, is an option.
+  Levels do not share convolutions. Follows section 3.1 and Figure 3 of the paper; group
+  normalization, which the paper does not have, is an option.
+
+  Args:
+    levels: FPN levels to use, the finest first.
+    num_labels: channels of the logits.
+    num_convs: 3×3 convolutions on each level.
+    num_filters: channels of each 3×3 convolution.
+    group_norm: whether to normalize after each 3×3 convolution.
+    kernel_regularizer: of all convolutions.
+    **kwargs: of the Keras layer.
   """
 
   def __init__(
@@ -22,17 +31,6 @@ class StuffHead(tf_keras.layers.Layer):
     kernel_regularizer: tf_keras.regularizers.Regularizer | None = None,
     **kwargs,
   ):
-    """Makes the layers.
-
-    Args:
-      levels: FPN levels to use, the finest first.
-      num_labels: channels of the logits.
-      num_convs: 3×3 convolutions on each level.
-      num_filters: channels of each 3×3 convolution.
-      group_norm: normalise after each 3×3 convolution.
-      kernel_regularizer: of all convolutions.
-      **kwargs: of the Keras layer.
-    """
     super().__init__(**kwargs)
     self._levels = levels
     self._group_norm = group_norm

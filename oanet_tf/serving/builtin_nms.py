@@ -1,8 +1,8 @@
-"""Non-max suppression by an operation that TFLite has built in.
+"""Non-maximum suppression with a built-in operation of TFLite.
 
-It has none for `tf.image.combined_non_max_suppression`, and the Model Garden's other versions are
-loops over the overlaps of 512 × 512 boxes, which take longer in LiteRT than the rest of a small
-network. What is kept is the same.
+TFLite has no built-in operation for `tf.image.combined_non_max_suppression`. The Model Garden's
+other versions loop over the overlaps of 512 × 512 boxes, which takes longer in LiteRT than the rest
+of a small network. These keep the same boxes.
 """
 
 # One image. N boxes, K boxes kept, P proposals or RoIs, T thing categories.
@@ -20,11 +20,11 @@ from oanet_tf.modeling.oanet import OANet
 
 
 def use_builtin_nms(model: OANet, config: OANetConfig) -> None:
-  """Gives a network, for batches of one image, parts that TFLite can run.
+  """Replaces parts of a network by ones that TFLite can run, for batches of one image.
 
   Args:
     model: is changed.
-    config: of which it was built.
+    config: that it was built from.
   """
   model.roi_generator = Proposals(config.roi_generator)
   model.detection_generator = Detections(config.detection_generator)
@@ -32,7 +32,7 @@ def use_builtin_nms(model: OANet, config: OANetConfig) -> None:
 
 
 class Kept(NamedTuple):
-  """Boxes by descending score.
+  """Kept boxes by descending score.
 
   Attributes:
     indices: [K] int32, 0 in the padding.
@@ -43,28 +43,23 @@ class Kept(NamedTuple):
   is_box: tf.Tensor
 
   def of(self, values: tf.Tensor) -> tf.Tensor:
-    """[N, …] -> those of the kept boxes, [K, …], 0 in the padding."""
+    """[N, …] -> [K, …], the values of the kept boxes; 0 in the padding."""
     kept = tf.gather(values, self.indices)
     is_box = tf.reshape(self.is_box, [-1] + [1] * (values.shape.rank - 1))
     return tf.where(is_box, kept, tf.zeros_like(kept))
 
 
 def non_max_suppression(
-  boxes: tf.Tensor,
-  scores: tf.Tensor,
-  *,
-  most: int,
-  iou_threshold: float,
-  score_threshold: float,
+  boxes: tf.Tensor, scores: tf.Tensor, *, most: int, iou_threshold: float, score_threshold: float
 ) -> Kept:
-  """Drops each box that overlaps one of a higher score too much.
+  """Drops boxes that overlap a box with a higher score too much.
 
   Args:
     boxes: [N, 4] float32.
     scores: [N] float32.
     most: K.
-    iou_threshold: a greater overlap is too much.
-    score_threshold: boxes of at most this score are dropped.
+    iou_threshold: boxes with a greater overlap are dropped.
+    score_threshold: boxes with at most this score are dropped.
   """
   indices, number = tf.raw_ops.NonMaxSuppressionV4(
     boxes=boxes,
@@ -79,10 +74,9 @@ def non_max_suppression(
 
 
 class Proposals:
-  """In place of the Model Garden's `MultilevelROIGenerator`, in inference."""
+  """Replaces the Model Garden's `MultilevelROIGenerator` in inference."""
 
   def __init__(self, settings: maskrcnn.ROIGenerator):
-    """Takes the configuration."""
     self._settings = settings
 
   def __call__(
@@ -93,16 +87,16 @@ class Proposals:
     image_shape: tf.Tensor,
     training: bool,
   ) -> tuple[tf.Tensor, tf.Tensor]:
-    """The best of all levels.
+    """The best proposals of all levels.
 
     Args:
       raw_boxes, raw_scores: of the RPN head, [1, h, w, 4A] and [1, h, w, A] by level.
       anchors: [h, w, 4A] by level.
       image_shape: [1, 2] float32.
-      training: False.
+      training: must be False.
 
     Returns:
-      [1, P, 4] boxes and [1, P] scores, 0 where there are no more.
+      [1, P, 4] boxes and [1, P] scores, 0 in the padding.
     """
     assert not training
     levels = [
@@ -129,7 +123,7 @@ class Proposals:
       boxes,
       scores,
       most=min(scores.shape[0], settings.test_pre_nms_top_k, settings.test_num_proposals),
-      # The Model Garden suppresses none at 0.
+      # In the Model Garden, 0 means no suppression.
       iou_threshold=settings.test_nms_iou_threshold or 1.0,
       score_threshold=settings.test_pre_nms_score_threshold,
     )
@@ -137,10 +131,9 @@ class Proposals:
 
 
 class Detections:
-  """In place of the Model Garden's `DetectionGenerator`."""
+  """Replaces the Model Garden's `DetectionGenerator`."""
 
   def __init__(self, settings: maskrcnn.DetectionGenerator):
-    """Takes the configuration."""
     self._settings = settings
     self._decode = detection_generator.DetectionGenerator(
       **{**settings.as_dict(), 'apply_nms': False}, dtype='float32'
@@ -154,7 +147,7 @@ class Detections:
     image_shape: tf.Tensor,
     weights: Sequence[float],
   ) -> dict[str, tf.Tensor]:
-    """The best of all categories.
+    """The best detections of all categories.
 
     Args:
       raw_boxes, raw_scores: of the detection head, [1, P, 4 · (1 + T)] and [1, P, 1 + T].
@@ -163,15 +156,15 @@ class Detections:
       weights: of the encoded boxes.
 
     Returns:
-      What the Model Garden's gives: `detection_boxes` [1, K, 4], `detection_scores`,
-      `detection_classes` [1, K], 0, 0 and 1 in the padding, and `num_detections` [1].
+      As the Model Garden's `DetectionGenerator`: `detection_boxes` [1, K, 4], `detection_scores`
+      and `detection_classes` [1, K], padded with 0, 0 and 1, and `num_detections` [1].
     """
     decoded = self._decode(raw_boxes, raw_scores, rois, image_shape, weights)
     boxes, scores = decoded['decoded_boxes'][0], decoded['decoded_box_scores'][0]
     number, num_things = scores.shape
     classes = tf.tile(tf.range(num_things), [number])
     boxes, scores = tf.reshape(boxes, [-1, 4]), tf.reshape(scores, [-1])
-    # A place of its own for each category, so that none suppresses another.
+    # Moves the categories apart, so that none suppresses another.
     shift = tf.cast(classes, tf.float32) * (tf.reduce_max(image_shape) + 1.0)
     kept = non_max_suppression(
       boxes + shift[:, None],

@@ -1,4 +1,4 @@
-"""Encoded images of different sizes -> one batch, in the graph."""
+"""Decodes images of different sizes into one batch, with TensorFlow ops."""
 
 # B images, H, W size of the largest.
 
@@ -12,23 +12,23 @@ _PNG, _JPEG = b'\x89PNG\r\n\x1a\n', b'\xff\xd8\xff'
 
 
 def decode_images(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-  """Decodes JPEG and PNG files to the pixels that `data.pictures.read_picture` gives.
+  """Decodes JPEG and PNG files to the same pixels as `data.pictures.read_picture`.
 
-  Gray, palette and CMYK images are converted, of 16 bits the upper 8 are taken, what the alpha
-  channel makes transparent becomes white, and of an animated PNG the first frame is taken. But EXIF
-  rotation is not applied, nor are single colours that a PNG declares transparent: send pixels, or
-  encode such images anew. Sizes are read from the headers and checked before anything is decoded.
+  Gray, palette and CMYK images are converted to RGB. Of 16 bits, the upper 8 are used. The alpha
+  channel is blended with white. Of an animated PNG, the first frame is used. EXIF rotation and
+  single colours that a PNG declares transparent are not supported: send pixels, or encode such
+  images anew. Sizes are read from the headers and checked before anything is decoded.
 
   Args:
     encoded: [B] string.
 
   Returns:
-    [B, H, W, 3] uint8 RGB, each image at the top left and black beside it; and their shapes,
-    [B, 2] int32 [height, width].
+    [B, H, W, 3] uint8 RGB, each image at the top left and padded with black; and the images'
+    shapes, [B, 2] int32 [height, width].
 
   Raises:
     tf.errors.InvalidArgumentError: when it is run. It names the first image that is no JPEG or PNG,
-      is too large (see `image_limits`), or damaged.
+      is too large (see `image_limits`), or is damaged.
   """
   is_known = _begins_with(encoded, _PNG) | _begins_with(encoded, _JPEG)
   known = assert_each(is_known, _message('is neither JPEG nor PNG'))
@@ -51,9 +51,9 @@ def _begins_with(encoded: tf.Tensor, signature: bytes) -> tf.Tensor:
 def _attempt(
   function: Callable[[tf.Tensor], tf.Tensor], encoded: tf.Tensor, fault: str
 ) -> tf.Tensor:
-  """The function's values of all images, padded to the largest; names the first where it fails.
+  """The function's values for all images, padded to the largest; names the first that fails.
 
-  Only a dataset can go on after an operation that fails.
+  It uses a dataset, since only a dataset can continue after an operation fails.
   """
 
   @tf.autograph.experimental.do_not_convert
@@ -62,7 +62,7 @@ def _attempt(
 
   images = tf.data.Dataset.from_tensor_slices(encoded).enumerate()
   values = images.map(value_of, tf.data.AUTOTUNE)
-  # A last one, of no image, without which there would be no batch if all failed.
+  # An extra last element, without which there would be no batch if all images failed.
   none = values.element_spec[1]
   none = tf.zeros([side or 0 for side in none.shape], none.dtype)
   values = values.ignore_errors().concatenate(
@@ -76,7 +76,7 @@ def _attempt(
 
 
 def _declared_shape(image: tf.Tensor) -> tf.Tensor:
-  """[2] int32, [height, width] by the header."""
+  """[2] int32, the [height, width] in the header."""
 
   def of_png() -> tf.Tensor:
     # Width and height, 4 bytes each.
@@ -88,11 +88,11 @@ def _declared_shape(image: tf.Tensor) -> tf.Tensor:
 
 def _decode(image: tf.Tensor) -> tf.Tensor:
   """[h, w, 3] uint8."""
-  # The colour type of a PNG's header: gray or RGB with an alpha channel, or neither.
+  # The colour type in a PNG's header; 4 and 6 are gray and RGB with an alpha channel.
   kind = tf.strings.substr(image, 25, 1)
   return tf.case(
     [
-      # As Pillow does; the default is quicker and less exact.
+      # As Pillow does; the default is faster but less exact.
       (
         _begins_with(image, _JPEG),
         lambda: tf.io.decode_jpeg(image, channels=3, dct_method='INTEGER_ACCURATE'),
@@ -107,6 +107,6 @@ def _decode(image: tf.Tensor) -> tf.Tensor:
 
 
 def _on_white(image: tf.Tensor) -> tf.Tensor:
-  """[h, w, 4] uint8 RGBA -> [h, w, 3] uint8, rounded to the nearest."""
+  """[h, w, 4] uint8 RGBA -> [h, w, 3] uint8, rounded."""
   color, opacity = tf.cast(image[..., :3], tf.int32), tf.cast(image[..., 3:], tf.int32)
   return tf.cast((color * opacity + 255 * (255 - opacity) + 127) // 255, tf.uint8)

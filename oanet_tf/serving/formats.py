@@ -1,4 +1,4 @@
-"""Writes exports to EXPORT_DIR/FORMAT/VERSION, and keeps their figures in `export.json`."""
+"""Writes exports to EXPORT_DIR/FORMAT/VERSION, and records them in `export.json`."""
 
 import json
 import pathlib
@@ -11,10 +11,10 @@ from oanet_tf.data.json_file import read_json_object
 from oanet_tf.errors import InputError
 
 if TYPE_CHECKING:
-  # It brings TensorFlow, which takes seconds to load.
+  # This loads TensorFlow, which takes seconds.
   from oanet_tf.serving.parity import Source
 
-# Name -> a `serving.parity.Format`.
+# Name -> where its `serving.parity.Format` is.
 FORMATS = {
   'savedmodel': 'oanet_tf.serving.saved_model:FORMAT',
   'tflite_float32': 'oanet_tf.serving.tflite:FLOAT32',
@@ -26,22 +26,22 @@ RECORD_FILE = 'export.json'
 
 
 def version_folder(folder: pathlib.Path, version: int | None) -> pathlib.Path:
-  """Where a version of a format goes; without one, 1 + the newest that is there.
+  """The folder of a version of a format; None takes 1 + the newest version.
 
   Raises:
-    InputError: if it is there already.
+    InputError: if it exists already.
   """
   if version is None:
-    there = [int(path.name) for path in folder.glob('*') if path.name.isdecimal()]
-    version = 1 + max(there, default=0)
+    versions = [int(path.name) for path in folder.glob('*') if path.name.isdecimal()]
+    version = 1 + max(versions, default=0)
   path = folder / str(version)
   if path.exists():
-    raise InputError(f'{path}: is there already; give another --version, or none')
+    raise InputError(f'{path}: exists already; give another --version, or none')
   return path
 
 
 def read_record(export_dir: pathlib.Path) -> dict[str, dict]:
-  """What `export.json` says of earlier exports, by their folder.
+  """The entries of earlier exports in `export.json`, by 'FORMAT/VERSION'.
 
   Raises:
     InputError: if it is no JSON object.
@@ -51,18 +51,18 @@ def read_record(export_dir: pathlib.Path) -> dict[str, dict]:
 
 
 def export(name: str, source: 'Source', folder: pathlib.Path) -> dict:
-  """Writes one format, holds it against the network in memory, and keeps the figures.
+  """Writes one format, compares it with the network in memory, and records the result.
 
   Args:
     name: of the format, a key of `FORMATS`.
     source: what is exported.
-    folder: EXPORT_DIR/FORMAT/VERSION, which is not there yet.
+    folder: EXPORT_DIR/FORMAT/VERSION, which does not exist yet.
 
   Returns:
-    The format's entry of `export.json`.
+    The export's entry in `export.json`.
 
   Raises:
-    InputError: if the results are not the same, or the system refuses; nothing is left then.
+    InputError: if the results differ too much, or the files cannot be written. Nothing is left.
   """
   form = pkgutil.resolve_name(FORMATS[name])
   with files.making_folder(folder) as temporary:
@@ -71,10 +71,10 @@ def export(name: str, source: 'Source', folder: pathlib.Path) -> dict:
     parity = form.compare(source, temporary)
     if not form.accepts(parity):
       raise InputError(
-        f'{folder}: was not written, as its results are not those of the network in memory: '
-        f'{parity.same_pixels:.2%} of the pixels are the same (at least '
-        f'{form.least_same_pixels:.2%}), and scores differ by {parity.score_difference:.2g} (at '
-        f'most {form.largest_score_difference:.2g})'
+        f'{folder}: was not written, as its results differ from those of the network in memory: '
+        f'{parity.same_pixels:.2%} of the pixels are the same (must be at least '
+        f'{form.least_same_pixels:.2%}), and scores differ by {parity.score_difference:.2g} (must '
+        f'be at most {form.largest_score_difference:.2g})'
       )
     size = sum(path.stat().st_size for path in temporary.rglob('*') if path.is_file())
   export_dir = folder.parents[1]
@@ -92,7 +92,7 @@ def export(name: str, source: 'Source', folder: pathlib.Path) -> dict:
 
 
 def format_table(entries: Sequence[dict]) -> str:
-  """Figures of exports as lines of text."""
+  """The entries of exports as a table of text."""
   rows = [f'{"format":<20} | version |     MB | images | same pixels | score difference']
   rows += [
     f'{entry["format"]:<20} | {entry["version"]:>7} | {entry["bytes"] / 1e6:>6.1f} '

@@ -1,4 +1,4 @@
-"""What a request may hold: errors that name the image, raised in the graph."""
+"""Checks the images of a request in the graph; errors name the image."""
 
 # B images, H, W canvas.
 
@@ -6,20 +6,20 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-# Of one image: a frame of 8K video has 33.2 million.
+# For one image; a frame of 8K video has 33.2 million pixels.
 MAX_IMAGE_PIXELS = 2**25
-# Of a batch, all images padded to the largest.
+# For a batch, with all images padded to the largest.
 MAX_BATCH_PIXELS = 2**27
 
 
 def assert_limits(image_shapes: tf.Tensor) -> tf.Operation:
-  """Refuses a batch of which an image, or the whole, is empty or too large.
+  """Asserts that neither an image nor the batch is empty or too large.
 
   Args:
     image_shapes: [B, 2] int32, [height, width] of each image.
 
   Returns:
-    What must have run first wherever the images are used.
+    A control dependency for all that uses the images.
   """
   shapes = tf.cast(image_shapes, tf.int64)
   pixels = tf.reduce_prod(shapes, axis=1)
@@ -29,7 +29,7 @@ def assert_limits(image_shapes: tf.Tensor) -> tf.Operation:
     height, width = tf.unstack(shapes[index])
     return tf.strings.format(
       f'image {{}} of the batch has {{}} x {{}} pixels; from 1 x 1 to {MAX_IMAGE_PIXELS} in all '
-      'are taken',
+      'are allowed',
       [index, height, width],
     )
 
@@ -44,11 +44,11 @@ def assert_limits(image_shapes: tf.Tensor) -> tf.Operation:
 
 
 def assert_each(is_good: tf.Tensor, message: Callable[[tf.Tensor], tf.Tensor]) -> tf.Operation:
-  """Refuses a batch with nothing in it, or with an image that is not good.
+  """Asserts that the batch is not empty and that all its images are good.
 
   Args:
     is_good: [B] bool.
-    message: the index of the first image that is not -> [] string.
+    message: index of the first bad image -> [] string.
   """
   some = tf.debugging.Assert(tf.size(is_good) > 0, ['the batch holds no image'])
   with tf.control_dependencies([some]):

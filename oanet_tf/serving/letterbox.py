@@ -1,4 +1,4 @@
-"""Fits images of any size onto a canvas of a fixed size, and maps back."""
+"""Fits images of any size onto a canvas of a fixed size, and maps masks back."""
 
 # h, w image, H, W canvas.
 
@@ -9,19 +9,19 @@ import tensorflow as tf
 from official.vision.ops import preprocess_ops
 from PIL import Image
 
-# Of the padding: the mean, near which the network's own padding lies.
+# The mean colour, which is close to the network's own padding.
 PADDING_COLOR = tuple(round(value) for value in preprocess_ops.MEAN_RGB)
 
 
 def letterbox(image: np.ndarray, canvas_size: Sequence[int]) -> np.ndarray:
-  """Scales an image to the largest that fits, and puts it at the top left.
+  """Scales an image to the largest size that fits, and puts it at the top left.
 
   Args:
     image: [h, w, 3] uint8 RGB.
     canvas_size: [H, W].
 
   Returns:
-    [H, W, 3] uint8, `PADDING_COLOR` below and on the right.
+    [H, W, 3] uint8, with `PADDING_COLOR` below and to the right of the image.
   """
   height, width = size_within(image.shape, canvas_size)
   canvas = np.full([*canvas_size, 3], PADDING_COLOR, np.uint8)
@@ -30,18 +30,21 @@ def letterbox(image: np.ndarray, canvas_size: Sequence[int]) -> np.ndarray:
 
 
 def size_within(image_shape: Sequence[int], canvas_size: Sequence[int]) -> tuple[int, int]:
-  """[height, width] of an image of [h, w, …] that `letterbox` put on a canvas of [H, W]."""
+  """The height and width that `letterbox` gives an image of [h, w, …] on a canvas of [H, W]."""
   scale = min(canvas / side for canvas, side in zip(canvas_size, image_shape[:2], strict=True))
   height, width = (max(1, round(side * scale)) for side in image_shape[:2])
   return height, width
 
 
 def from_canvas(mask: np.ndarray, image_shape: Sequence[int]) -> np.ndarray:
-  """[H, W] int32 ids on a canvas -> [h, w], each pixel's nearest.
+  """Resamples a mask from a canvas of `letterbox` to the image, by nearest neighbour.
 
   Args:
-    mask: for an image that `letterbox` put there.
+    mask: [H, W] int32 ids.
     image_shape: [h, w, …].
+
+  Returns:
+    [h, w] int32.
   """
   height, width = size_within(image_shape, mask.shape)
   inside = Image.fromarray(mask[:height, :width])
@@ -49,9 +52,9 @@ def from_canvas(mask: np.ndarray, image_shape: Sequence[int]) -> np.ndarray:
 
 
 def size_on_canvas(canvas: tf.Tensor) -> tf.Tensor:
-  """[H, W, 3] uint8 of `letterbox` -> [2] float32, height and width of the image on it.
+  """[H, W, 3] uint8 of `letterbox` -> [2] float32, the height and width of the image on it.
 
-  What is `PADDING_COLOR` in whole rows at the bottom and columns on the right is padding.
+  Rows at the bottom and columns on the right that are entirely `PADDING_COLOR` are padding.
   """
   is_image = tf.reduce_any(tf.cast(canvas, tf.int32) != tf.constant(PADDING_COLOR), axis=2)
 

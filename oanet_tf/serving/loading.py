@@ -1,4 +1,4 @@
-"""Opens whatever holds a trained network as one function from images to segmentations."""
+"""Loads a trained network in any format as a function from pictures to segmentations."""
 
 # B images, H, W the largest height and width among them.
 
@@ -23,12 +23,12 @@ from oanet_tf.serving.panoptic_module import SEGMENT_INPUTS, PanopticModule
 
 
 class Predictor(NamedTuple):
-  """A trained network.
+  """A trained network that segments pictures.
 
   Attributes:
     segment: [h, w, 3] uint8 RGB pictures of any sizes -> the segmentation of each, at its size.
     categories: of the dataset.
-    max_pixels: of a picture; None takes any.
+    max_pixels: most pixels of a picture; None for no limit.
   """
 
   segment: Callable[[Sequence[np.ndarray]], list[Segments]]
@@ -41,7 +41,7 @@ def of_trained(trained: Trained, method: str) -> Predictor:
 
   Args:
     trained: of `ModelFolder.load`.
-    method: of fusion, one of `config.values.FUSIONS` but for 'oracle'.
+    method: of fusion, one of `config.values.FUSIONS` except 'oracle'.
 
   Raises:
     InputError: if a file that the fusion needs cannot be read.
@@ -60,13 +60,13 @@ def of_trained(trained: Trained, method: str) -> Predictor:
 
 
 def of_saved_model(folder: str | pathlib.Path) -> Predictor:
-  """A SavedModel of `oanet_tf.export`, by its signature for encoded images.
+  """A SavedModel of `oanet_tf.export`, used through its signature for encoded images.
 
   Args:
     folder: of one version.
 
   Raises:
-    InputError: if it is another's, or damaged.
+    InputError: if it is damaged or was not made by `oanet_tf.export`.
   """
   folder = pathlib.Path(folder)
   try:
@@ -74,7 +74,7 @@ def of_saved_model(folder: str | pathlib.Path) -> Predictor:
   except (OSError, ValueError, tf.errors.OpError) as error:
     raise InputError(f'{folder}: cannot be read as a SavedModel ({first_line(error)})') from None
   if 'serving_bytes' not in signatures:
-    raise InputError(f'{folder}: is no SavedModel that python -m oanet_tf.export has written')
+    raise InputError(f'{folder}: is not a SavedModel of python -m oanet_tf.export')
   categories = PanopticCategories.from_json(folder / 'assets' / CATEGORIES_FILE)
 
   def segment(pictures: Sequence[np.ndarray]) -> list[Segments]:
@@ -85,10 +85,10 @@ def of_saved_model(folder: str | pathlib.Path) -> Predictor:
 
 
 def of_tflite(path: str | pathlib.Path) -> Predictor:
-  """A TFLite file of `oanet_tf.export`, run by LiteRT one image after the other.
+  """A TFLite file of `oanet_tf.export`, which LiteRT runs on one image after the other.
 
   Raises:
-    InputError: if it is another's, or damaged.
+    InputError: if it is damaged or was not made by `oanet_tf.export`.
   """
   from oanet_tf.serving import tflite
 
@@ -98,24 +98,21 @@ def of_tflite(path: str | pathlib.Path) -> Predictor:
     run = tflite.runner(pathlib.Path(path))
   except (zipfile.BadZipFile, KeyError, ValueError, RuntimeError) as error:
     raise InputError(
-      f'{path}: is no TFLite file that python -m oanet_tf.export has written ({first_line(error)})'
+      f'{path}: is not a TFLite file of python -m oanet_tf.export ({first_line(error)})'
     ) from None
   categories = PanopticCategories.from_coco(description['categories'], str(path))
   canvas_size = description['input']['shape'][1:3]
 
-  def segment(pictures: Sequence[np.ndarray]) -> list[Segments]:
-    return [segment_one(picture) for picture in pictures]
-
-  def segment_one(picture: np.ndarray) -> Segments:
+  def segment(picture: np.ndarray) -> Segments:
     outputs = run(image=letterbox(picture, canvas_size)[np.newaxis])
     masks = (outputs[f'panoptic_{kind}_mask'][0] for kind in ('category', 'instance'))
     return _segmentation(*(from_canvas(mask, picture.shape) for mask in masks), categories)
 
-  return Predictor(segment, categories)
+  return Predictor(lambda pictures: list(map(segment, pictures)), categories)
 
 
 def _encoded(picture: np.ndarray) -> bytes:
-  """A PNG, made quickly rather than small."""
+  """A PNG file, for which speed matters more than size."""
   file = io.BytesIO()
   Image.fromarray(picture).save(file, 'PNG', compress_level=1)
   return file.getvalue()
@@ -133,6 +130,6 @@ def _segmentations(outputs: dict[str, tf.Tensor], categories: PanopticCategories
 def _segmentation(
   category_mask: np.ndarray, instance_mask: np.ndarray, categories: PanopticCategories
 ) -> Segments:
-  """Of [h, w] the dataset's category ids, and instances."""
+  """The segmentation of [h, w] masks of category ids and instances."""
   labels = categories.label_of_id_table()[category_mask]
   return segments_of_masks(labels, instance_mask, categories)

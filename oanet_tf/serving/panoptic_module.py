@@ -1,4 +1,4 @@
-"""Network and fusion as one function from images to segments: what is exported."""
+"""Network and fusion as one function from images to segments, which is what is exported."""
 
 # B images, H, W canvas, A, B network input, N detections, M mask side, L rows of the segment table.
 
@@ -15,7 +15,7 @@ from oanet_tf.modeling.fusion.methods import fuse
 from oanet_tf.serving.letterbox import size_on_canvas, size_within
 from oanet_tf.serving.segment_table import segment_table
 
-# Of `PanopticModule.segment`: no shape depends on the images, so it is traced once.
+# Inputs of `PanopticModule.segment`. No static shape depends on the images, so it is traced once.
 SEGMENT_INPUTS = (
   tf.TensorSpec([None, None, None, 3], tf.uint8),
   tf.TensorSpec([None, 2], tf.int32),
@@ -24,10 +24,10 @@ _MAPS = ('panoptic_category_mask', 'panoptic_instance_mask')
 
 
 class PanopticModule(tf.Module):
-  """Segments uint8 images just as `oanet_tf.predict` does.
+  """Segments uint8 images exactly as `oanet_tf.predict` does.
 
-  All categories in the results are the dataset's ids. The results are
-    panoptic_category_mask: [B, H, W] int32, 0 for void and outside of an image.
+  Categories in the results are the dataset's ids. The results are
+    panoptic_category_mask: [B, H, W] int32, 0 for void and outside the image.
     panoptic_instance_mask: [B, H, W] int32: 1 + the index of the detection, 0 for stuff and void.
     image_shape: [B, 2] int32, [height, width] of each image within the masks.
     num_segments, segment_…: of `segment_table`.
@@ -37,22 +37,20 @@ class PanopticModule(tf.Module):
     detection_classes: [B, N] int32.
     detection_masks: [B, N, M, M] float32, probabilities within the box.
     ranking_scores: [B, N] float32, of the spatial ranking module.
+
+  Args:
+    trained: the network.
+    method: of fusion, a key of `methods.FUSIONS` except 'oracle'.
+    maps_only: whether the results are only the masks and `image_shape`.
+
+  Raises:
+    InputError: if a file that the fusion needs cannot be read.
   """
 
   def __init__(self, trained: Trained, method: str, maps_only: bool = False):
-    """Takes a network and how its outputs are fused.
-
-    Args:
-      trained: the network.
-      method: of fusion, a key of `methods.FUSIONS` but for 'oracle'.
-      maps_only: leaves all but the masks and `image_shape` out of the results.
-
-    Raises:
-      InputError: if a file that the fusion needs cannot be read.
-    """
     super().__init__()
     model, fuser = trained.model, trained.fuser([method])
-    # The variables alone are saved: a Keras model would bring each layer's functions along.
+    # Only the variables are saved. A Keras model would add the functions of each layer.
     self.variables_of_model = model.variables
     self.output_size = list(trained.config.task.validation_data.output_size)
     self._category_ids = trained.categories.id_of_label_table()
@@ -63,15 +61,14 @@ class PanopticModule(tf.Module):
       return fuser.batch(model(images, image_info), image_info, canvas_size)
 
     self._batch_of = batch_of
-    # Functions that were an attribute would all be saved, and traced for it.
+    # Functions that are attributes would all be traced and saved.
     self._of_orientation = functools.cache(self._make_function)
 
   def segment(self, images: tf.Tensor, image_shapes: tf.Tensor) -> dict[str, tf.Tensor]:
     """Segments images of any sizes, on a canvas that holds the largest.
 
     Args:
-      images: [B, H, W, 3] uint8 RGB, each image at the top left; what is beside it does not
-        matter.
+      images: [B, H, W, 3] uint8 RGB, each image at the top left, with any padding.
       image_shapes: [B, 2] int32, [height, width] of each image, from 1 to H and W.
     """
     height, width = self.output_size
@@ -96,7 +93,7 @@ class PanopticModule(tf.Module):
     fit, canvas = geometry.canvas_of(self.output_size, portrait=canvas_size[0] > canvas_size[1])
     scaled = size_within(canvas_size, fit)
     scale = np.divide(scaled, canvas_size).astype(np.float32)
-    # Of float32, since TFLite resizes no bytes.
+    # In float32, since TFLite cannot resize uint8.
     resized = tf.round(tf.image.resize(tf.cast(image, tf.float32), scaled))
     size = size_on_canvas(image[0])
     valid = tf.maximum(tf.round(size * scale), 1.0)
@@ -107,7 +104,7 @@ class PanopticModule(tf.Module):
     )
 
   def _make_function(self, portrait: int) -> tf.types.experimental.GenericFunction:
-    """`_segment_oriented` as one function of the graph, for all that call it."""
+    """`_segment_oriented` as one function of the graph, shared by all calls."""
     return tf.function(
       functools.partial(self._segment_oriented, portrait=bool(portrait)),
       input_signature=SEGMENT_INPUTS,
@@ -117,7 +114,7 @@ class PanopticModule(tf.Module):
   def _segment_part(
     self, images: tf.Tensor, image_shapes: tf.Tensor, indices: tf.Tensor, portrait: int
   ) -> dict[str, tf.Tensor]:
-    """Segments the images of one orientation, of which there may be none."""
+    """Segments the images of one orientation; there may be none."""
     function = self._of_orientation(portrait)
 
     def some() -> dict[str, tf.Tensor]:

@@ -1,7 +1,7 @@
-"""What is exported, and how an export is compared with the network in memory."""
+"""What is exported, and how exports are compared with the network in memory."""
 
 import pathlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,12 +17,12 @@ class Source(NamedTuple):
   """A trained network and how it is to be exported.
 
   Attributes:
-    folder: where it comes from, for formats that build it again.
+    folder: that it comes from, for formats that build it again.
     trained: the network in memory.
     method: of fusion.
     image_size: [height, width], for formats of a fixed size.
-    images: real ones, [H, W, 3] uint8 RGB of any sizes, on which exports are compared with it.
-    calibration_images: others, of `image_size`, for formats of 8 bits.
+    images: [H, W, 3] uint8 RGB of any sizes, on which exports are compared with the network.
+    calibration_images: [H, W, 3] uint8 RGB of `image_size`, for 8-bit formats.
   """
 
   folder: ModelFolder
@@ -44,7 +44,7 @@ def load_source(
   images: Iterable[np.ndarray],
   calibration_images: Iterable[np.ndarray] = (),
 ) -> Source:
-  """Loads the network; arguments as the attributes of `Source`, but for images of any sizes.
+  """Loads the network. Arguments are the attributes of `Source`, with images of any sizes.
 
   Raises:
     InputError: if the folder has no checkpoint that fits.
@@ -63,8 +63,8 @@ def shard_images(input_path: str, number: int) -> list[np.ndarray]:
   """The first images of shards, [H, W, 3] uint8.
 
   Args:
-    input_path: files or globs, with commas between.
-    number: at most so many.
+    input_path: files or globs, separated by commas.
+    number: the most to read.
 
   Raises:
     InputError: if there is no shard, or one is damaged.
@@ -75,20 +75,26 @@ def shard_images(input_path: str, number: int) -> list[np.ndarray]:
 
 
 class Results(NamedTuple):
-  """Of one image: category and instance of each pixel, [H, W] int; scores, [N] float."""
+  """The results for one image: [H, W] int masks, and [N] float scores of detections."""
 
   category_mask: np.ndarray
   instance_mask: np.ndarray
   scores: np.ndarray
 
 
+def first_results(outputs: Mapping[str, np.ndarray | tf.Tensor]) -> Results:
+  """The results for the first image, from outputs of `PanopticModule`."""
+  names = ('panoptic_category_mask', 'panoptic_instance_mask', 'detection_scores')
+  return Results(*(np.asarray(outputs[name][0]) for name in names))
+
+
 class Parity(NamedTuple):
   """How an export's results compare with those of the network in memory.
 
   Attributes:
-    num_images: compared.
-    same_pixels: fraction of all their pixels that have the same category and the same instance.
-    score_difference: the largest.
+    num_images: how many were compared.
+    same_pixels: fraction of all their pixels with the same category and the same instance.
+    score_difference: the largest difference of a score.
   """
 
   num_images: int
@@ -97,12 +103,12 @@ class Parity(NamedTuple):
 
 
 class Format(NamedTuple):
-  """A way to export; an entry of `export.FORMATS`.
+  """A format of exports.
 
   Attributes:
-    write: fills a folder, which is empty.
-    compare: loads from the folder what was written, runs it on the source's images, and compares.
-    least_same_pixels, largest_score_difference: what is accepted.
+    write: writes into an empty folder.
+    compare: loads what was written to the folder and compares its results for the source's images.
+    least_same_pixels, largest_score_difference: the limits of what is accepted.
   """
 
   write: Callable[[Source, pathlib.Path], None]
@@ -111,7 +117,7 @@ class Format(NamedTuple):
   largest_score_difference: float
 
   def accepts(self, parity: Parity) -> bool:
-    """Whether the results are near enough; not if a score is no number."""
+    """Whether the results are close enough; false if a score is NaN."""
     return (
       parity.same_pixels >= self.least_same_pixels
       and parity.score_difference <= self.largest_score_difference
@@ -119,7 +125,7 @@ class Format(NamedTuple):
 
 
 def parity_of(pairs: Iterable[tuple[Results, Results]]) -> Parity:
-  """Compares, for each image, what the network in memory gives with what an export gives."""
+  """Compares pairs of results for the same image: the network's in memory, and an export's."""
   same, differences = [], []
   for expected, found in pairs:
     equal = (expected.category_mask == found.category_mask) & (

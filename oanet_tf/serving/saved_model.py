@@ -1,4 +1,4 @@
-"""A SavedModel for TensorFlow Serving: one version folder, two signatures."""
+"""Exports a SavedModel with two signatures for TensorFlow Serving."""
 
 # B images, H, W canvas.
 
@@ -13,7 +13,7 @@ from oanet_tf.serving import warmup
 from oanet_tf.serving.encoded_images import decode_images
 from oanet_tf.serving.image_limits import MAX_IMAGE_PIXELS, assert_limits
 from oanet_tf.serving.panoptic_module import SEGMENT_INPUTS, PanopticModule
-from oanet_tf.serving.parity import Format, Parity, Results, Source, parity_of
+from oanet_tf.serving.parity import Format, Parity, Results, Source, first_results, parity_of
 
 Outputs = dict[str, tf.Tensor]
 
@@ -24,17 +24,16 @@ INPUTS = {
 
 
 class ServedModule(tf.Module):
-  """What each signature does, and the categories as an asset, `assets/categories.json`."""
+  """The functions of the signatures, and the categories as the asset `assets/categories.json`."""
 
   def __init__(self, panoptic: PanopticModule, categories_path: pathlib.Path):
-    """Takes the function, and a file in COCO's format that is copied into the export."""
     super().__init__()
     self.panoptic = panoptic
     self.categories = tf.saved_model.Asset(str(categories_path))
 
   def serving_default(self, image: tf.Tensor) -> Outputs:
     """[B, H, W, 3] uint8 RGB images of one size -> the results of `PanopticModule`."""
-    # The loaders of other languages do not check what they are given.
+    # Loaders in other languages do not check their inputs.
     image = tf.ensure_shape(image, [None, None, None, 3])
     number, height, width, _ = tf.unstack(tf.shape(image))
     shapes = tf.tile([[height, width]], [number, 1])
@@ -42,7 +41,7 @@ class ServedModule(tf.Module):
       return self.panoptic.segment(tf.identity(image), shapes)
 
   def serving_bytes(self, image_bytes: tf.Tensor) -> Outputs:
-    """[B] encoded images, as `encoded_images.decode_images` takes them -> the same."""
+    """[B] images for `encoded_images.decode_images` -> the results of `PanopticModule`."""
     image_bytes = tf.ensure_shape(image_bytes, [None])
     return self.panoptic.segment(*decode_images(image_bytes))
 
@@ -51,8 +50,8 @@ def write(source: Source, folder: pathlib.Path) -> None:
   """Writes the SavedModel into an empty folder.
 
   Raises:
-    InputError: if the system refuses, `tensorflow-serving-api` is missing, or an image is larger
-      than the signatures take.
+    InputError: if the files cannot be written, `tensorflow-serving-api` is missing, or an image is
+      larger than the signatures accept.
   """
   warmup.check_installed()
   for height, width, _ in (image.shape for image in source.images):
@@ -62,7 +61,7 @@ def write(source: Source, folder: pathlib.Path) -> None:
         f'{MAX_IMAGE_PIXELS} at most'
       )
   module = ServedModule(source.module(), source.folder.path / CATEGORIES_FILE)
-  # Functions that were attributes of the module would all be traced again.
+  # Functions that are attributes of the module would all be traced again.
   signatures = {
     name: tf.function(getattr(module, name), [spec], autograph=False).get_concrete_function()
     for name, spec in INPUTS.items()
@@ -75,25 +74,17 @@ def write(source: Source, folder: pathlib.Path) -> None:
 
 
 def compare(source: Source, folder: pathlib.Path) -> Parity:
-  """Compares it with the network in memory, as `oanet_tf.predict` runs it."""
+  """Compares the SavedModel with the network in memory, as `oanet_tf.predict` runs it."""
   expected_of = tf.function(source.module().segment, list(SEGMENT_INPUTS), autograph=False)
   signature = tf.saved_model.load(str(folder)).signatures['serving_default']
 
   def pairs() -> Iterator[tuple[Results, Results]]:
     for image in source.images:
       images, shapes = tf.constant(image[None]), tf.constant([image.shape[:2]])
-      yield _results(expected_of(images, shapes)), _results(signature(image=images))
+      yield first_results(expected_of(images, shapes)), first_results(signature(image=images))
 
   return parity_of(pairs())
 
 
-def _results(outputs: Outputs) -> Results:
-  return Results(
-    outputs['panoptic_category_mask'][0].numpy(),
-    outputs['panoptic_instance_mask'][0].numpy(),
-    outputs['detection_scores'][0].numpy(),
-  )
-
-
-# Bit for bit: it is the same graph.
+# It is the same graph, so results are the same bit for bit.
 FORMAT = Format(write, compare, least_same_pixels=1.0, largest_score_difference=0.0)

@@ -1,4 +1,4 @@
-"""Segments picture files in batches, and writes overlays and COCO's panoptic format."""
+"""Segments picture files in batches; writes overlays and COCO's panoptic format."""
 
 import itertools
 import pathlib
@@ -12,20 +12,20 @@ from oanet_tf.errors import InputError
 if TYPE_CHECKING:
   import numpy as np
 
-  # It brings TensorFlow, which takes seconds to load.
+  # This loads TensorFlow, which takes seconds.
   from oanet_tf.serving.loading import Predictor
 
-# Of a batch, its pictures padded to the largest: 64 of 640 × 480, or one of a good camera.
+# For a batch with its pictures padded to the largest: 64 of 640 × 480, or one of a good camera.
 _MAX_BATCH_PIXELS = 2**25
 
 
 def find_model(path: pathlib.Path) -> tuple[str, pathlib.Path]:
-  """What a path holds: 'model_folder', 'saved_model' or 'tflite', and where it begins.
+  """The kind of model at a path: 'model_folder', 'saved_model' or 'tflite', and its own path.
 
-  Of a folder of a SavedModel's versions, the newest is taken.
+  In a folder with versions of a SavedModel, this is the newest.
 
   Raises:
-    InputError: if it holds none of these.
+    InputError: if there is none of these.
   """
   if path.is_file():
     with path.open('rb') as file:
@@ -47,19 +47,19 @@ def segment_files(
   output_dir: pathlib.Path,
   batch_size: int,
 ) -> int:
-  """Segments pictures in batches and writes what the command line promises.
+  """Segments pictures in batches; writes `overlays/`, `predictions/` and `predictions.json`.
 
   Args:
-    predictor: of `serving.predictors`.
-    pictures: files of any size and colour mode; those that cannot be read are told and left out.
-    output_dir: is made if need be.
-    batch_size: pictures at a time, at most.
+    predictor: of `serving.loading`.
+    pictures: files of any size and colour mode; those that cannot be read are reported and skipped.
+    output_dir: is created if needed.
+    batch_size: most pictures at a time.
 
   Returns:
-    How many were segmented.
+    The number of segmented pictures.
 
   Raises:
-    InputError: if that is none; nothing is written then.
+    InputError: if no picture can be read. Nothing is written then.
   """
   import tqdm
   from PIL import Image
@@ -89,7 +89,7 @@ def segment_files(
 def readable(
   paths: Iterable[pathlib.Path], max_pixels: int | None
 ) -> 'Iterator[tuple[pathlib.Path, np.ndarray]]':
-  """Reads pictures; tells on standard error of those that cannot be read, or are too large."""
+  """Reads pictures; skips those that cannot be read or are too large, and says so on stderr."""
   import tqdm
 
   from oanet_tf.data.pictures import read_picture
@@ -99,7 +99,9 @@ def readable(
       image = read_picture(path)
       height, width, _ = image.shape
       if max_pixels and height * width > max_pixels:
-        raise InputError(f'{path}: has {height} x {width} pixels; the model takes {max_pixels}')
+        raise InputError(
+          f'{path}: has {height} x {width} pixels; the model takes at most {max_pixels}'
+        )
     except InputError as error:
       tqdm.tqdm.write(f'left out: {error}', file=sys.stderr)
       continue
@@ -109,7 +111,7 @@ def readable(
 def batches_of(
   images: 'Iterable[tuple[pathlib.Path, np.ndarray]]', batch_size: int
 ) -> 'Iterator[list[tuple[pathlib.Path, np.ndarray]]]':
-  """Neighbours, as many as are asked for and fit the memory when padded to the largest."""
+  """Groups neighbours into batches that fit the memory when padded to the largest picture."""
   batch = []
   for path, image in images:
     sides = [one.shape[:2] for _, one in batch] + [image.shape[:2]]

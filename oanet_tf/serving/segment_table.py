@@ -1,4 +1,4 @@
-"""Panoptic maps -> tables of their segments, of fixed shape."""
+"""Tables of the segments of panoptic maps, with a fixed shape."""
 
 # B images, N detections, S stuff categories, L = N + S rows, H, W canvas.
 
@@ -24,7 +24,7 @@ def segment_table(
     num_things: T.
 
   Returns:
-    `num_segments` [B] int32, and so many rows of the following, each padded with 0 to L:
+    `num_segments` [B] int32, and columns with as many rows, padded with 0 to L:
     `segment_category_id` [B, L] int32, the dataset's; `segment_instance_id` [B, L] int32, the
     segment's value in `maps.instance_mask`, 0 for stuff; `segment_is_thing` [B, L] bool;
     `segment_score` [B, L] float32, of the detection, 0 for stuff; `segment_area` [B, L] int32, in
@@ -62,7 +62,7 @@ def segment_table(
 
 
 def _rows(maps: Panoptic, number: int, num_things: int) -> tf.Tensor:
-  """[B, H, W] int32: 1 + the row of each pixel's segment in the unsorted table, 0 for void."""
+  """[B, H, W] int32: 1 + the row of each pixel's segment in the unsorted table, or 0 for void."""
   stuff = tf.maximum(maps.category_mask - num_things, 0)
   return tf.where(
     maps.instance_mask > 0, maps.instance_mask, tf.where(stuff > 0, number + stuff, 0)
@@ -73,7 +73,7 @@ def _extents(rows: tf.Tensor, num_rows: int) -> tuple[tf.Tensor, tf.Tensor]:
   """[B, L] areas and [B, L, 4] boxes; a box means nothing where the area is 0."""
   batch, height, width = tf.unstack(tf.shape(rows))
   segments = rows + tf.range(batch)[:, None, None] * (1 + num_rows)
-  # Zeros and ones, but no constants of the canvas's size, which TFLite's files would hold.
+  # Zeros and ones. Constants would take the canvas's size in a TFLite file.
   zeros, ones = tf.minimum(rows, 0), tf.cast(rows >= 0, tf.int32)
   y, x = zeros + tf.range(height)[:, None], zeros + tf.range(width)
 

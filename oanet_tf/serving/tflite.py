@@ -1,11 +1,11 @@
-"""TFLite files of the whole network, for LiteRT: one image of a fixed size, built-in operations."""
+"""Exports the whole network to TFLite, for one image of a fixed size, with built-in operations."""
 
 # H, W canvas.
 
 import functools
 import json
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +17,7 @@ from oanet_tf.serving import tflite_int8, tflite_metadata
 from oanet_tf.serving.builtin_nms import use_builtin_nms
 from oanet_tf.serving.letterbox import letterbox
 from oanet_tf.serving.panoptic_module import PanopticModule
-from oanet_tf.serving.parity import Format, Parity, Results, Source, parity_of
+from oanet_tf.serving.parity import Format, Parity, Results, Source, first_results, parity_of
 from oanet_tf.serving.tflite_description import LABELS_FILE, SIGNATURE, describe, labels_text
 from oanet_tf.serving.tflite_file import check_builtins, with_metadata
 
@@ -26,51 +26,51 @@ DESCRIPTION_FILE = 'model.json'
 
 
 class _Graph(NamedTuple):
-  """The function from an image to its segments, what holds its weights, and the network."""
+  """The function from an image to its segments, the module with its weights, and the network."""
 
   function: tf.types.experimental.ConcreteFunction
   module: PanopticModule
   network: OANet
 
-  def converter(self) -> tf.lite.TFLiteConverter:
-    return tf.lite.TFLiteConverter.from_concrete_functions([self.function], self.module)
-
 
 def _float32(graph: _Graph, source: Source) -> bytes:
-  return graph.converter().convert()
+  return _convert(graph)
 
 
 def _float16(graph: _Graph, source: Source) -> bytes:
-  """Weights of 16 bits."""
-  converter = graph.converter()
-  converter.optimizations = [tf.lite.Optimize.DEFAULT]
-  converter.target_spec.supported_types = [tf.float16]
-  return converter.convert()
+  """16-bit weights."""
+  return _convert(graph, [tf.lite.Optimize.DEFAULT], [tf.float16])
 
 
 def _dynamic(graph: _Graph, source: Source) -> bytes:
-  """Weights of 8 bits; what they are multiplied with is quantised as it comes."""
-  converter = graph.converter()
-  converter.optimizations = [tf.lite.Optimize.DEFAULT]
-  return converter.convert()
+  """8-bit weights; the activations that they are multiplied with are quantized on the fly."""
+  return _convert(graph, [tf.lite.Optimize.DEFAULT])
 
 
 def _int8(graph: _Graph, source: Source) -> bytes:
-  """Backbone and heads of 8 bits, all else float."""
-  model = _float32(graph, source)
-  return tflite_int8.quantize(model, graph.network, source.calibration_images)
+  """8-bit backbone and heads; everything else is float."""
+  return tflite_int8.quantize(_convert(graph), graph.network, source.calibration_images)
+
+
+def _convert(
+  graph: _Graph, optimizations: Sequence[tf.lite.Optimize] = (), types: Sequence[tf.DType] = ()
+) -> bytes:
+  converter = tf.lite.TFLiteConverter.from_concrete_functions([graph.function], graph.module)
+  converter.optimizations = list(optimizations)
+  converter.target_spec.supported_types = list(types)
+  return converter.convert()
 
 
 def write(
   name: str, convert: Callable[[_Graph, Source], bytes], source: Source, folder: pathlib.Path
 ) -> None:
-  """Writes `model.tflite`, with labels and metadata in it, and `model.json` beside it.
+  """Writes `model.tflite`, which contains labels and metadata, and `model.json` beside it.
 
   Args:
     name: of the format.
-    convert: -> TFLite file.
+    convert: graph and source -> TFLite file.
     source: what is exported.
-    folder: is empty.
+    folder: an empty folder.
 
   Raises:
     InputError: if the network has an operation that TFLite does not have.
@@ -87,7 +87,7 @@ def write(
 
 
 def _graph(source: Source) -> _Graph:
-  # Built again, since parts of it are replaced.
+  # The network is built again, since parts of it are replaced.
   trained = source.folder.load()
   use_builtin_nms(trained.model, trained.config.task.model)
   module = PanopticModule(trained, source.method)
@@ -97,15 +97,14 @@ def _graph(source: Source) -> _Graph:
 
 
 def compare(source: Source, folder: pathlib.Path) -> Parity:
-  """Compares the file with the network in memory, on images of the size that the file takes."""
+  """Compares the file with the network in memory, on images of the file's input size."""
   expected_of = tf.function(source.module().segment_fixed, autograph=False)
   found_of = runner(folder / MODEL_FILE)
 
   def pairs() -> Iterator[tuple[Results, Results]]:
     for image in source.images:
       image = letterbox(image, source.image_size)[np.newaxis]
-      expected = _results({key: value.numpy() for key, value in expected_of(image).items()})
-      found = _results(found_of(image=image))
+      expected, found = first_results(expected_of(image)), first_results(found_of(image=image))
       same = same_numbers(found.instance_mask, expected.instance_mask)
       yield expected, found._replace(instance_mask=same)
 
@@ -113,16 +112,16 @@ def compare(source: Source, folder: pathlib.Path) -> Parity:
 
 
 def same_numbers(mask: np.ndarray, reference: np.ndarray) -> np.ndarray:
-  """Gives instances the numbers of those that they are.
+  """Renumbers instances like the same instances of a reference.
 
-  Detections of almost the same score may come in another order. An instance is another's where
-  each has more pixels in common with the other than with any else.
+  Detections with almost the same score may come in a different order. Two instances are the same if
+  each shares more pixels with the other than with any else.
 
   Args:
-    mask, reference: [H, W] int, 0 where there is none.
+    mask, reference: [H, W] int, 0 where there is no instance.
 
   Returns:
-    `mask` by the reference's numbers, -1 for what is none of them.
+    `mask` with the reference's numbers, and -1 for instances that it does not have.
   """
   size = 1 + max(mask.max(), reference.max())
   shared = np.bincount((mask * size + reference).ravel(), minlength=size**2)
@@ -136,17 +135,9 @@ def same_numbers(mask: np.ndarray, reference: np.ndarray) -> np.ndarray:
 
 
 def runner(path: pathlib.Path, num_threads: int = 2) -> Callable[..., dict[str, np.ndarray]]:
-  """A file as a function of `image`, [1, H, W, 3] uint8; results as of `PanopticModule`."""
+  """A file as a function of `image`, [1, H, W, 3] uint8, with the results of `PanopticModule`."""
   interpreter = Interpreter(str(path), num_threads=num_threads)
   return interpreter.get_signature_runner(SIGNATURE)
-
-
-def _results(outputs: dict[str, np.ndarray]) -> Results:
-  return Results(
-    outputs['panoptic_category_mask'][0],
-    outputs['panoptic_instance_mask'][0],
-    outputs['detection_scores'][0],
-  )
 
 
 def _format(name: str, convert: Callable[[_Graph, Source], bytes], **accepted: float) -> Format:
@@ -155,6 +146,6 @@ def _format(name: str, convert: Callable[[_Graph, Source], bytes], **accepted: f
 
 FLOAT32 = _format('tflite_float32', _float32, least_same_pixels=0.99, largest_score_difference=0.01)
 FLOAT16 = _format('tflite_float16', _float16, least_same_pixels=0.97, largest_score_difference=0.05)
-# A detection more or less moves the scores of all that follow.
+# One detection more or less shifts the scores of all that follow.
 DYNAMIC = _format('tflite_dynamic', _dynamic, least_same_pixels=0.95, largest_score_difference=0.3)
 INT8 = _format('tflite_int8', _int8, least_same_pixels=0.9, largest_score_difference=0.5)

@@ -1,4 +1,4 @@
-"""What an exported TFLite file takes and gives, for JSON."""
+"""Describes the inputs and outputs of an exported TFLite file, for JSON."""
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
@@ -13,8 +13,8 @@ LABELS_FILE = 'labels.txt'
 NO_CATEGORY = '???'
 
 INPUT = (
-  'A picture, RGB. Scale it bilinearly to the largest that fits, put it at the top left, and fill '
-  'the rows below and the columns on the right with padding_color. The model normalizes it.'
+  'An RGB picture. Scale it bilinearly to the largest size that fits, put it at the top left, and '
+  'fill the rows below and the columns on the right with padding_color. The model normalizes it.'
 )
 OUTPUTS = {
   'panoptic_category_mask': 'category id of each pixel, 0 for void',
@@ -34,24 +34,24 @@ OUTPUTS = {
   'detection_masks': 'probability at each cell of the box',
   'ranking_scores': 'of the spatial ranking module; the highest lies on top',
 }
-# Those whose values the lines of `LABELS_FILE` name.
+# The outputs whose values are lines of `LABELS_FILE`.
 WITH_CATEGORY_IDS = ('panoptic_category_mask', 'segment_category_id', 'detection_classes')
 
 
 def describe(model: bytes, format_name: str, source: Source) -> dict:
-  """All that an application must know, for JSON.
+  """All that an application needs to know, for JSON.
 
   Args:
     model: the TFLite file.
-    format_name: of `export.FORMATS`.
-    source: of which it was made.
+    format_name: a key of `formats.FORMATS`.
+    source: that it was made from.
   """
   interpreter = Interpreter(model_content=model)
   runner = interpreter.get_signature_runner(SIGNATURE)
   (image,) = runner.get_input_details().values()
   outputs = runner.get_output_details()
   by_index = {details['index']: name for name, details in outputs.items()}
-  # In the order of the file, in which metadata must be.
+  # In the order of the file, which metadata must follow.
   names = [by_index[details['index']] for details in interpreter.get_output_details()]
   return {
     'format': format_name,
@@ -80,7 +80,7 @@ def _shape_and_dtype(details: dict) -> dict:
 
 
 def labels_text(categories: PanopticCategories) -> str:
-  """A line for each value of a category mask, from 0: the category's name."""
+  """The category's name for each value of a category mask, from 0, one per line."""
   names = {category.id: ' '.join(category.name.split()) for category in categories}
   names[0] = 'void'
   return ''.join(f'{names.get(value, NO_CATEGORY)}\n' for value in range(max(names) + 1))

@@ -1,7 +1,7 @@
-"""What a TFLite file holds besides weights: its operations, metadata and associated files.
+"""Checks the operations of a TFLite file, and adds metadata and associated files.
 
-https://ai.google.dev/edge/litert/conversion/tensorflow/metadata: a flatbuffer within the model's,
-and a ZIP archive after it.
+Metadata is a flatbuffer inside the model's, and the files are a ZIP archive after it:
+https://ai.google.dev/edge/litert/conversion/tensorflow/metadata.
 """
 
 import io
@@ -18,13 +18,10 @@ METADATA_NAME = 'TFLITE_METADATA'
 
 
 def check_builtins(model: bytes) -> None:
-  """Refuses what LiteRT alone cannot run.
-
-  Args:
-    model: a TFLite file.
+  """Checks that LiteRT alone can run a TFLite file.
 
   Raises:
-    InputError: if there is an operation of TensorFlow's (Flex) or a custom one; names them.
+    InputError: if it has custom operations or TensorFlow's (Flex); names them.
   """
   names = sorted(
     code.customCode.decode()
@@ -38,10 +35,10 @@ def check_builtins(model: bytes) -> None:
 
 
 def with_metadata(model: bytes, metadata: bytes, files: Mapping[str, bytes]) -> bytes:
-  """Puts metadata and files into a TFLite file; any ZIP program takes the files out again.
+  """Adds metadata and files to a TFLite file; any ZIP program can extract the files.
 
   Args:
-    model: without them.
+    model: a TFLite file without them.
     metadata: of `tflite_metadata.serialize`.
     files: by name.
   """
@@ -55,7 +52,7 @@ def with_metadata(model: bytes, metadata: bytes, files: Mapping[str, bytes]) -> 
   builder = flatbuffers.Builder(len(model))
   builder.Finish(parsed.Pack(builder), b'TFL3')
   file = io.BytesIO(builder.Output())
-  # Readers on phones take what is stored as it is alone.
+  # Readers on phones cannot decompress.
   with zipfile.ZipFile(file, 'a', zipfile.ZIP_STORED) as archive:
     for name, content in files.items():
       archive.writestr(name, content)
@@ -72,7 +69,7 @@ def read_metadata(model: bytes) -> bytes:
 def _parsed(model: bytes) -> schema.ModelT:
   parsed = schema.ModelT.InitFromObj(schema.Model.GetRootAs(model))
   for buffer in parsed.buffers:
-    # The quantiser puts weights after the flatbuffer, where they would be lost.
+    # The quantizer puts weights after the flatbuffer, where they would be lost.
     if buffer.offset > 1:
       buffer.data = np.frombuffer(model, np.uint8, buffer.size, buffer.offset)
       buffer.offset = buffer.size = 0

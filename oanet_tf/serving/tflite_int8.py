@@ -1,6 +1,6 @@
-"""Backbone and heads of a TFLite file in 8 bits; boxes, ranking and merge stay float.
+"""Quantizes backbone and heads of a TFLite file to 8 bits; boxes, ranking and merge stay float.
 
-TensorFlow's own quantiser crashes on graphs with loops, as the merge is one.
+TensorFlow's own quantizer crashes on graphs with loops, and the merge is a loop.
 """
 
 import importlib.util
@@ -13,23 +13,20 @@ import numpy as np
 from oanet_tf.errors import InputError
 
 if TYPE_CHECKING:
-  # They bring TensorFlow, which takes seconds to load.
+  # These load TensorFlow, which takes seconds.
   import tf_keras
 
   from oanet_tf.modeling.oanet import OANet
 
-# What multiplies with weights.
+# Operations with weights.
 _WITH_WEIGHTS = ('CONV_2D', 'CONV_2D_TRANSPOSE', 'DEPTHWISE_CONV_2D', 'FULLY_CONNECTED')
-# What lies between in backbones and decoders. In heads these normalise groups, which stays float.
+# Operations between them in backbones and decoders. In heads, these belong to group normalization,
+# which stays float.
 _BETWEEN = ('ADD', 'MAX_POOL_2D', 'PAD', 'RESIZE_NEAREST_NEIGHBOR')
 
 
 def check_installed() -> None:
-  """Refuses to begin what cannot be done.
-
-  Raises:
-    InputError: if the quantiser is missing.
-  """
+  """Raises an InputError if the quantizer is missing."""
   if not importlib.util.find_spec('ai_edge_quantizer'):
     raise InputError(
       "the format tflite_int8 needs ai-edge-quantizer; pip install 'oanet_tf[tflite]'"
@@ -37,12 +34,12 @@ def check_installed() -> None:
 
 
 def quantize(model: bytes, network: 'OANet', images: Sequence[np.ndarray]) -> bytes:
-  """Quantises weights, channel by channel, and activations.
+  """Quantizes weights, channel by channel, and activations.
 
   Args:
-    model: a TFLite file of float32, with the signature `serving_default`.
-    network: of which it was made; names the parts.
-    images: [H, W, 3] uint8, of the model's size; show how large activations are.
+    model: a float32 TFLite file with the signature `serving_default`.
+    network: that it was made from, for the names of the parts.
+    images: [H, W, 3] uint8 of the model's input size, to measure the ranges of activations.
   """
   from ai_edge_quantizer.calibrator import CalibrationMode
   from ai_edge_quantizer.qtyping import TFLOperationName
@@ -61,17 +58,17 @@ def quantize(model: bytes, network: 'OANet', images: Sequence[np.ndarray]) -> by
         activation_num_bits=8,
         weight_num_bits=8,
       )
-  # What stays float may be infinite, and is averaged too.
+  # Activations that stay float are averaged too, and may be infinite.
   with np.errstate(invalid='ignore'):
     statistics = quantizer.calibrate(
       {'serving_default': [{'image': image[np.newaxis]} for image in images]},
-      # The other mode reads tensors of branches that were never taken.
+      # The other mode reads tensors of branches that were not executed.
       mode=CalibrationMode.CALIBRATION_PROFILER_BASED,
     )
   return bytes(quantizer.quantize(statistics, enable_progress_report=False).quantized_model)
 
 
 def _scope(network: 'OANet', parts: 'Sequence[tf_keras.layers.Layer | None]') -> str:
-  """Matches the names of the operations of parts of the network."""
+  """A regular expression for the names of operations in parts of the network."""
   names = '|'.join(re.escape(part.name) for part in parts if part is not None)
   return f'{re.escape(network.name)}/({names})/'

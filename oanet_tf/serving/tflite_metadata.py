@@ -1,6 +1,6 @@
-"""TFLite Metadata: a flatbuffer that tells applications of a model's inputs and outputs.
+"""TFLite Metadata: a flatbuffer that describes a model's inputs and outputs to applications.
 
-The package that would write it, tflite-support, needs an older protobuf than TensorFlow 2.20 does.
+The package for this, tflite-support, needs an older protobuf than TensorFlow 2.20.
 """
 
 from typing import Union
@@ -17,10 +17,10 @@ _RGB = np.uint8(1)
 _IMAGE_PROPERTIES = np.uint8(2)
 _NORMALIZATION_OPTIONS = np.uint8(1)
 
-# A dict is a table, its values by position; numbers tell their width.
+# A dict is a table with its values by position. The types of numbers give their widths.
 Value = Union[str, np.uint8, np.uint32, list, 'dict[int, Value]']
 
-# The fields of the tables of metadata_schema.fbs that are used here, by position.
+# The fields, in order, of the tables of metadata_schema.fbs that are used here.
 _FIELDS = {
   'ModelMetadata': (
     'name', 'description', 'version', 'subgraph_metadata', 'author', 'license', 'associated_files',
@@ -44,11 +44,11 @@ _FIELDS = {
 
 
 def serialize(description: dict, description_file: str) -> bytes:
-  """Metadata of a model.
+  """The metadata of a model.
 
   Args:
     description: of `tflite_description.describe`.
-    description_file: the associated file that holds it.
+    description_file: name of the associated file with the description.
   """
   labels = _table('AssociatedFile', name=LABELS_FILE, type=_TENSOR_VALUE_LABELS,
                   description='line n names category id n, from 0')  # fmt: skip
@@ -83,7 +83,7 @@ def serialize(description: dict, description_file: str) -> bytes:
 
 
 def _image(image: dict) -> Value:
-  """The input: bytes, which the model itself normalises."""
+  """The metadata of the input, which the model itself normalizes."""
   _, height, width, _ = image['shape']
   size = _table('ImageSize', width=np.uint32(width), height=np.uint32(height))
   as_it_is = _table('NormalizationOptions', mean=[0.0], std=[1.0])
@@ -106,7 +106,7 @@ def _table(kind: str, **fields: Value) -> Value:
 
 
 def _add(builder: flatbuffers.Builder, value: Value) -> int:
-  """Writes a string, a list or a table with all that is in it; its offset."""
+  """Writes a string, list or table with all its contents; returns its offset."""
   if isinstance(value, str):
     return builder.CreateString(value)
   if isinstance(value, list) and isinstance(value[0], float):
@@ -121,7 +121,7 @@ def _add(builder: flatbuffers.Builder, value: Value) -> int:
 
 
 def _add_table(builder: flatbuffers.Builder, fields: 'dict[int, Value]') -> int:
-  # A table lies after what it refers to.
+  # A table must come after what it refers to.
   offsets = {
     slot: _add(builder, value) for slot, value in fields.items() if not isinstance(value, np.number)
   }

@@ -1,6 +1,6 @@
-"""Requests that TensorFlow Serving plays to a model before it takes real ones.
+"""Requests that TensorFlow Serving sends to a model before it accepts real ones.
 
-https://www.tensorflow.org/tfx/serving/saved_model_warmup
+See https://www.tensorflow.org/tfx/serving/saved_model_warmup.
 """
 
 import importlib.util
@@ -17,11 +17,7 @@ WARMUP_FILE = pathlib.Path('assets.extra', 'tf_serving_warmup_requests')
 
 
 def check_installed() -> None:
-  """Whether there is what `write_requests` needs.
-
-  Raises:
-    InputError: if there is not.
-  """
+  """Raises an InputError if the package that `write_requests` needs is missing."""
   if importlib.util.find_spec('tensorflow_serving') is None:
     raise InputError(
       "the format savedmodel needs tensorflow-serving-api; pip install 'oanet_tf[serving]'"
@@ -29,10 +25,10 @@ def check_installed() -> None:
 
 
 def write_requests(image: np.ndarray, folder: pathlib.Path) -> None:
-  """Writes a request of each signature for a portrait and for a landscape image.
+  """Writes a request for each signature with a portrait and a landscape image.
 
   Args:
-    image: [H, W, 3] uint8; is transposed for the other orientation.
+    image: [H, W, 3] uint8; it is transposed for the other orientation.
     folder: of the SavedModel.
   """
   from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
@@ -51,7 +47,7 @@ def write_requests(image: np.ndarray, folder: pathlib.Path) -> None:
 
 
 def _inputs(image: np.ndarray) -> dict[str, dict[str, object]]:
-  """Of each signature."""
+  """The inputs of each signature."""
   encoded = io.BytesIO()
   Image.fromarray(image).save(encoded, 'JPEG')
   return {

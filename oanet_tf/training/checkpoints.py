@@ -1,4 +1,4 @@
-"""Checkpoints of a model folder: which can be read, and which is the best."""
+"""The checkpoints of a model folder: the newest that is readable, and the best."""
 
 import json
 import logging
@@ -17,10 +17,9 @@ BEST_FILE = 'best.json'
 
 
 def newest_readable(folder: str | pathlib.Path) -> str | None:
-  """Path of the newest checkpoint of which every value can be read; None if there is none.
+  """Path of the newest checkpoint that can be read in full; None if there is none.
 
-  Newer ones that cannot, such as a process that dies while writing leaves, are named in a
-  warning.
+  A warning names newer ones that cannot, such as those of a process that died while writing.
   """
   found = {
     int(match[1]): path.with_suffix('')
@@ -28,10 +27,14 @@ def newest_readable(folder: str | pathlib.Path) -> str | None:
     if (match := re.fullmatch(rf'{PREFIX}-(\d+)', path.stem))
   }
   for step in sorted(found, reverse=True):
-    fault = find_fault(str(found[step]))
-    if fault is None:
+    try:
+      reader = tf.train.load_checkpoint(str(found[step]))
+      for name in reader.get_variable_to_shape_map():
+        reader.get_tensor(name)
+    except (tf.errors.OpError, ValueError, RuntimeError, LookupError) as error:
+      log.warning('%s: cannot be read (%s); trying the one before', found[step], first_line(error))
+    else:
       return str(found[step])
-    log.warning('%s: cannot be read (%s); trying the one before', found[step], fault)
   return None
 
 
@@ -47,39 +50,27 @@ def newest(model_dir: str | pathlib.Path) -> str:
   return path
 
 
-def find_fault(path: str) -> str | None:
-  """Reads every value; why that fails, in one line, or None."""
-  try:
-    reader = tf.train.load_checkpoint(path)
-    for name in reader.get_variable_to_shape_map():
-      reader.get_tensor(name)
-  except (tf.errors.OpError, ValueError, RuntimeError, LookupError) as error:
-    return first_line(error)
-  return None
-
-
 class BestCheckpoint:
-  """Keeps the weights that scored highest, in a folder of their own."""
+  """Keeps the weights with the best score in a folder, and continues from what is there.
+
+  Args:
+    folder: for `ckpt-<step>` and `best.json`.
+    metric: key of a scalar of the evaluation, such as 'pq/srm'.
+    comparison: whether 'higher' or 'lower' is better.
+  """
 
   def __init__(self, folder: pathlib.Path, metric: str, comparison: str):
-    """Goes on from what the folder holds.
-
-    Args:
-      folder: for `ckpt-<step>` and `best.json`.
-      metric: key of a scalar of the evaluation, as 'pq/srm'.
-      comparison: 'higher' or 'lower' is better.
-    """
     self._folder = folder
     self._metric = metric
     self._sign = 1.0 if comparison == 'higher' else -1.0
     self._value = _read_best(self._folder / BEST_FILE, metric)
 
   def is_better(self, scalars: dict[str, float]) -> bool:
-    """Whether these scores are better than any before."""
+    """Whether these scores are better than all before."""
     return self._value is None or self._sign * scalars[self._metric] > self._sign * self._value
 
   def save(self, model: tf.Module, scalars: dict[str, float], step: int) -> None:
-    """Saves the model, and drops the one before."""
+    """Saves the model and deletes the one before."""
     self._value = scalars[self._metric]
     checkpoint = tf.train.Checkpoint(model=model)
     manager = tf.train.CheckpointManager(checkpoint, str(self._folder), 1, checkpoint_name=PREFIX)

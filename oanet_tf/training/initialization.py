@@ -1,13 +1,13 @@
-"""Initial weights of a network: from checkpoints of the Model Garden or of this package, or Keras.
+"""Loads initial weights from checkpoints of the Model Garden or this package, or from Keras' files.
 
-Variables are matched by name and shape, whatever the order in which they were made. Optimizer
+Variables are matched by name and shape, not by the order in which they were created. Optimizer
 slots, including averaged weights, are ignored.
 """
 
 import contextlib
 import logging
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import h5py
 import numpy as np
@@ -23,23 +23,23 @@ from oanet_tf.modeling.srm_only import SRMOnly
 log = logging.getLogger(__name__)
 
 MODULES = ('all', 'backbone', 'backbone,decoder')
-# The stuff branch's own parts, and what they start from where the file has none.
+# The stuff branch's own parts, and the parts that initialize them if the file lacks them.
 STAND_INS = {'stuff_backbone': 'backbone', 'stuff_decoder': 'decoder'}
-# A part's names in a message; further ones are counted.
+# Most names of variables in a message; further ones are counted.
 MAX_NAMES = 3
-# Of conv4 blocks in a ResNet of Keras.
+# Number of conv4 blocks in a Keras ResNet -> its depth.
 BLOCKS_TO_DEPTH = {6: 50, 23: 101, 36: 152}
 
 Shape = tuple[int, ...]
 
 
 class PartReport(NamedTuple):
-  """Which variables of one part of the network were loaded, by name.
+  """The names of the variables of one part of the network, by what became of them.
 
   Attributes:
-    loaded: those that take the file's value.
+    loaded: those that took the file's value.
     absent: those that the file does not have.
-    other_shape: those that it has in another shape: the network's, and the file's.
+    other_shape: those with another shape in the file, with the network's shape and the file's.
   """
 
   loaded: list[str]
@@ -52,7 +52,7 @@ class PartReport(NamedTuple):
     if self.other_shape:
       facts.append(_shortened([self.reason(name) for name in self.other_shape]))
     if self.absent:
-      # Where the file has nothing of a part, its names tell nothing.
+      # If the file has nothing of a part, the names say nothing.
       names = f': {_shortened(self.absent)}' if len(self.absent) < total else ''
       facts.append(f'{len(self.absent)} not in the file{names}')
     return '; '.join(facts)
@@ -72,39 +72,25 @@ class Stored(NamedTuple):
   read: Callable[[], np.ndarray]
 
 
-class WeightsFile(Protocol):
-  """Variables by part of the network and name."""
-
-  def named_variables(self, layer: tf_keras.layers.Layer) -> dict[str, tf.Variable]:
-    """A part's variables, by the names under which this kind of file has them."""
-
-  def has(self, part: str) -> bool:
-    """Whether the file has the part. Nothing else is asked of a part that it lacks."""
-
-  def find(self, part: str, name: str) -> Stored | None:
-    """A variable of it, or None."""
-
-
 def load_initial_weights(
   model: OANet | SRMOnly, path: str, modules: str = 'all'
 ) -> dict[str, PartReport]:
-  """Gives the network's variables the values that a file has for them, and logs which.
+  """Assigns the values in a file to the network's variables, and logs which.
 
-  The stuff branch's own backbone and decoder (Table 4) start as the instance branch's do, unless
-  the file has its own for them. A backbone that fits only in part is an error. Nothing
-  is assigned when an error is raised.
+  The stuff branch's own backbone and decoder (Table 4) start like the instance branch's, unless the
+  file has them. A backbone that fits only in part is an error. On an error, nothing is assigned.
 
   Args:
-    model: the network with its variables made, under any `tf.distribute` strategy.
-    path: a TensorFlow 2 checkpoint, up to `.index`; a folder, for its newest one; or a `.h5` file
-      of `tf_keras.applications.ResNet50`, 101 or 152, with or without top. A checkpoint has the
-      parts at its root, as the Model Garden's `official.core.base_trainer.Trainer` writes them, or
-      in `model`, as this package does.
-    modules: 'all' for what fits by name and shape; 'backbone' or 'backbone,decoder' for these
-      parts, whole. As `official.vision.configs.maskrcnn.MaskRCNNTask.init_checkpoint_modules`.
+    model: the network with its variables created, under any `tf.distribute` strategy.
+    path: a TensorFlow 2 checkpoint, with or without `.index`; a folder, for its newest one; or a
+      `.h5` file of `tf_keras.applications.ResNet50`, 101 or 152, with or without top. A checkpoint
+      has the parts at its root, as the Model Garden's `official.core.base_trainer.Trainer` writes
+      them, or in `model`, as this package does.
+    modules: 'all' for what fits by name and shape; 'backbone' or 'backbone,decoder' for all of
+      these parts, as in `official.vision.configs.maskrcnn.MaskRCNNTask.init_checkpoint_modules`.
 
   Returns:
-    For each part of the network that was to be loaded, what was.
+    A report for each part of the network that the modules name.
 
   Raises:
     InputError: if there is no such file, it is damaged or of another kind, lacks a variable of the
@@ -142,7 +128,7 @@ def _parts(model: OANet | SRMOnly, modules: str) -> dict[str, tf_keras.layers.La
 
 
 def _match(
-  file: WeightsFile, source: str, layer: tf_keras.layers.Layer
+  file: 'WeightsFile', source: str, layer: tf_keras.layers.Layer
 ) -> tuple[PartReport, list[tuple[tf.Variable, Stored]]]:
   report, found = PartReport([], [], {}), []
   if not file.has(source):
@@ -162,18 +148,18 @@ def _match(
 
 def _check(
   path: str,
-  file: WeightsFile,
+  file: 'WeightsFile',
   sources: dict[str, str],
   reports: dict[str, PartReport],
   modules: str,
 ) -> None:
-  """Refuses a part that must be loaded whole and is not, and a file that has nothing to load."""
+  """Refuses parts that must be loaded in full but are not, and files with nothing to load."""
   for part, report in reports.items():
     module = STAND_INS.get(part, part)
-    left = [*report.other_shape, *report.absent]
-    if left and not file.has(sources[part]) and modules != 'all':
+    left, has_part = [*report.other_shape, *report.absent], file.has(sources[part])
+    if left and not has_part and modules != 'all':
       raise InputError(f'{path}: has no {module}; change task.init_checkpoint_modules, {modules!r}')
-    if left and file.has(sources[part]) and (modules != 'all' or module == 'backbone'):
+    if left and has_part and (modules != 'all' or module == 'backbone'):
       raise InputError(
         f'{path}: has another {module} than task.model.{module} ({report.reason(left[0])})'
       )
@@ -181,10 +167,10 @@ def _check(
     raise InputError(f'{path}: has nothing that fits this network by name and shape')
 
 
-def _open(path: str, model: OANet | SRMOnly) -> WeightsFile:
+def _open(path: str, model: OANet | SRMOnly) -> 'WeightsFile':
   if path.endswith('.h5'):
     if isinstance(model, SRMOnly):
-      raise InputError(f'{path}: has a backbone alone, and task.mode=srm_only has none')
+      raise InputError(f'{path}: has only a backbone, and task.mode=srm_only has none')
     return KerasWeights(path, model.backbone)
   prefix = path.removesuffix('.index')
   if tf.io.gfile.isdir(path):
@@ -197,10 +183,10 @@ def _open(path: str, model: OANet | SRMOnly) -> WeightsFile:
 
 
 class Checkpoint:
-  """A TensorFlow 2 checkpoint; variables are named by their path in the graph of objects.
+  """A TensorFlow 2 checkpoint; variables are named by their path in the object graph.
 
-  The path is that of attributes and, in functional models, of layers in the order of computation:
-  `layer_with_weights-2/_conv1/kernel`.
+  The path consists of attributes and, in functional models, of layers in the order of computation,
+  as in `layer_with_weights-2/_conv1/kernel`.
   """
 
   def __init__(self, prefix: str):
@@ -221,19 +207,20 @@ class Checkpoint:
     ]
     root = self._children[0]
     inner = self._children[root['model']] if 'model' in root else {}
-    # The Model Garden keeps its detection head in a list, as a cascade has several.
+    # The Model Garden has a list of detection heads, for cascades.
     self._parts = {
       part: self._children[node].get('0', node) for part, node in {**inner, **root}.items()
     }
 
   def named_variables(self, layer: tf_keras.layers.Layer) -> dict[str, tf.Variable]:
+    """A part's variables, by the names that this kind of file has for them."""
     variables, seen = {}, {}
 
     def walk(parent: tf.Module, path: str) -> None:
       for name, child in tf.train.TrackableView.children(parent).items():
         if id(child) in seen:
           continue
-        # Kept, lest another object gets its id.
+        # Keeps the object alive, so that no other gets its id.
         seen[id(child)] = child
         if isinstance(child, tf.Variable):
           variables[f'{path}{name}'] = child
@@ -244,9 +231,11 @@ class Checkpoint:
     return variables
 
   def has(self, part: str) -> bool:
+    """Whether the file has a part of the network."""
     return part in self._parts
 
   def find(self, part: str, name: str) -> Stored | None:
+    """A variable of a part that the file has; None if it lacks the variable."""
     node = self._parts[part]
     for step in name.split('/'):
       if step not in self._children[node]:
@@ -259,10 +248,11 @@ class Checkpoint:
 
 
 class KerasWeights:
-  """A `.h5` file of `tf_keras.applications`' ResNets; variables are named by layer.
+  """A `.h5` file of a ResNet of `tf_keras.applications`; variables are named by layer.
 
-  As `tf_keras.Model.save_weights` lays it out: a group a layer, the order of layers in the
-  attribute `layer_names`, that of a layer's datasets in `weight_names`.
+  The format is that of `tf_keras.Model.save_weights`: a group for each layer, the order of layers
+  in the attribute `layer_names`, that of a layer's datasets in `weight_names`. The methods are
+  those of `Checkpoint`.
   """
 
   def __init__(self, path: str, backbone: tf_keras.Model):
@@ -303,6 +293,9 @@ class KerasWeights:
     return None if array is None else Stored(array.shape, lambda: array)
 
 
+WeightsFile = Checkpoint | KerasWeights
+
+
 def _text(name: str | bytes) -> str:
   return name.decode() if isinstance(name, bytes) else name
 
@@ -314,7 +307,7 @@ def _short_name(name: str) -> str:
 
 @contextlib.contextmanager
 def _named_errors(path: str) -> Iterator[None]:
-  """What the readers raise of a damaged file, as a line with its name."""
+  """Turns what the readers raise for a damaged file into one line with its name."""
   try:
     yield
   except (tf.errors.OpError, OSError, LookupError) as error:

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT, put off until the step is done."""
+"""Defers SIGTERM and SIGINT until the step is done."""
 
 import contextlib
 import signal
@@ -9,18 +9,17 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Interrupted(Exception):
-  """A signal came where it need not be put off."""
+  """A signal came where it need not be deferred."""
 
 
 class Interruption:
-  """While entered, the first signal is only noted; a second one acts as it always does.
+  """While entered, the first signal is only recorded; a second one acts as usual.
 
   Attributes:
     received: the signal, or None.
   """
 
   def __init__(self):
-    """Has no effect until it is entered."""
     self.received: signal.Signals | None = None
     self._at_once = False
     self._previous: dict[signal.Signals, object] = {}
@@ -34,7 +33,7 @@ class Interruption:
 
   @contextlib.contextmanager
   def at_once(self) -> Iterator[None]:
-    """Within, a signal raises `Interrupted`: there is nothing to be saved first."""
+    """Within, a signal raises `Interrupted`, since nothing must be saved first."""
     self._at_once = True
     if self.received:
       raise Interrupted

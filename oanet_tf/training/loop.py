@@ -1,4 +1,4 @@
-"""The training loop under `tf.distribute`: one story, top to bottom."""
+"""The training loop under `tf.distribute`, to be read from top to bottom."""
 
 import logging
 import pathlib
@@ -34,12 +34,12 @@ from oanet_tf.training.step import Batch, TrainStep
 
 log = logging.getLogger(__name__)
 
-# Validation images that TensorBoard shows.
+# Number of validation images that TensorBoard shows.
 NUM_PANELS = 4
 
 
 def due(step: int, every: int) -> bool:
-  """Whether something that happens every so many steps happens after this one."""
+  """Whether something done every so many steps is due after this one; never for 0."""
   return every > 0 and step % every == 0
 
 
@@ -50,9 +50,9 @@ def run(
 
   Args:
     config: the resolved experiment.
-    model_dir: for `params.yaml`, `categories.json`, checkpoints, TensorBoard's events,
-      `metrics.jsonl`, the best weights in `best/` and, under `evaluation/`, predictions and scores.
-      A checkpoint there is resumed. Several workers need one folder that all of them see.
+    model_dir: folder for `params.yaml`, `categories.json`, checkpoints, TensorBoard's events,
+      `metrics.jsonl`, the best weights in `best/`, and predictions and scores in `evaluation/`.
+      Training resumes from a checkpoint there. Several workers need one folder that all can see.
     mode: 'train', 'eval' or 'train_and_eval'.
 
   Returns:
@@ -61,10 +61,10 @@ def run(
   Raises:
     InputError: if data, categories or checkpoint are missing or do not fit, if a loss or weight is
       not finite, or if another worker is lost.
-    SystemExit: after SIGTERM or SIGINT, with a checkpoint written; the code is 128 + the signal.
+    SystemExit: after SIGTERM or SIGINT, when a checkpoint is written; the code is 128 + the signal.
   """
   model_dir = pathlib.Path(model_dir)
-  # Not 0: tf.data takes no tensor for a seed where TensorFlow's own is 0.
+  # Not 0: if TensorFlow's seed is 0, tf.data takes no tensor as a seed.
   tf_keras.utils.set_random_seed(config.task.seed + 1)
   cluster_lib.configure(config.runtime)
   cluster = cluster_lib.make_cluster(config.runtime)
@@ -152,7 +152,7 @@ def train(state: State, with_evaluation: bool) -> dict[str, dict] | None:
 
 
 def scored_fusions(task: definitions.OANetTask) -> tuple[str, ...]:
-  """What an evaluation compares; with annotations for detections, all that there is to compare."""
+  """The fusions that an evaluation compares; in mode 'srm_only', the oracle is among them."""
   methods = config_values.MONITORED_FUSIONS
   if task.mode == 'srm_only':
     methods += ('class_prior', 'oracle') if task.model.fusion.class_prior else ('oracle',)
@@ -162,11 +162,7 @@ def scored_fusions(task: definitions.OANetTask) -> tuple[str, ...]:
 def check_batch_sizes(
   config: config_definitions.ExperimentConfig, mode: str, cluster: Cluster
 ) -> None:
-  """Checks that the batches can be split evenly over replicas.
-
-  Raises:
-    InputError: if not.
-  """
+  """Raises an InputError if a batch cannot be split evenly over replicas and micro-batches."""
   replicas, task = cluster.strategy.num_replicas_in_sync, config.task
   micro_batches = config.trainer.gradient_accumulation_steps
   for split, divisor in (('train_data', replicas * micro_batches), ('validation_data', replicas)):
@@ -179,7 +175,7 @@ def check_batch_sizes(
 
 
 def best_checkpoint(state: State) -> BestCheckpoint | None:
-  """Where the config says that the best weights are kept."""
+  """Where the best weights are kept; None if the config says that they are not."""
   trainer = state.config.trainer
   if not trainer.best_checkpoint_export_subdir:
     return None
@@ -191,7 +187,7 @@ def best_checkpoint(state: State) -> BestCheckpoint | None:
 
 
 def training_batches(state: State) -> Iterator[Batch]:
-  """Endless micro-batches on the replicas, from the state's position on."""
+  """Endless micro-batches on the replicas, from the state's position onwards."""
   config, cluster = state.config, state.cluster
   data = config.task.train_data
   micro_batch = data.replace(
@@ -206,10 +202,10 @@ def training_batches(state: State) -> Iterator[Batch]:
 
 
 def check_finite(losses: dict[str, float], micro_batches: list[Batch], state: State) -> None:
-  """Stops a training that has gone wrong.
+  """Stops a training that has diverged.
 
   Raises:
-    InputError: if a loss is not finite; it names loss, images and the last good checkpoint.
+    InputError: if a loss is not finite. It names the loss, the images and the last good checkpoint.
   """
   wrong = [f'{name} ({value})' for name, value in losses.items() if not np.isfinite(value)]
   if not wrong:
@@ -227,7 +223,7 @@ def check_finite(losses: dict[str, float], micro_batches: list[Batch], state: St
 
 
 def advance(state: State, micro_batches: list[Batch]) -> None:
-  """Remembers where this worker's data continues."""
+  """Records where this worker's data continues."""
   cluster = state.cluster
   positions = cluster.strategy.experimental_local_results(micro_batches[-1]['position'])
   epoch, place = positions[0][0].numpy()
@@ -235,10 +231,11 @@ def advance(state: State, micro_batches: list[Batch]) -> None:
 
 
 def leave(interruption: Interruption, step: int) -> None:
-  """Ends the process after a signal, received by this worker or another."""
+  """Ends the process after this or another worker received a signal."""
   received = interruption.received or signal.SIGTERM
   tqdm.tqdm.write(
-    f'stopped by {received.name} after step {step}, with a checkpoint; the same command goes on'
+    f'stopped by {received.name} after step {step}, with a checkpoint; run the same command to '
+    'continue'
   )
   sys.exit(128 + received)
 
@@ -246,7 +243,7 @@ def leave(interruption: Interruption, step: int) -> None:
 def validate(
   state: State, training_log: TrainingLog | None = None, best: BestCheckpoint | None = None
 ) -> dict[str, dict]:
-  """Evaluates with every fusion and prints the scores; in training, logs and keeps the best."""
+  """Evaluates all fusions and prints the scores; in training, also logs and keeps the best."""
   task, categories, cluster = state.config.task, state.categories, state.cluster
   methods = scored_fusions(task)
   fuser = build_fuser(
@@ -264,8 +261,7 @@ def validate(
     if best and cluster.any_worker(cluster.is_chief and best.is_better(scalars)):
       best.save(state.model, scalars, state.step)
   if training_log:
-    training_log.write('validation', state.step, scalars)
-    training_log.write_images(state.step, panels.images)
+    training_log.write('validation', state.step, scalars, panels.images)
   if cluster.is_chief:
     tqdm.tqdm.write(f'step {state.step}\n{format_table(results, categories)}')
   return results

@@ -1,6 +1,6 @@
-"""The losses of Eq. 1: pure functions of predictions and labels.
+"""The losses of Eq. 1, as pure functions of predictions and labels.
 
-Under a strategy each is a replica's contribution, scaled so that the mean over replicas is the
+Under a strategy, each is one replica's contribution, scaled so that the mean over replicas is the
 loss of the whole batch.
 """
 
@@ -11,9 +11,9 @@ from official.vision.losses import maskrcnn_losses
 
 from oanet_tf.config.definitions import Losses
 
-# As the Model Garden's `RpnBoxLoss`.
+# Offsets up to this count as 0, as in the Model Garden's `RpnBoxLoss`.
 _ZERO = 1e-6
-# Of the instance branch.
+# The losses of the instance branch.
 INSTANCE_LOSSES = ('loss_rpn_class', 'loss_rpn_box', 'loss_class', 'loss_box', 'loss_mask')
 
 
@@ -30,11 +30,11 @@ def oanet_losses(
 
   Args:
     outputs: of `OANet` in training.
-    labels: `data.preprocess.training_steps`' examples.
+    labels: the examples of `data.preprocess.training_steps`.
     settings: weights and Huber deltas.
     num_things: T.
     object_context: whether the stuff branch is supervised with things too.
-    rpn_batch_size_per_im: sampled anchors of an image.
+    rpn_batch_size_per_im: number of anchors sampled in an image.
 
   Returns:
     Scalars: `loss_rpn_class`, `loss_rpn_box`, `loss_class`, `loss_box`, `loss_mask`, `loss_stuff`
@@ -55,7 +55,7 @@ def oanet_losses(
 def srm_only_losses(
   outputs: dict[str, tf.Tensor], labels: dict[str, tf.Tensor]
 ) -> dict[str, tf.Tensor]:
-  """Those of the spatial ranking module alone: `loss_srm`, and `loss`, the same."""
+  """The loss of the spatial ranking module alone, as `loss_srm` and as `loss`."""
   loss = srm_loss(outputs['ranking_logits'], outputs['instance_tensor'], labels['category_labels'])
   return {'loss_srm': loss, 'loss': loss}
 
@@ -63,10 +63,10 @@ def srm_only_losses(
 def instance_losses(
   outputs: dict[str, tf.Tensor], settings: Losses, rpn_batch_size_per_im: int
 ) -> dict[str, tf.Tensor]:
-  """The five losses of Mask R-CNN, as `official.vision.tasks.maskrcnn.MaskRCNNTask`.
+  """The five losses of Mask R-CNN, as in `official.vision.tasks.maskrcnn.MaskRCNNTask`.
 
-  But that the means over boxes and masks are exact: `official.vision.losses.maskrcnn_losses` adds
-  0.01 to each replica's count, which weighs more the more replicas share a batch.
+  Only the means over boxes and masks differ: `official.vision.losses.maskrcnn_losses` adds 0.01 to
+  each replica's count, so the loss depends on the number of replicas. Here they are exact.
   """
   outputs = tf.nest.map_structure(
     lambda value: tf.cast(value, tf.float32) if value.dtype.is_floating else value, outputs
@@ -94,15 +94,15 @@ def instance_losses(
 def rpn_box_loss(
   outputs: dict[str, tf.Tensor], targets: dict[str, tf.Tensor], delta: float
 ) -> tf.Tensor:
-  """Huber loss of the anchors' offsets, summed over levels as the Model Garden's `RpnBoxLoss`.
+  """Huber loss of the anchors' offsets, summed over levels as in the Model Garden's `RpnBoxLoss`.
 
   Args:
     outputs: level -> [B, h, w, 4 A].
-    targets: likewise; an anchor whose four are 0 is none's.
+    targets: level -> [B, h, w, 4 A]; an anchor with four zeros matches no box.
     delta: of the Huber loss.
 
   Returns:
-    For each level the mean over the coordinates of matched anchors, of all replicas; their sum.
+    The sum over levels of the mean over the coordinates of matched anchors of all replicas.
   """
 
   def of_level(output: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
@@ -145,7 +145,7 @@ def mask_loss(logits: tf.Tensor, targets: tf.Tensor, classes: tf.Tensor) -> tf.T
 
 
 def huber(errors: tf.Tensor, delta: float) -> tf.Tensor:
-  """Half the square up to ±delta, and a straight line from there on."""
+  """Half the square of errors up to ±delta, and linear beyond."""
   size = tf.abs(errors)
   return tf.where(size <= delta, 0.5 * size**2, delta * (size - 0.5 * delta))
 
@@ -156,10 +156,9 @@ def stuff_loss(
   """Cross-entropy of the stuff branch over the pixels that it is supervised on.
 
   Args:
-    logits: [B, h, w, T + S], or [B, h, w, S] without object context; resampled to the labels' size
-      where that differs.
-    labels: [B, H, W] int32 in [0, T + S]; void is ignored, and so are things without object
-      context.
+    logits: [B, h, w, T + S], or [B, h, w, S] without object context. They are resampled to the
+      labels' size.
+    labels: [B, H, W] int32 in [0, T + S]. Void is ignored, and without object context things too.
     num_things: T.
     object_context: whether things are supervised.
 
@@ -173,15 +172,15 @@ def stuff_loss(
 
 
 def srm_loss(logits: tf.Tensor, instances: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-  """Cross-entropy of the ranking map on the pixels where categories conflict (Eq. 2).
+  """Cross-entropy of the ranking map over the pixels where categories conflict (Eq. 2).
 
-  A pixel counts where instances of two or more categories lie and its label is one of these
+  A pixel counts if instances of two or more categories cover it and its label is one of these
   (section 4.2: "we set the non-conflicting pixels ignored").
 
   Args:
     logits: [B, h, w, T].
     instances: [B, h, w, T] in {0, 1}, the instance tensor.
-    labels: [B, H, W] int32 non-overlapping category labels, H a multiple of h.
+    labels: [B, H, W] int32 category labels of the panoptic ground truth, H a multiple of h.
 
   Returns:
     The mean over these pixels of all replicas; 0 if there is none.
@@ -201,9 +200,9 @@ def _mean_cross_entropy(logits: tf.Tensor, targets: tf.Tensor, counted: tf.Tenso
 
 
 def _mean_where(losses: tf.Tensor, counted: tf.Tensor) -> tf.Tensor:
-  """Mean over the counted elements of all replicas; the mean over replicas of the result is it.
+  """A replica's contribution to the mean over the counted elements of all replicas.
 
-  `counted` is of the losses' shape, or has 1 for some of its sides.
+  `counted` is broadcast to the shape of `losses`.
   """
   weights = tf.broadcast_to(tf.cast(counted, tf.float32), tf.shape(losses))
   count = tf.distribute.get_replica_context().all_reduce(

@@ -1,4 +1,4 @@
-"""What can be watched while training: TensorBoard, `metrics.jsonl` and the terminal."""
+"""Logs a training to TensorBoard, `metrics.jsonl` and the terminal."""
 
 import collections
 import json
@@ -13,15 +13,14 @@ import tqdm
 from oanet_tf import files
 from oanet_tf.training.series import METRICS_FILE
 
-# What the terminal's line leaves to TensorBoard.
+# Scalars that the terminal's line leaves out, or shows in another form.
 _NOT_IN_LINE = ('gradient_norm/', 'step_seconds/', 'images_per_second', 'learning_rate')
 
 
 class Stopwatch:
-  """Time spent on one of two things: waiting for input, or computing."""
+  """Measures the time between calls of `lap`."""
 
   def __init__(self):
-    """Starts."""
     self._last = time.perf_counter()
 
   def lap(self) -> float:
@@ -32,15 +31,16 @@ class Stopwatch:
 
 
 class TrainingLog:
-  """Scalars by step, for TensorBoard (`train/`, `validation/`) and `metrics.jsonl`."""
+  """Scalars by step, for TensorBoard (`train/`, `validation/`) and `metrics.jsonl`.
+
+  Lines of `metrics.jsonl` after the given step are dropped, as a resumed run repeats these steps.
+
+  Args:
+    folder: the model folder; None logs nothing.
+    step: the last step that was done.
+  """
 
   def __init__(self, folder: pathlib.Path | None, step: int):
-    """Drops what `metrics.jsonl` has of steps after this one, which a resumed run does again.
-
-    Args:
-      folder: the model folder; None logs nothing.
-      step: that is done.
-    """
     self._folder = folder
     self._writers: dict[str, tf.summary.SummaryWriter] = {}
     self._recent: dict[str, list[float]] = collections.defaultdict(list)
@@ -48,7 +48,7 @@ class TrainingLog:
       _drop_later(folder / METRICS_FILE, step)
 
   def add(self, scalars: Mapping[str, float], input_seconds: float, compute_seconds: float) -> None:
-    """Notes one step's losses, and where its time went."""
+    """Records one step's losses and how long it waited for input and computed."""
     for name, value in scalars.items():
       self._recent[name].append(value)
     self._recent['step_seconds/input'].append(input_seconds)
@@ -57,7 +57,7 @@ class TrainingLog:
   def write_interval(
     self, step: int, num_steps: int, batch_size: int, learning_rate: float
   ) -> None:
-    """Means over the steps since the last call, written and printed as one line."""
+    """Writes the means over the steps since the last call, and prints them as one line."""
     scalars = {name: float(np.mean(values)) for name, values in self._recent.items()}
     self._recent.clear()
     seconds = scalars['step_seconds/input'] + scalars['step_seconds/compute']
@@ -68,30 +68,26 @@ class TrainingLog:
     if self._folder:
       tqdm.tqdm.write(_line(step, num_steps, scalars))
 
-  def write(self, split: str, step: int, scalars: Mapping[str, float]) -> None:
-    """Writes scalars of 'train' or 'validation'."""
+  def write(
+    self,
+    split: str,
+    step: int,
+    scalars: Mapping[str, float],
+    images: Mapping[str, np.ndarray] | None = None,
+  ) -> None:
+    """Writes scalars and, for TensorBoard, [H, W, 3] uint8 images of 'train' or 'validation'."""
     if not self._folder:
       return
-    with self._writer(split).as_default(step=step):
-      for name, value in scalars.items():
-        tf.summary.scalar(name, value)
-    self._writer(split).flush()
-    with open(self._folder / METRICS_FILE, 'a') as file:
-      file.write(json.dumps({'step': step, 'split': split, **scalars}) + '\n')
-
-  def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
-    """Shows [H, W, 3] uint8 validation images by name."""
-    if not self._folder:
-      return
-    with self._writer('validation').as_default(step=step):
-      for name, image in images.items():
-        tf.summary.image(name, image[None])
-    self._writer('validation').flush()
-
-  def _writer(self, split: str) -> tf.summary.SummaryWriter:
     if split not in self._writers:
       self._writers[split] = tf.summary.create_file_writer(str(self._folder / split))
-    return self._writers[split]
+    with self._writers[split].as_default(step=step):
+      for name, value in scalars.items():
+        tf.summary.scalar(name, value)
+      for name, image in (images or {}).items():
+        tf.summary.image(name, image[None])
+    self._writers[split].flush()
+    with open(self._folder / METRICS_FILE, 'a') as file:
+      file.write(json.dumps({'step': step, 'split': split, **scalars}) + '\n')
 
 
 def _line(step: int, num_steps: int, scalars: Mapping[str, float]) -> str:

@@ -14,42 +14,37 @@ Optimizer = tf_keras.optimizers.Optimizer | tf_keras.optimizers.legacy.Optimizer
 
 
 class ScaledLearningRate(tf_keras.optimizers.schedules.LearningRateSchedule):
-  """A learning rate, constant or a schedule, times a factor."""
+  """A constant learning rate, or a schedule, times a factor."""
 
   def __init__(
     self, rate: tf_keras.optimizers.schedules.LearningRateSchedule | float, factor: float
   ):
-    """Takes the learning rate and the factor."""
     super().__init__()
     self._rate = rate
     self._factor = factor
 
   def __call__(self, step: tf.Tensor) -> tf.Tensor:
-    return self._factor * tf.cast(
-      self._rate(step) if callable(self._rate) else self._rate, tf.float32
-    )
+    rate = self._rate(step) if callable(self._rate) else self._rate
+    return self._factor * tf.cast(rate, tf.float32)
 
   def get_config(self) -> dict[str, Any]:
     return {'rate': self._rate, 'factor': self._factor}
 
 
 def build_learning_rate(config: config_definitions.ExperimentConfig) -> ScaledLearningRate:
-  """Step -> learning rate, scaled linearly with the batch.
+  """Step -> learning rate, scaled linearly with the batch size.
 
-  "Accurate, Large Minibatch SGD" (Goyal et al., 2017), section 2.1.
+  See Goyal et al., Accurate, Large Minibatch SGD, 2017, section 2.1.
   """
-  learning_rate = optimization.OptimizerFactory(
-    config.trainer.optimizer_config
-  ).build_learning_rate()
+  factory = optimization.OptimizerFactory(config.trainer.optimizer_config)
   batch, reference = config.task.train_data.global_batch_size, config.task.reference_batch_size
-  return ScaledLearningRate(learning_rate, batch / reference if reference else 1.0)
+  return ScaledLearningRate(factory.build_learning_rate(), batch / reference if reference else 1.0)
 
 
 def build_optimizer(
-  config: config_definitions.ExperimentConfig,
-  learning_rate: ScaledLearningRate,
+  config: config_definitions.ExperimentConfig, learning_rate: ScaledLearningRate
 ) -> Optimizer:
-  """As `official.core.base_task.Task.create_optimizer`; float16 scales its losses."""
+  """As `official.core.base_task.Task.create_optimizer`; with float16, the loss is scaled."""
   factory = optimization.OptimizerFactory(config.trainer.optimizer_config)
   return performance.configure_optimizer(
     factory.build_optimizer(learning_rate),
@@ -59,9 +54,7 @@ def build_optimizer(
 
 
 def create_variables(optimizer: Optimizer, variables: Sequence[tf.Variable]) -> None:
-  """Makes the optimizer's own, which it would else make while the first step is traced.
-
-  A function that made variables is traced once more without.
+  """Creates the optimizer's variables, as creating them in the first step would trace it twice.
 
   Args:
     optimizer: of `build_optimizer`; its strategy's scope is entered.
@@ -69,12 +62,12 @@ def create_variables(optimizer: Optimizer, variables: Sequence[tf.Variable]) -> 
   """
   if isinstance(optimizer, ema_optimizer.ExponentialMovingAverage):
     optimizer = optimizer._optimizer
-  # There is no public way to do it.
+  # There is no public function for this.
   optimizer._create_all_weights(variables)
 
 
 def describe_learning_rate(config: config_definitions.ExperimentConfig) -> str:
-  """How the batch scales the learning rates, for the log."""
+  """A line for the log: how the batch size scales the learning rates."""
   batch, reference = config.task.train_data.global_batch_size, config.task.reference_batch_size
   if not reference:
     return f'learning rates as given, for batches of {batch}'
@@ -87,7 +80,7 @@ def describe_learning_rate(config: config_definitions.ExperimentConfig) -> str:
 def load_averages(
   model: tf_keras.Model, config: config_definitions.ExperimentConfig, path: str
 ) -> None:
-  """Gives a network the moving averages, and what has none, of a training's checkpoint."""
+  """Loads the moving averages of a training's checkpoint, and the values of what has none."""
   optimizer = build_optimizer(config, build_learning_rate(config))
   optimizer.shadow_copy(model)
   checkpoint = tf.train.Checkpoint(model=model, optimizer=optimizer)
@@ -98,12 +91,12 @@ def load_averages(
 
 @contextlib.contextmanager
 def averaged_weights(optimizer: Optimizer) -> Iterator[None]:
-  """Within, the variables have their moving averages, if the optimizer keeps some."""
+  """Within, the variables have their moving averages, if the optimizer keeps them."""
   if not isinstance(optimizer, ema_optimizer.ExponentialMovingAverage):
     yield
     return
   variables = optimizer._model_weights
-  # Not its own `swap_weights`, which adds and subtracts, and so does not give back the same bits.
+  # Its own `swap_weights` adds and subtracts, which does not restore the exact values.
   trained = [variable.numpy() for variable in variables]
   for variable in variables:
     variable.assign(optimizer.get_slot(variable, 'average').numpy())

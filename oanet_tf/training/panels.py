@@ -10,20 +10,19 @@ from oanet_tf.evaluation.scoring import EvaluatedImage
 
 
 class Panels:
-  """Draws the first images that it is given.
+  """Draws the first images that it is given, at most `number`.
 
   Attributes:
     images: name -> [H, W, 3] uint8.
   """
 
   def __init__(self, categories: PanopticCategories, number: int):
-    """Takes the categories and the number of images to draw."""
     self._categories = categories
     self._number = number
     self.images: dict[str, np.ndarray] = {}
 
   def add(self, image: EvaluatedImage) -> None:
-    """Draws an image, as long as there are not enough."""
+    """Draws an image, unless there are enough already."""
     if len(self.images) < self._number:
       self.images[f'image_{image.source_id}'] = draw_panel(image, self._categories)
 

@@ -7,14 +7,14 @@ import pathlib
 from oanet_tf.errors import InputError
 
 METRICS_FILE = 'metrics.jsonl'
-# Decay of the moving average that is drawn over the values.
+# Decay of the exponential moving average that is drawn over the values.
 SMOOTHING = 0.7
 
 Series = dict[str, tuple[list[int], list[float]]]
 
 
 def read_series(path: pathlib.Path, prefixes: tuple[str, ...]) -> Series:
-  """Reads the steps and values of the scalars whose names begin with one of the prefixes.
+  """The steps and values of the scalars whose names begin with one of the prefixes.
 
   Raises:
     InputError: if the file is missing or has no such scalar.

@@ -1,4 +1,4 @@
-"""What is trained, and how it is kept."""
+"""The state of a training, and its checkpoints."""
 
 import dataclasses
 import logging
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 @dataclasses.dataclass
 class State:
-  """A training: what is trained, on what, and where it is kept.
+  """The state of a training.
 
   Attributes:
     config: of the experiment.
@@ -44,9 +44,9 @@ class State:
     model: the network.
     optimizer: its `iterations` are the step.
     learning_rate: step -> learning rate.
-    positions: [P, 2] int64: for each input pipeline, one a worker, epoch and place therein of its
-      next batch.
-    checkpoint: of all these.
+    positions: [P, 2] int64, the epoch and the place in it of the next batch, for the input pipeline
+      of each worker.
+    checkpoint: of model, optimizer and positions.
     manager: of the checkpoints in `folder`.
     folder: the model folder; on workers other than the chief, a temporary one.
   """
@@ -73,7 +73,7 @@ def create_state(
   model_dir: pathlib.Path,
   cluster: Cluster,
 ) -> State:
-  """Network and optimizer: from the newest checkpoint, `init_checkpoint`, or scratch.
+  """Creates the state from the newest checkpoint, from `init_checkpoint`, or from scratch.
 
   Raises:
     InputError: if workers find different checkpoints, or `init_checkpoint` does not fit.
@@ -90,10 +90,7 @@ def create_state(
   checkpoint = tf.train.Checkpoint(model=model, optimizer=optimizer, positions=positions)
   folder = model_dir if cluster.is_chief else pathlib.Path(tempfile.mkdtemp(prefix='oanet_tf_'))
   manager = tf.train.CheckpointManager(
-    checkpoint,
-    str(folder),
-    max_to_keep=config.trainer.max_to_keep,
-    checkpoint_name=checkpoints.PREFIX,
+    checkpoint, str(folder), config.trainer.max_to_keep, checkpoint_name=checkpoints.PREFIX
   )
   state = State(
     config, categories, cluster, model, optimizer, learning_rate, positions, checkpoint, manager,
@@ -104,7 +101,7 @@ def create_state(
 
 
 def find_categories(task: definitions.OANetTask, model_dir: pathlib.Path) -> PanopticCategories:
-  """The categories that the config names, or those beside the shards, or the model folder's."""
+  """The categories that the config names; else those beside the shards or in the model folder."""
   if task.categories:
     return PanopticCategories.from_json(task.categories)
   first = (task.train_data.input_path or task.validation_data.input_path).split(',')[0].strip()
@@ -112,13 +109,13 @@ def find_categories(task: definitions.OANetTask, model_dir: pathlib.Path) -> Pan
   if not beside.is_file() and (model_dir / CATEGORIES_FILE).is_file():
     return PanopticCategories.from_json(model_dir / CATEGORIES_FILE)
   if not beside.is_file():
-    # A glob that matches nothing explains itself better than its missing neighbour.
+    # If the glob matches nothing, its own error is clearer than one about a missing file beside it.
     shard_files.list_shards(first)
   return PanopticCategories.from_json(beside)
 
 
 def save_config(state: State) -> None:
-  """Writes what `model_folder` reads besides the checkpoint."""
+  """Writes the files that `model_folder` reads besides the checkpoint."""
   files.write_text(state.folder / PARAMS_FILE, yaml.dump(state.config.as_dict()))
   state.categories.to_json(state.folder / CATEGORIES_FILE)
 
@@ -127,7 +124,7 @@ def save(state: State) -> None:
   """Writes a checkpoint of the current step; all workers must call it.
 
   Raises:
-    InputError: if a weight is not finite; then nothing is written.
+    InputError: if a weight is not finite. Nothing is written then.
   """
   for variable in state.model.variables:
     if not np.isfinite(variable.numpy()).all():
@@ -140,7 +137,7 @@ def save(state: State) -> None:
 
 
 def share_statistics(state: State) -> None:
-  """Gives all replicas the means of the statistics that each has gathered for itself."""
+  """Sets the statistics that each replica gathers for itself to their means over all replicas."""
   if state.cluster.strategy.num_replicas_in_sync == 1:
     return
   for variable in state.model.non_trainable_variables:
@@ -149,7 +146,7 @@ def share_statistics(state: State) -> None:
 
 
 def advice(state: State) -> str:
-  """What to do after training went wrong."""
+  """Advice for the error message of a training that has failed."""
   newest = checkpoints.newest_readable(state.folder)
   return (
     f'the last good checkpoint is {newest or "none"}; lower the learning rate or set '
@@ -161,12 +158,12 @@ def _restore(state: State, model_dir: pathlib.Path) -> None:
   path = checkpoints.newest_readable(model_dir)
   if path:
     try:
-      # An optimizer makes some of its numbers only when it is first used.
+      # Some optimizers create variables only when first used.
       state.checkpoint.restore(path).assert_existing_objects_matched().expect_partial()
     except (AssertionError, ValueError) as error:
       raise InputError(
-        f'{path}: does not fit the configuration ({first_line(error)}); go on with the '
-        'settings it was made with, or take another model_dir'
+        f'{path}: does not fit the configuration ({first_line(error)}); use the settings it was '
+        'trained with, or another model_dir'
       ) from None
     log.info('resumed from %s', path)
   else:
@@ -182,8 +179,8 @@ def _initialize(model: OANet | SRMOnly, task: definitions.OANetTask) -> None:
   has_backbone = 'backbone' in loaded and loaded['backbone'].loaded
   if task.mode == 'panoptic' and task.model.batch_norm == 'frozen' and not has_backbone:
     log.warning(
-      'batch norm is frozen but no task.init_checkpoint has a backbone: it starts from random '
-      'weights without normalisation; give a checkpoint, or task.model.batch_norm=plain'
+      'batch norm is frozen but task.init_checkpoint gives no backbone: it starts from random '
+      'weights without normalization; give a checkpoint, or set task.model.batch_norm=plain'
     )
 
 
@@ -200,7 +197,7 @@ def _check_agreement(state: State, model_dir: pathlib.Path) -> None:
 
 
 def _fit_positions(state: State) -> None:
-  """If the number of workers has changed, all continue with a new epoch."""
+  """Lets all workers continue with a new epoch if their number has changed."""
   if len(positions := state.positions.numpy()) != (num_workers := state.cluster.num_workers):
     epoch = int(positions[:, 0].max()) + 1
     state.positions.assign(np.array([[epoch, 0]] * num_workers))

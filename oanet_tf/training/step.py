@@ -1,6 +1,7 @@
 """One training step over all replicas."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 import tf_keras
@@ -16,10 +17,17 @@ Scalars = dict[str, tf.Tensor]
 
 
 class TrainStep:
-  """A batch -> its losses; the weights take a step.
+  """Updates the weights by one batch and returns its losses.
 
-  The batch may come as several micro-batches, which takes less memory: their gradients are averaged
+  The batch may come as several micro-batches, which saves memory. Their gradients are averaged
   (gradient accumulation).
+
+  Args:
+    task: has the settings of the losses.
+    strategy: the replicas.
+    model: the network.
+    optimizer: sums gradients over replicas, clips them if so configured, and updates.
+    num_micro_batches: of a step.
   """
 
   def __init__(
@@ -30,21 +38,12 @@ class TrainStep:
     optimizer: Optimizer,
     num_micro_batches: int = 1,
   ):
-    """Takes what a step needs.
-
-    Args:
-      task: gives the losses' settings.
-      strategy: the replicas.
-      model: the network.
-      optimizer: sums gradients over replicas, clips them if so configured, and updates.
-      num_micro_batches: of a step.
-    """
-    self._task = task
     self._strategy = strategy
     self._model = model
     self._optimizer = optimizer
     self._num_micro_batches = num_micro_batches
-    # Nothing in the network needs AutoGraph, and tracing takes half the time without.
+    self._gradients = functools.partial(gradients_of, task, model, optimizer)
+    # Nothing in the network needs AutoGraph, and tracing is twice as fast without it.
     self._whole = tf.function(self._on_replicas(self._train), autograph=False)
     self._accumulate = tf.function(self._on_replicas(self._add_gradients), autograph=False)
     self._update = tf.function(lambda: strategy.run(self._apply_sums), autograph=False)
@@ -54,7 +53,7 @@ class TrainStep:
 
   @property
   def tracing_count(self) -> int:
-    """How often the computation of gradients was traced."""
+    """How often the computation of gradients has been traced."""
     functions = (self._whole, self._accumulate)
     return sum(function.experimental_get_tracing_count() for function in functions)
 
@@ -63,12 +62,12 @@ class TrainStep:
 
     Args:
       micro_batches: of the step, distributed over the replicas.
-      with_gradient_norms: adds `gradient_norm/instance` and `gradient_norm/stuff`; of the whole
-        network alone.
+      with_gradient_norms: adds `gradient_norm/instance` and `gradient_norm/stuff`, which only the
+        whole network has.
 
     Returns:
-      Scalar losses, `loss` their weighted sum with weight decay; means over micro-batches and
-      replicas.
+      Scalar losses, averaged over micro-batches and replicas; `loss` is their weighted sum with
+      weight decay.
     """
     if self._num_micro_batches == 1:
       return self._whole(micro_batches[0], with_gradient_norms)
@@ -78,7 +77,7 @@ class TrainStep:
       lambda *values: tf.add_n(values) / self._num_micro_batches, *results
     )
 
-  def _on_replicas(self, function):  # noqa: ANN001
+  def _on_replicas(self, function: Callable[..., Scalars]) -> Callable[..., Scalars]:
     def run(batch: Batch, with_gradient_norms: bool) -> Scalars:
       scalars = self._strategy.run(function, args=(batch, with_gradient_norms))
       mean = tf.distribute.ReduceOp.MEAN
@@ -87,9 +86,6 @@ class TrainStep:
       }
 
     return run
-
-  def _gradients(self, batch: Batch, with_gradient_norms: bool) -> tuple[Scalars, list[tf.Tensor]]:
-    return gradients_of(self._task, self._model, self._optimizer, batch, with_gradient_norms)
 
   def _train(self, batch: Batch, with_gradient_norms: bool) -> Scalars:
     scalars, gradients = self._gradients(batch, with_gradient_norms)
@@ -118,11 +114,11 @@ def gradients_of(
   batch: Batch,
   with_gradient_norms: bool = False,
 ) -> tuple[Scalars, list[tf.Tensor]]:
-  """In a replica: losses of its part of the batch, and gradients to be summed over replicas.
+  """One replica's losses, and its gradients, which are to be summed over replicas.
 
   Args:
     task, model, optimizer, with_gradient_norms: of `TrainStep`.
-    batch: what the replica has of it.
+    batch: the replica's part of it.
   """
   scaled = isinstance(optimizer, tf_keras.mixed_precision.LossScaleOptimizer)
   with tf.GradientTape(persistent=with_gradient_norms) as tape:
@@ -144,10 +140,7 @@ def gradients_of(
 
 
 def _losses_of(
-  task: definitions.OANetTask,
-  model: OANet | SRMOnly,
-  outputs: dict[str, tf.Tensor],
-  batch: Batch,
+  task: definitions.OANetTask, model: OANet | SRMOnly, outputs: dict[str, tf.Tensor], batch: Batch
 ) -> Scalars:
   if task.mode == 'srm_only':
     scalars = losses.srm_only_losses(outputs, batch)
@@ -167,7 +160,7 @@ def _losses_of(
 def _zeros_like(
   variables: Sequence[tf.Variable], strategy: tf.distribute.Strategy
 ) -> list[tf.Variable]:
-  """Variables that each replica has for itself."""
+  """Variables of which each replica has its own values."""
   with strategy.scope():
     return [
       tf.Variable(

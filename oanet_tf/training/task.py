@@ -1,7 +1,7 @@
 """OANet for the Model Garden's own trainer: `official.core.train_lib.run_experiment`.
 
 Importing this module registers the task. It is thin: network, data, losses, fusion and scores are
-those of this package's own loop, which has more to offer (`oanet_tf.training.loop`).
+those of this package's own loop, `oanet_tf.training.loop`, which has more features.
 """
 
 import pathlib
@@ -32,13 +32,13 @@ LOSSES = (*losses.INSTANCE_LOSSES, 'loss_stuff', 'loss_srm', 'loss_weight_decay'
 
 @task_factory.register_task_cls(definitions.OANetTask)
 class OANetPanopticTask(base_task.Task):
-  """What the Model Garden's trainer asks of a task."""
+  """Implements the Model Garden's interface of a task."""
 
   def __init__(self, params: definitions.OANetTask, logging_dir: str | None = None, name: str = ''):
     """Finds the categories.
 
     Raises:
-      InputError: if there are none, or the mode is another than 'panoptic'.
+      InputError: if there are none, or the mode is not 'panoptic'.
     """
     super().__init__(params, logging_dir, name or 'oanet')
     if params.mode != 'panoptic':
@@ -49,7 +49,7 @@ class OANetPanopticTask(base_task.Task):
     self._categories = find_categories(params, pathlib.Path(self.logging_dir))
 
   def build_model(self) -> OANet:
-    """The network; beside its checkpoints the categories, for prediction."""
+    """Builds the network, and writes the categories beside its checkpoints, for prediction."""
     if self.logging_dir:
       folder = pathlib.Path(self.logging_dir)
       folder.mkdir(parents=True, exist_ok=True)
@@ -68,7 +68,7 @@ class OANetPanopticTask(base_task.Task):
     optimizer_config: config_definitions.OptimizationConfig,
     runtime_config: config_definitions.RuntimeConfig | None = None,
   ) -> Optimizer:
-    """As the Model Garden's, with the learning rate scaled to the batch."""
+    """The Model Garden's optimizer, with the learning rate scaled to the batch."""
     config = config_definitions.ExperimentConfig(
       task=self.task_config,
       trainer=definitions.Trainer(optimizer_config=optimizer_config),
@@ -79,11 +79,11 @@ class OANetPanopticTask(base_task.Task):
   def build_inputs(
     self, params: definitions.Data, input_context: tf.distribute.InputContext | None = None
   ) -> tf.data.Dataset:
-    """The training or the validation split.
+    """The examples of the training or the validation split.
 
     Raises:
-      InputError: if images of two orientations would have canvases of two shapes; the trainer's
-        loop is one graph.
+      InputError: if portrait and landscape images would have canvases of different shapes, as the
+        trainer's loop is one graph.
     """
     if params.output_size[0] != params.output_size[1]:
       raise InputError(
@@ -95,7 +95,7 @@ class OANetPanopticTask(base_task.Task):
     return input_pipeline.evaluation_input(task, self._categories, input_context)
 
   def build_metrics(self, training: bool = True) -> list[tf_keras.metrics.Metric]:
-    """A mean for each loss."""
+    """The mean of each loss."""
     return [tf_keras.metrics.Mean(name) for name in LOSSES] if training else []
 
   @tf.autograph.experimental.do_not_convert
@@ -117,7 +117,7 @@ class OANetPanopticTask(base_task.Task):
   def validation_step(
     self, inputs: Batch, model: OANet, metrics: Sequence[tf_keras.metrics.Metric] = ()
   ) -> dict[str, tf.Tensor]:
-    """Ground truth and panoptic maps of one replica's images."""
+    """The ground truth and panoptic maps of one replica's images."""
     del metrics
     inputs = dict(inputs)
     images, info = inputs.pop('image'), inputs['image_info']
@@ -135,19 +135,17 @@ class OANetPanopticTask(base_task.Task):
     state: dict[str, PanopticQuality] | None = None,
     step_outputs: Mapping[str, Sequence[tf.Tensor]] | None = None,
   ) -> dict[str, PanopticQuality]:
-    """Adds the images of one step, of all replicas, to the scores by fusion."""
+    """Adds the images of all replicas in one step to the scores by fusion."""
     state = state or {m: PanopticQuality(self._categories) for m in config_values.MONITORED_FUSIONS}
     for replica in range(len(step_outputs['image_info'])):
       for image in unbatch({key: values[replica] for key, values in step_outputs.items()}):
-        if not image['is_repeated']:
-          self._add(state, image)
+        if image['is_repeated']:
+          continue
+        truth = ground_truth_of(image)
+        for method, quality in state.items():
+          masks = [image[f'{method}/{n}'] for n in range(2)]
+          quality.update(truth, prediction_of(masks, truth.index.shape, self._categories))
     return state
-
-  def _add(self, state: dict[str, PanopticQuality], image: dict) -> None:
-    ground_truth = ground_truth_of(image)
-    for method, quality in state.items():
-      masks = [image[f'{method}/{n}'] for n in range(2)]
-      quality.update(ground_truth, prediction_of(masks, ground_truth.index.shape, self._categories))
 
   def reduce_aggregated_logs(
     self, aggregated_logs: dict[str, PanopticQuality], global_step: tf.Tensor | None = None

@@ -11,17 +11,11 @@ TRUTH = np.array([[[0, 0, 10, 10], [20, 20, 40, 40], [-1, -1, -1, -1]]], np.floa
 CLASSES = np.array([[3, 1, -1]], np.int32)
 
 
-def options(**changes):
-  values = maskrcnn.ROISampler().as_dict()
-  del values['cascade_iou_thresholds']
-  return {**values, **changes}
-
-
 def sample(proposals, gt_boxes=TRUTH, gt_classes=CLASSES, seed=0, **changes):
   proposals = np.asarray(proposals, np.float32)
   count = proposals.shape[1] + gt_boxes.shape[1]
   priorities = np.random.default_rng(seed).random((len(proposals), count), np.float32)
-  result = ROISampler(**options(**changes))(
+  result = ROISampler(maskrcnn.ROISampler(**changes))(
     tf.constant(proposals), tf.constant(gt_boxes), tf.constant(gt_classes), tf.constant(priorities)
   )
   return type(result)(*(value.numpy() for value in result))
@@ -77,7 +71,7 @@ def test_an_image_is_sampled_alike_in_any_batch():
   proposals = np.concatenate([corners, corners + rng.uniform(1, 20, (2, 30, 2))], -1)
   priorities = rng.random((2, 33), np.float32)
   truth = np.repeat(TRUTH, 2, 0), np.repeat(CLASSES, 2, 0)
-  sampler = ROISampler(**options(num_sampled_rois=6))
+  sampler = ROISampler(maskrcnn.ROISampler(num_sampled_rois=6))
   arguments = [tf.cast(proposals, tf.float32), *map(tf.constant, truth), tf.constant(priorities)]
   both = sampler(*arguments)
   for index in range(2):
@@ -110,7 +104,9 @@ def test_equals_the_model_gardens_where_nothing_is_left_to_chance(seed, num_trut
   everything = 20 + 5 * mix
   changes = {'mix_gt_boxes': mix, 'num_sampled_rois': everything, 'foreground_fraction': 1.0}
   ours = sample(proposals, truth, classes, seed, **changes)
-  theirs = roi_sampler.ROISampler(**options(**changes))(
+  options = maskrcnn.ROISampler(**changes).as_dict()
+  del options['cascade_iou_thresholds']
+  theirs = roi_sampler.ROISampler(**options)(
     tf.constant(proposals), tf.constant(truth), tf.constant(classes)
   )
   for image in range(2):

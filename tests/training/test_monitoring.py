@@ -47,7 +47,7 @@ def test_without_a_folder_nothing_is_written_or_said(tmp_path, capsys, monkeypat
   training_log = TrainingLog(None, step=0)
   training_log.add({'loss': 1.0}, 0.0, 1.0)
   training_log.write_interval(1, 2, 8, 0.1)
-  training_log.write_images(1, {'image': np.zeros([4, 4, 3], np.uint8)})
+  training_log.write('validation', 1, {}, {'image': np.zeros([4, 4, 3], np.uint8)})
   assert not list(tmp_path.iterdir()) and not capsys.readouterr().out
 
 

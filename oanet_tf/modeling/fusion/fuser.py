@@ -1,4 +1,4 @@
-"""All that decides how outputs become panoptic maps, and what the fusions share of a batch."""
+"""The settings of a fusion, and what all fusions share of a batch."""
 
 # B images, N instances, H, W canvas, h, w ranking module's canvas, T thing, S stuff categories.
 
@@ -18,11 +18,11 @@ from oanet_tf.modeling.fusion.stuff import drop_small_stuff, stuff_labels
 
 
 class GroundTruth(NamedTuple):
-  """The annotated segments, sampled at the centres of the cells of the ranking module's canvas.
+  """The annotated segments, sampled at the cell centres of the ranking module's canvas.
 
   Attributes:
-    segments: [B, h, w] int32: 0 for void, k for an image's k-th segment.
-    labels: [B, h, w] int32: the segment's category label, 0 for void.
+    segments: [B, h, w] int32, k for an image's k-th segment, 0 for void.
+    labels: [B, h, w] int32, the segment's category label, 0 for void.
   """
 
   segments: tf.Tensor
@@ -34,7 +34,7 @@ class Panoptic(NamedTuple):
 
   Attributes:
     category_mask: [B, H, W] int32 labels, 0 for void.
-    instance_mask: [B, H, W] int32: 1 + the index of the detection at each thing's pixel, else 0.
+    instance_mask: [B, H, W] int32, 1 + the index of the detection at pixels of things, else 0.
   """
 
   category_mask: tf.Tensor
@@ -43,16 +43,16 @@ class Panoptic(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Fuser:
-  """All that decides how a network's outputs become panoptic maps; of `build.build_fuser`.
+  """What turns a network's outputs into panoptic maps; made by `build.build_fuser`.
 
   Attributes:
     settings: thresholds and limits.
     num_things, num_stuff: T and S.
     stuff_stride: of the stuff logits, relative to the network input.
-    ranking_module: ranks the instances of the fusion 'srm'; its canvas also serves suppression and
-      the other orders.
+    ranking_module: ranks the instances of the fusion 'srm'. Suppression and the other orders also
+      use its canvas.
     scored_pixels: of `spatial_ranking.rank`.
-    class_prior: [T, T] float32, which category lies on which; for the fusion 'class_prior'.
+    class_prior: [T, T] float32 of `data.class_prior.load_table`, for the fusion 'class_prior'.
   """
 
   settings: Fusion
@@ -70,28 +70,27 @@ class Fuser:
     canvas_size: Sequence[int] | tf.Tensor,
     ground_truth: GroundTruth | None = None,
   ) -> 'FusionBatch':
-    """What the fusions share of a batch of images.
+    """Prepares a batch of images for the fusions.
 
     Args:
       outputs: of `OANet` in inference.
       image_info: [B, 4, 2] as in `data.geometry`.
       canvas_size: [2] int [height, width], at least the largest original of the batch. If it is a
-        constant, all shapes of the fusions are static but for the batch's.
+        constant, all shapes of the fusions are static except for B.
       ground_truth: for the fusion 'oracle'.
     """
-    canvas = Canvas.of_size(image_info, canvas_size)
-    return FusionBatch(self, outputs, canvas, ground_truth)
+    return FusionBatch(self, outputs, Canvas.of_size(image_info, canvas_size), ground_truth)
 
 
 class FusionBatch:
-  """The network's outputs on their way to panoptic maps; of `Fuser.batch`.
+  """The network's outputs for a batch of images, made by `Fuser.batch`.
 
-  What several fusions need is computed once, when it is first asked for.
+  What several fusions need is computed once, at its first use.
 
   Attributes:
-    fuser: which thresholds, strides and tables apply.
+    fuser: has the settings.
     outputs: of `OANet` in inference.
-    canvas: of the maps.
+    canvas: of the panoptic maps.
     instances: the detections.
     ground_truth: for the fusion 'oracle'.
   """
@@ -112,7 +111,7 @@ class FusionBatch:
 
   @functools.cached_property
   def ranking(self) -> spatial_ranking.Ranking:
-    """What the spatial ranking module says of the kept instances."""
+    """The spatial ranking module's result for the kept instances."""
     return spatial_ranking.rank(
       self.fuser.ranking_module,
       self.instances.canvas_masks,
@@ -122,7 +121,7 @@ class FusionBatch:
 
   @functools.cached_property
   def stuff(self) -> tf.Tensor:
-    """[B, H, W] int32 labels of the stuff branch alone, 0 for void and outside of an image."""
+    """[B, H, W] int32 labels of the stuff branch alone, 0 for void and outside the image."""
     return self.inside * stuff_labels(
       self.outputs['stuff_logits'],
       self.canvas,
@@ -134,11 +133,11 @@ class FusionBatch:
 
   @functools.cached_property
   def inside(self) -> tf.Tensor:
-    """[B, H, W] int32: 1 where an image's original is, else 0."""
+    """[B, H, W] int32: 1 inside the original image, else 0."""
     return tf.cast(self.canvas.inside(), tf.int32)
 
   def panoptic(self, instance_mask: tf.Tensor, stuff: tf.Tensor) -> Panoptic:
-    """Puts instances over stuff, of which enough must stay visible.
+    """Puts instances over stuff, and drops stuff whose visible area is too small.
 
     Args:
       instance_mask: of `Panoptic`.

@@ -1,4 +1,4 @@
-"""The detections that take part in a fusion: chosen, pasted and suppressed once."""
+"""The detections of a fusion: chosen, pasted and suppressed once for all methods."""
 
 # B images, N detections, M mask side, h, w canvas.
 
@@ -13,13 +13,19 @@ from oanet_tf.modeling.mask_paste import paste_masks
 
 
 class Instances:
-  """A batch of detections. What is derived of them is computed when it is first asked for.
+  """A batch of detections. What is derived from them is computed at its first use.
 
   Attributes:
     boxes: [B, N, 4] float, in pixels of the network input.
     scores: [B, N] float, descending.
     classes: [B, N] int32 in [0, T]; 0 is padding.
     masks: [B, N, M, M] float, probabilities in the box.
+
+  Args:
+    outputs: of `OANet` in inference.
+    settings: thresholds.
+    input_size: [height, width] of the network input.
+    stride: of the canvas on which instances are compared, relative to the network input.
   """
 
   def __init__(
@@ -29,14 +35,6 @@ class Instances:
     input_size: Sequence[int],
     stride: int,
   ):
-    """Takes the detections.
-
-    Args:
-      outputs: of `OANet` in inference.
-      settings: thresholds.
-      input_size: [height, width] of the network input.
-      stride: of the canvas on which instances are compared, relative to the network input.
-    """
     self.boxes, self.scores, self.classes, self.masks = (
       outputs[f'detection_{name}'] for name in ('boxes', 'scores', 'classes', 'masks')
     )
@@ -46,7 +44,7 @@ class Instances:
 
   @functools.cached_property
   def kept(self) -> tf.Tensor:
-    """[B, N] bool: detections with a score that is high enough, and not suppressed."""
+    """[B, N] bool: detections with a high enough score that are not suppressed."""
     kept = self.scores >= self._settings.score_threshold
     threshold = self._settings.suppression_threshold
     return suppress(self._pasted, kept, threshold) if threshold < 1.0 else kept
@@ -58,7 +56,7 @@ class Instances:
 
   @functools.cached_property
   def flat_masks(self) -> tf.Tensor:
-    """[B, N, h * w]: `canvas_masks` with a single axis for all cells."""
+    """[B, N, h * w]: `canvas_masks` with one axis for all cells."""
     return _flat(self.canvas_masks)
 
   @functools.cached_property
@@ -73,18 +71,18 @@ class Instances:
 
 
 def suppress(masks: tf.Tensor, kept: tf.Tensor, threshold: float) -> tf.Tensor:
-  """Drops detections whose masks are nearly those of better ones, whatever their categories.
+  """Drops detections whose masks nearly equal those of better ones, across categories.
 
-  Greedy as the non-maximum suppression of boxes: a detection is dropped if a better one that is
-  not dropped itself overlaps it by more than the threshold.
+  Works greedily like non-maximum suppression of boxes: a detection is dropped if a better one that
+  is not itself dropped overlaps it by more than the threshold.
 
   Args:
     masks: [B, N, h, w] float in {0, 1}, the best detection first.
-    kept: [B, N] bool: those that count; the others neither stay nor drop one.
+    kept: [B, N] bool, the detections that take part.
     threshold: of the masks' intersection over union, in [0, 1].
 
   Returns:
-    [B, N] bool, a part of `kept`.
+    [B, N] bool, a subset of `kept`.
   """
   better = np.tri(masks.shape[1], k=-1, dtype=np.float32)
   drops = tf.cast(mask_overlap(masks) > threshold, tf.float32) * better
@@ -93,7 +91,7 @@ def suppress(masks: tf.Tensor, kept: tf.Tensor, threshold: float) -> tf.Tensor:
   def drop(_: tf.Tensor, left: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return left, candidates * (1.0 - tf.reduce_max(drops * left[:, None], axis=2))
 
-  # A detection depends on better ones alone, so each round settles at least one more.
+  # A detection depends only on better ones, so each round settles at least one more.
   _, left = tf.while_loop(
     lambda before, left: tf.reduce_any(before != left),
     drop,
@@ -103,7 +101,7 @@ def suppress(masks: tf.Tensor, kept: tf.Tensor, threshold: float) -> tf.Tensor:
 
 
 def mask_overlap(masks: tf.Tensor) -> tf.Tensor:
-  """[B, N, h, w] float in {0, 1} -> [B, N, N]: intersections over unions; 0 of empty masks."""
+  """[B, N, h, w] float in {0, 1} -> [B, N, N] intersections over unions; 0 for empty masks."""
   flat = _flat(masks)
   shared = tf.matmul(flat, flat, transpose_b=True)
   area = tf.reduce_sum(flat, axis=2)

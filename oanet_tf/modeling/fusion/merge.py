@@ -1,6 +1,6 @@
-"""Pastes instances on a canvas one after the other; what is covered already stays as it is.
+"""Pastes instances on a canvas in turn; covered pixels keep the instance that came first.
 
-The merge is that of `panopticapi.combine_semantic_and_instance_predictions` (Kirillov et al.,
+This is the merge of `panopticapi.combine_semantic_and_instance_predictions` (Kirillov et al.,
 Panoptic Segmentation, section 7).
 """
 
@@ -14,15 +14,15 @@ import tensorflow as tf
 from oanet_tf.data.geometry import Canvas
 from oanet_tf.modeling.mask_paste import cell_positions, weights_of_cells
 
-# An instance is pasted only in those horizontal strips of the canvas that its box meets, which is
-# half of the work for boxes as they are.
+# An instance is pasted only in the horizontal strips of the canvas that its box meets. This halves
+# the work for typical boxes.
 _NUM_STRIPS = 4
 
 
 def merge_order(scores: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:
-  """[B, N] int32: indices of the kept instances by descending score, the others after them.
+  """[B, N] int32: indices of the kept instances by descending score, then the others.
 
-  Equal scores keep the order in which the instances are given.
+  Instances with equal scores keep their order.
   """
   return tf.argsort(tf.where(kept, scores, -1.0), direction='DESCENDING', stable=True)
 
@@ -45,13 +45,13 @@ def merge_instances(
     masks: [B, N, S, S] float, in the boxes.
     boxes: [B, N, 4] float, [y1, x1, y2, x2] in pixels of the canvas.
     order: [B, N] int32, of `merge_order`.
-    kept: [B, N] bool; the rest is never pasted.
-    canvas: what sticks out of an original is not pasted.
-    mask_threshold: a pixel belongs to an instance from this value of its pasted mask on.
+    kept: [B, N] bool; the other instances are never pasted.
+    canvas: nothing is pasted outside the originals.
+    mask_threshold: an instance has the pixels at which its pasted mask is at least this.
     overlap_threshold: in [0, 1].
 
   Returns:
-    [B, H, W] int32: 1 + index of the instance, 0 where there is none.
+    [B, H, W] int32: 1 + index of the instance, or 0 where there is none.
   """
 
   def of_image(image: Sequence[tf.Tensor]) -> tf.Tensor:
@@ -65,21 +65,21 @@ def merge_instances(
   if masks.shape[0] == 1:  # LiteRT has no `tf.map_fn`.
     merged = of_image([values[0] for values in images])[None]
   else:
-    # One image at a time, since the boxes of each meet other strips.
+    # One image at a time, since the boxes of each image meet different strips.
     merged = tf.map_fn(of_image, images, fn_output_signature=tf.float32)
   indices = tf.pad(tf.reverse(order, axis=[1]) + 1, [[0, 0], [1, 0]])
   return tf.gather(indices, tf.cast(merged[:, : canvas.height], tf.int32), batch_dims=1)
 
 
 class _Strip(NamedTuple):
-  """A horizontal strip of one image's canvas, and how the instances are pasted there.
+  """A horizontal strip of one image's canvas, with what pastes the instances there.
 
   Attributes:
-    rows: [N, L, S], weights of the masks' rows in the rows of the strip.
+    rows: [N, L, S], the weights of the masks' rows for the strip's rows.
     stretched: [N, S, W], the masks, resampled to the columns of the canvas.
-    meets: [N] bool: whether the instance has a row in the strip.
+    meets: [N] bool, whether the instance has a row in the strip.
     empty: [L, W] float32 zeros.
-    threshold: of a mask's pixels.
+    threshold: least mask value of an instance's pixels.
   """
 
   rows: tf.Tensor
@@ -89,7 +89,7 @@ class _Strip(NamedTuple):
   threshold: float
 
   def paste(self, index: tf.Tensor, below: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """An instance's mask [L, W] in {0, 1}, its pixels, and how many `below` covers; float32."""
+    """An instance's mask [L, W] in {0, 1}, its area and its area covered by `below`; float32."""
 
     def paste() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
       mask = tf.matmul(self.rows[index], self.stretched[index]) >= self.threshold
@@ -103,11 +103,7 @@ class _Strip(NamedTuple):
 
 
 def _strips(
-  masks: tf.Tensor,
-  boxes: tf.Tensor,
-  size: tf.Tensor,
-  canvas: Canvas,
-  threshold: float,
+  masks: tf.Tensor, boxes: tf.Tensor, size: tf.Tensor, canvas: Canvas, threshold: float
 ) -> list[_Strip]:
   y1, x1, y2, x2 = tf.unstack(boxes, axis=1)
   side, strip_height = masks.shape[-1], -(-canvas.height // _NUM_STRIPS)
@@ -133,9 +129,9 @@ def _paste_all(
   """Pastes the first `number` of `most` instances, in their order.
 
   Returns:
-    [strips * L, W] float32: `most` - index of the instance on top, or 0. So the first is the
-    greatest, and the minimum with a mask of ones is 1 where it covers another. Of float32, which
-    counts pixels exactly up to 2^24: on GPUs, TensorFlow's int32 arithmetic is done by the host.
+    [strips * L, W] float32: `most` - index of the instance on top, or 0. The first instance thus
+    has the greatest value, and the minimum with a mask of ones is 1 at covered pixels. It is
+    float32, which counts pixels exactly up to 2^24, because TensorFlow computes int32 on the host.
   """
 
   def paste(index: tf.Tensor, *canvas: tf.Tensor) -> tuple[tf.Tensor, ...]:

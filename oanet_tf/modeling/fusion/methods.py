@@ -1,7 +1,7 @@
-"""The fusions: detections + stuff logits -> one panoptic map at the image's own size.
+"""The fusions: detections and stuff logits -> one panoptic map at the image's own size.
 
-A new fusion is a function of a batch and an entry in `FUSIONS` (and in `config.values.FUSIONS`,
-which the command lines read).
+To add a fusion, write a function of a batch and add it to `FUSIONS`, and its name to
+`config.values.FUSIONS`, which the command lines read.
 """
 
 # B images, N instances.
@@ -18,7 +18,7 @@ from oanet_tf.modeling.fusion.upsnet import upsnet
 
 
 def fuse(batch: FusionBatch, method: str) -> Panoptic:
-  """The panoptic maps of a batch; void outside of an image.
+  """The panoptic maps of a batch, void outside the images.
 
   Args:
     batch: of `Fuser.batch`.
@@ -27,10 +27,8 @@ def fuse(batch: FusionBatch, method: str) -> Panoptic:
   return FUSIONS[method](batch)
 
 
-def ordered_by(
-  score: Callable[[FusionBatch], tf.Tensor],
-) -> Callable[[FusionBatch], Panoptic]:
-  """The fusion that pastes instances in the order of a score, the highest on top, over stuff.
+def ordered_by(score: Callable[[FusionBatch], tf.Tensor]) -> Callable[[FusionBatch], Panoptic]:
+  """The fusion that pastes instances over stuff, the one with the highest score on top.
 
   Args:
     score: batch -> [B, N] float.

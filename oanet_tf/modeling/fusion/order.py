@@ -1,6 +1,6 @@
-"""Scores by which instances are ordered before they are merged, the highest on top.
+"""Scores that order instances for the merge; the highest lies on top.
 
-Each takes a batch and gives [B, N] float32. Detections with equal scores keep the order of their
+Each function maps a batch to [B, N] float32. Instances with equal scores keep the order of their
 detection scores.
 """
 
@@ -17,15 +17,15 @@ def detection_scores(batch: FusionBatch) -> tf.Tensor:
 
 
 def ranking_scores(batch: FusionBatch) -> tf.Tensor:
-  """Of the spatial ranking module (section 3.2)."""
+  """The scores of the spatial ranking module (section 3.2)."""
   return batch.ranking.scores
 
 
 def class_prior_scores(batch: FusionBatch) -> tf.Tensor:
-  """How often the category lies on those of the other instances that it overlaps.
+  """How often an instance's category lies on the categories of those that it overlaps.
 
-  The mean of the table's entries over the others, weighted by the number of pixels that they
-  share; 1/2 for an instance that overlaps none.
+  This is the mean of the table's entries over the other instances, weighted by the number of shared
+  pixels, or 1/2 for an instance that overlaps none.
   """
   masks = batch.instances.flat_masks
   classes = tf.maximum(batch.instances.classes - 1, 0)
@@ -36,11 +36,11 @@ def class_prior_scores(batch: FusionBatch) -> tf.Tensor:
 
 
 def true_scores(batch: FusionBatch) -> tf.Tensor:
-  """The fraction of what it shares with others that the ground truth gives to an instance.
+  """The fraction of its shared pixels that the ground truth gives to an instance.
 
   An instance is matched to the annotated segment of its category that it overlaps most, if any.
-  Of the pixels that it shares with instances of other segments, and which the ground truth gives to
-  the one or the other, the score is the fraction that is its own; 1/2 if there are none.
+  Counted are the pixels that it shares with an instance of another segment and that belong to one
+  of the two segments. The score is the fraction that belongs to its own, or 1/2 if there are none.
   """
   masks = batch.instances.flat_masks
   segments = tf.reshape(batch.ground_truth.segments, [tf.shape(masks)[0], -1])

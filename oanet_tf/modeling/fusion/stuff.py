@@ -1,4 +1,4 @@
-"""Logits at the network's stride -> labels at the image's own size, small areas removed."""
+"""Stuff logits at the network's stride -> labels at the image's own size, small areas removed."""
 
 # B images, C channels, S stuff categories, T thing categories, H, W canvas, h, w grid of logits.
 
@@ -20,18 +20,18 @@ def stuff_labels(
   stride: int,
   stuff_from: str = 'stuff',
 ) -> tf.Tensor:
-  """The likeliest stuff label of each pixel of the originals.
+  """The most likely stuff label of each pixel of the originals.
 
-  The softmax over all labels that the paper takes first does not change which is largest.
+  The paper's softmax over all labels is left out, as it does not change the largest.
 
   Args:
-    logits: [B, h, w, C] of the stuff branch: its last S channels are the stuff categories, the T
-      before, if there are any, the things.
+    logits: [B, h, w, C] of the stuff branch: the things, if they are there, then the S stuff
+      categories.
     canvas: of the labels.
     num_things, num_stuff: T and S.
     stride: of the logits, relative to the network input.
-    stuff_from: 'stuff' takes the largest of the stuff channels; 'all' that of all channels, and
-      leaves pixels void where it is a thing's.
+    stuff_from: 'stuff' takes the largest of the stuff channels. 'all' takes the largest of all
+      channels, and makes the pixel void if it is a thing.
 
   Returns:
     [B, H, W] int32: 0 for void, or in [T + 1, T + S].
@@ -45,10 +45,10 @@ def stuff_labels(
 
 
 def resampled_argmax(logits: tf.Tensor, canvas: Canvas, stride: int) -> tf.Tensor:
-  """Channel of the largest logit, after bilinear resampling to the original size.
+  """The channel of the largest logit, after bilinear resampling to the original size.
 
-  Channels are resampled one after the other, so that memory does not grow with their number, and
-  only those that can be the largest anywhere.
+  Channels are resampled in turn, so memory does not grow with their number. Those that cannot be
+  the largest anywhere are skipped.
 
   Args:
     logits: [B, h, w, C], C at least 1.
@@ -73,14 +73,14 @@ def resampled_argmax(logits: tf.Tensor, canvas: Canvas, stride: int) -> tf.Tenso
   def compare(step: tf.Tensor, largest: tf.Tensor, winner: tf.Tensor) -> tuple[tf.Tensor, ...]:
     channel = order[step]
     plane = plane_of(channel)
-    # Channels come in ascending order, so the greatest that was larger is the last one. Of float32:
-    # on GPUs, TensorFlow's int32 arithmetic is done by the host.
+    # Channels come in ascending order, so the latest winner is the greatest. It is float32, because
+    # TensorFlow computes int32 on the host.
     wins = tf.cast(plane > largest, tf.float32)
     winner = tf.maximum(winner, wins * tf.cast(channel, tf.float32))
     return step + 1, tf.maximum(largest, plane), winner
 
   number = tf.reduce_sum(tf.cast(candidates, tf.int32))
-  # From the first channel on: TFLite's files would hold a constant of the canvas's size.
+  # Starts with the first channel. A constant would take the canvas's size in a TFLite file.
   start = (tf.constant(1), plane_of(order[0]), tf.fill(shape, tf.cast(order[0], tf.float32)))
   _, _, winner = tf.while_loop(
     lambda step, *_: step < number, compare, start, maximum_iterations=num_channels
@@ -89,10 +89,9 @@ def resampled_argmax(logits: tf.Tensor, canvas: Canvas, stride: int) -> tf.Tenso
 
 
 def _can_be_largest(logits: tf.Tensor) -> tf.Tensor:
-  """[C] bool: false where a channel is below another one at all corners of every cell.
+  """[C] bool: false for channels that are below another one in every cell.
 
-  Between four neighbours a channel is at most the greatest of its own corners, and at least the
-  smallest.
+  Inside a cell, a channel lies between the smallest and the greatest of its four corners.
   """
   highest = tf.nn.max_pool2d(logits, 2, 1, 'SAME')
   lowest = -tf.nn.max_pool2d(-logits, 2, 1, 'SAME')
@@ -101,7 +100,7 @@ def _can_be_largest(logits: tf.Tensor) -> tf.Tensor:
 
 
 class _Samples(NamedTuple):
-  """Where an axis is sampled: [B, L] the cell below, [B, L, 1] how far it is to the next."""
+  """Sampled positions of an axis: [B, L] the cell below, [B, L, 1] the way to the next."""
 
   below: tf.Tensor
   fraction: tf.Tensor
@@ -122,15 +121,15 @@ def _resample(values: tf.Tensor, samples: _Samples) -> tf.Tensor:
 def drop_small_stuff(
   labels: tf.Tensor, num_labels: int, area_limit: int, area_by: str = 'class'
 ) -> tf.Tensor:
-  """Makes stuff void where too little of it is in one image.
+  """Makes stuff void if its area in an image is too small.
 
   Args:
     labels: [B, H, W] int32 in [0, num_labels); 0 where there is no stuff.
     num_labels: 1 + T + S.
-    area_limit: pixels that stuff must have.
+    area_limit: least number of pixels.
     area_by: 'class' counts all pixels of a label in an image, as
-      `panopticapi.combine_semantic_and_instance_predictions`; 'component' those of each connected
-      area (section 4.2: "the min area of a connected stuff area").
+      `panopticapi.combine_semantic_and_instance_predictions` does. 'component' counts those of each
+      connected component (section 4.2: "the min area of a connected stuff area").
   """
   if area_by == 'component':
     areas_of = connected_components(labels)
@@ -139,7 +138,7 @@ def drop_small_stuff(
     batch = tf.shape(labels)[0]
     areas_of = labels + tf.range(batch)[:, None, None] * num_labels
     num_areas = batch * num_labels
-  # Ones, but no constant of the canvas's size, which TFLite's files would hold.
+  # These are ones. A constant would take the canvas's size in a TFLite file.
   ones = tf.cast(labels >= 0, tf.int32)
   sizes = tf.math.unsorted_segment_sum(ones, areas_of, num_areas)
   large = tf.cast(tf.gather(sizes, areas_of) >= area_limit, tf.int32)
