@@ -72,7 +72,7 @@ class InstanceAP:
     image_id = coco_image_id(image_id)
     if image_id in self._number_of:
       raise InputError(f'image {image_id} is given twice')
-    number, size = len(self._sizes), tuple(int(side) for side in image_info[0])
+    number, size = len(self._sizes), tuple(geometry.original_size(image_info).numpy().tolist())
     self._number_of[image_id] = number
     self._sizes.append(size)
     self._detections += self._results_of(outputs, image_info, number, size)

@@ -62,7 +62,7 @@ def build_oanet(
     l2_weight_decay: half of it times the sum of squares of all kernels becomes a loss of the model.
 
   Raises:
-    InputError: if the dataset has no thing category, or there is no backbone of that depth.
+    InputError: if the dataset has no thing category.
   """
   _check_categories(categories)
   regularizer = _regularizer(l2_weight_decay)

@@ -4,8 +4,6 @@ import tensorflow as tf
 import tf_keras
 from official.vision.ops import preprocess_ops
 
-from oanet_tf.errors import InputError
-
 MODELS = {
   50: tf_keras.applications.ResNet50,
   101: tf_keras.applications.ResNet101,
@@ -28,9 +26,6 @@ class KerasResNet(tf_keras.Model):
     use_sync_bn: whether batch statistics are computed over all replicas instead of each.
     norm_momentum: of the moving statistics.
     kernel_regularizer: of the convolutions.
-
-  Raises:
-    InputError: for another depth.
   """
 
   def __init__(
@@ -41,12 +36,6 @@ class KerasResNet(tf_keras.Model):
     norm_momentum: float = 0.99,
     kernel_regularizer: tf_keras.regularizers.Regularizer | None = None,
   ):
-    if model_id not in MODELS:
-      raise InputError(
-        f'task.model.backbone.keras_resnet.model_id is {model_id}; '
-        f'it is one of {", ".join(map(str, MODELS))}'
-      )
-
     def configured(layer: tf_keras.layers.Layer) -> tf_keras.layers.Layer:
       settings = layer.get_config()
       if isinstance(layer, tf_keras.layers.BatchNormalization):

@@ -22,7 +22,6 @@ from oanet_tf.modeling.srm_only import SRMOnly
 
 log = logging.getLogger(__name__)
 
-MODULES = ('all', 'backbone', 'backbone,decoder')
 # The stuff branch's own parts, and the parts that initialize them if the file lacks them.
 STAND_INS = {'stuff_backbone': 'backbone', 'stuff_decoder': 'decoder'}
 # Most names of variables in a message; further ones are counted.
@@ -116,9 +115,6 @@ def load_initial_weights(
 
 def _parts(model: OANet | SRMOnly, modules: str) -> dict[str, tf_keras.layers.Layer]:
   """The parts of the network that have variables and that `modules` names."""
-  if modules not in MODULES:
-    choices = ' or '.join(map(repr, MODULES))
-    raise InputError(f'task.init_checkpoint_modules is {modules!r}; it is {choices}')
   return {
     name: child
     for name, child in tf.train.TrackableView.children(model).items()

@@ -153,11 +153,6 @@ def test_weight_decay_is_on_the_kernels_alone(backbone):
   assert float(tf.add_n(backbone.losses)) == pytest.approx(expected, rel=1e-5)
 
 
-def test_an_unknown_depth_names_the_key():
-  with pytest.raises(InputError, match=r'keras_resnet\.model_id is 18; .*50, 101, 152'):
-    KerasResNet(18)
-
-
 @pytest.fixture(scope='module')
 def h5(keras_50, tmp_path_factory):
   """The file that Keras writes."""

@@ -313,7 +313,6 @@ BAD_CHECKPOINTS = {
     'backbone',
     'layer_with_weights-0/kernel is [7, 7, 3, 16] here but [7, 7, 3, 32] ',
   ),
-  'modules': (lambda _, saved: saved[1], 'head', "init_checkpoint_modules is 'head'"),
 }
 
 
