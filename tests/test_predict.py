@@ -93,7 +93,7 @@ def test_read_picture_undoes_what_cameras_and_editors_do(odd_pictures):
 
 
 def broken(folder, kind):
-  path = folder / 'broken.jpg'
+  path = folder / f'broken_{kind}.jpg'
   if kind == 'text':
     path.write_text('this is no picture')
   elif kind == 'empty':
@@ -104,18 +104,19 @@ def broken(folder, kind):
   return path
 
 
-@pytest.mark.parametrize('kind', ['text', 'empty', 'truncated'])
-def test_a_broken_picture_is_told_and_the_rest_goes_on(
-  model_dir, tmp_path, monkeypatch, capsys, kind
-):
-  path, output = broken(tmp_path, kind), tmp_path / 'output'
-  for name in ('after.png', 'before.png'):
+def test_broken_pictures_are_told_and_the_rest_goes_on(model_dir, tmp_path, monkeypatch, capsys):
+  paths, output = (
+    [broken(tmp_path, kind) for kind in ('empty', 'text', 'truncated')],
+    tmp_path / 'o',
+  )
+  for name in ('after.png', 'before.png', 'broken_not.png'):
     save(tmp_path / name, gradient())
   code, stdout, stderr = run(monkeypatch, capsys, model_dir, tmp_path, output, '--batch_size', 1)
-  assert code == 1 and '2 pictures' in stdout
+  assert code == 1 and '3 pictures' in stdout
   told = [line for line in stderr.splitlines() if 'left out: ' in line]
-  assert len(told) == 1 and str(path) in told[0]
-  assert len(json.loads((output / 'predictions.json').read_text())['images']) == 2
+  assert len(told) == 3
+  assert all(str(path) in line for path, line in zip(paths, told, strict=True))
+  assert len(json.loads((output / 'predictions.json').read_text())['images']) == 3
 
 
 def test_nothing_is_written_if_no_picture_can_be_read(model_dir, tmp_path, monkeypatch, capsys):
