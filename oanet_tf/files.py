@@ -56,16 +56,17 @@ def write_text(path: pathlib.Path, text: str, durable: bool = False) -> None:
 
 
 @contextlib.contextmanager
-def making_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
+def making_folder(path: pathlib.Path, suffix: str = 'part') -> Iterator[pathlib.Path]:
   """Yields a hidden folder to fill, which is renamed to `path` at the end or removed on an error.
 
   Args:
     path: does not exist yet or is an empty folder; the folders above it are made.
+    suffix: of the hidden folder. With a process's own, several may make `path` at once.
 
   Raises:
     InputError: if it cannot be made; it names `path`.
   """
-  temporary = path.with_name(f'.{path.name}.part')
+  temporary = path.with_name(f'.{path.name}.{suffix}')
   # A process that was killed may have left one.
   shutil.rmtree(temporary, ignore_errors=True)
   try:

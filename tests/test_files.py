@@ -28,6 +28,16 @@ def test_what_a_killed_process_left_is_removed(tmp_path):
     assert not list(temporary.iterdir())
 
 
+def test_one_process_leaves_the_folder_of_another_alone(tmp_path):
+  with files.making_folder(tmp_path / 'folder', '1.part') as first:
+    (first / 'file').write_text('first')
+    with pytest.raises(ValueError), files.making_folder(tmp_path / 'folder', '2.part') as second:
+      (second / 'file').write_text('second')
+      raise ValueError
+    assert (first / 'file').read_text() == 'first'
+  assert [p.name for p in tmp_path.iterdir()] == ['folder']
+
+
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
   (tmp_path / 'file').write_text('')
   path = tmp_path / 'file' / 'folder'
