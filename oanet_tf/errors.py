@@ -20,7 +20,7 @@ def first_line(error: BaseException) -> str:
 
   Names of nodes, which TensorFlow's messages have, are left out.
   """
-  lines = str(error).splitlines()
+  lines = str(error).strip().splitlines()
   return _NODE_NAMES.sub('', lines[0]) if lines else type(error).__name__
 
 

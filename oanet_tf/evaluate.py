@@ -69,7 +69,7 @@ def main() -> None:
   from oanet_tf.evaluation.scoring import evaluate
 
   log_to_stderr()
-  config = folder.config()
+  config = folder.config
   cluster_lib.configure(config.runtime)
   cluster = cluster_lib.make_cluster(config.runtime)
   with cluster.lost_workers_named():

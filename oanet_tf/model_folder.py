@@ -1,6 +1,7 @@
 """Reads a model folder: its configuration, categories and weights."""
 
 import dataclasses
+import functools
 import logging
 import pathlib
 from collections.abc import Sequence
@@ -111,6 +112,7 @@ class ModelFolder:
 
     return load_table(self.values['task.model.fusion.class_prior'], self.categories, methods)
 
+  @functools.cached_property
   def config(self) -> 'config_definitions.ExperimentConfig':
     """The configuration as the Model Garden's dataclasses."""
     from oanet_tf.config import experiments
@@ -132,7 +134,7 @@ class ModelFolder:
     from oanet_tf.training import checkpoints
     from oanet_tf.training.optimizer import load_averages
 
-    config = self.config()
+    config = self.config
     subfolder = config.trainer.best_checkpoint_export_subdir
     best = checkpoints.newest_readable(self.path / subfolder) if subfolder else None
     path = best or checkpoints.newest(self.path)

@@ -8,6 +8,7 @@ from oanet_tf.errors import first_line
   [
     ('one\ntwo', 'one'),
     ('', 'ValueError'),
+    ('\n two\nthree', 'two'),
     ('{{function_node __wrapped__DecodePng}} Unknown format. [Op:DecodePng]', 'Unknown format.'),
     (
       '{{function_node x}} Error in a function with iterator: Iterator::Root::Prefetch::Map: '

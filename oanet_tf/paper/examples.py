@@ -66,7 +66,7 @@ def predictions(
     boxes = geometry.boxes_to_original(instances.boxes, info)
     masks = paste_masks(instances.masks, boxes, *tf.unstack(size)) >= fuser.settings.mask_threshold
     per_instance = (masks, instances.classes, instances.scores, batch.ranking.scores)
-    return maps, batch.ranking.map, per_instance
+    return maps, batch.ranking.map, instances.kept, per_instance
 
   side, other_side = output_size
   for path in pictures:
@@ -74,8 +74,7 @@ def predictions(
     portrait = side != other_side and image.shape[0] > image.shape[1]
     example = network_input(tf.constant(image), output_size, portrait)
     results = run(example['image'][None], example['image_info'][None], tf.constant(image.shape[:2]))
-    maps, ranking_map, per_instance = tf.nest.map_structure(lambda x: x[0].numpy(), results)
-    kept = per_instance[2] >= fuser.settings.score_threshold
+    maps, ranking_map, kept, per_instance = tf.nest.map_structure(lambda x: x[0].numpy(), results)
     masks, labels, detection_scores, ranking_scores = (values[kept] for values in per_instance)
     yield Prediction(
       image=image,

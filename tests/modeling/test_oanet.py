@@ -217,10 +217,11 @@ def test_merging_by_detection_score_does_not_rank(categories, monkeypatch):
 
 def test_thresholds_of_the_fusion_are_read_when_it_is_built(categories):
   model, task = make(categories)
-  task.model.fusion.score_threshold = 0.0
   outputs = model(BLACK, INFO, training=False)
-  kept = build.build_fuser(task, model).batch(outputs, INFO, [64, 64]).instances.kept
-  assert kept.numpy().all()
+  for threshold, all_kept in ((1.0, False), (0.0, True)):
+    task.model.fusion.score_threshold = threshold
+    kept = build.build_fuser(task, model).batch(outputs, INFO, [64, 64]).instances.kept
+    assert kept.numpy().all() == kept.numpy().any() == all_kept
 
 
 def test_frozen_batch_norm_is_not_trained(categories):
