@@ -4,6 +4,7 @@ import pathlib
 
 from setuptools import find_packages, setup
 
+TENSORFLOW = '>=2.20,<2.21'
 # Protos of TensorFlow Serving, for warm-up requests and clients. Each needs its TensorFlow.
 SERVING = 'tensorflow-serving-api>=2.20,<2.21'
 # Quantizes TFLite files to 8 bits.
@@ -21,7 +22,7 @@ setup(
   package_data={'oanet_tf': ['config/defaults/*.yaml', 'reporting/report.*']},
   python_requires='>=3.10,<3.13',
   install_requires=[
-    'tensorflow>=2.20,<2.21',
+    f'tensorflow{TENSORFLOW}',
     'tf_keras>=2.20,<2.21',
     'tf-models-official>=2.20,<2.21',
     # The reference scorer under its PyPI name; it needs numpy 1.
@@ -38,6 +39,8 @@ setup(
     'tqdm>=4.66,<5',
   ],
   extras_require={
+    # CUDA and cuDNN, which TensorFlow needs to use NVIDIA GPUs.
+    'gpu': [f'tensorflow[and-cuda]{TENSORFLOW}'],
     'serving': [SERVING],
     'tflite': [QUANTIZER],
     'test': [

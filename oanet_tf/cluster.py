@@ -9,15 +9,18 @@ from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
+import tf_keras
 from official.common import distribute_utils
 from official.core import config_definitions
 from official.modeling import performance
 
+from oanet_tf import nvidia
 from oanet_tf.errors import InputError
 
 log = logging.getLogger(__name__)
 
 DTYPES = {'float32': tf.float32, 'bfloat16': tf.bfloat16, 'float16': tf.float16}
+INSTALL_FOR_GPUS = f"pip install 'tensorflow[and-cuda]=={tf.__version__}'"
 # What TensorFlow raises when another worker is lost.
 LOST_WORKER_ERRORS = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
 
@@ -51,6 +54,23 @@ class Cluster:
   @property
   def num_local_replicas(self) -> int:
     return self.strategy.num_replicas_in_sync // self.num_workers
+
+  @property
+  def has_gpu(self) -> bool:
+    return any('GPU' in device for device in self.strategy.extended.worker_devices)
+
+  def describe(self) -> str:
+    """Devices, replicas and precision, as 'the CPU (2 cores), 1 replica, float32'."""
+    devices = f'the CPU ({_count(os.cpu_count() or 1, "core")})'
+    if self.has_gpu:
+      gpus = tf.config.list_physical_devices('GPU')[: self.num_local_replicas]
+      details = map(tf.config.experimental.get_device_details, gpus)
+      names = sorted({of_gpu.get('device_name', 'of unknown name') for of_gpu in details})
+      devices = f'{_count(self.num_local_replicas, "GPU")} ({", ".join(names)})'
+    if self.num_workers > 1:
+      devices += f' of each of {self.num_workers} workers'
+    replicas = _count(self.strategy.num_replicas_in_sync, 'replica')
+    return f'{devices}, {replicas}, {tf_keras.mixed_precision.global_policy().compute_dtype}'
 
   def sum_over_workers(self, values: np.ndarray) -> np.ndarray:
     """The sum of an array over all processes, which must all call this at the same point."""
@@ -91,6 +111,12 @@ def make_cluster(runtime: config_definitions.RuntimeConfig) -> Cluster:
   Raises:
     InputError: if TF_CONFIG is malformed, or there are fewer GPUs than the config asks for.
   """
+  if nvidia.has_driver() and not tf.config.list_physical_devices('GPU'):
+    log.warning(
+      "this machine has NVIDIA's driver, but TensorFlow sees no GPU; if nvidia-smi lists one, "
+      'install the CUDA libraries: %s',
+      INSTALL_FOR_GPUS,
+    )
   num_workers, index = _read_tf_config()
   if num_workers > 1:
     log.info('worker %d waits for all %d workers of TF_CONFIG', index, num_workers)
@@ -104,6 +130,10 @@ def make_cluster(runtime: config_definitions.RuntimeConfig) -> Cluster:
     kind, num_gpus, all_reduce_alg=runtime.all_reduce_alg, num_packs=runtime.num_packs
   )
   return Cluster(strategy, num_workers, index)
+
+
+def _count(number: int, noun: str) -> str:
+  return f'{number} {noun}' if number == 1 else f'{number} {noun}s'
 
 
 def _read_tf_config() -> tuple[int, int]:

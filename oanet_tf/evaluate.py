@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import json
+import logging
 import pathlib
 
 from oanet_tf import errors
@@ -11,6 +12,8 @@ from oanet_tf.config import values as config_values
 from oanet_tf.data import shard_files
 from oanet_tf.errors import InputError
 from oanet_tf.model_folder import ModelFolder
+
+log = logging.getLogger(__name__)
 
 BRANCHES_FILE = 'branches.json'
 
@@ -72,6 +75,7 @@ def main() -> None:
   config = folder.config
   cluster_lib.configure(config.runtime)
   cluster = cluster_lib.make_cluster(config.runtime)
+  log.info('evaluating on %s', cluster.describe())
   with cluster.lost_workers_named():
     with cluster.strategy.scope():
       trained = folder.load()

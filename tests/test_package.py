@@ -3,6 +3,7 @@
 import ast
 import graphlib
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -43,6 +44,11 @@ def test_every_module_imports_from_the_built_wheel(tmp_path):
   assert set(done.stdout.split()) == modules - {'oanet_tf'}
   (licence,) = site.glob('oanet_tf-*.dist-info/**/LICENSE')
   assert licence.read_bytes() == (ROOT / 'LICENSE').read_bytes()
+  (metadata,) = site.glob('oanet_tf-*.dist-info/METADATA')
+  needs = re.findall(r'^Requires-Dist: (tensorflow\b(?!-).*)$', metadata.read_text(), re.MULTILINE)
+  plain, with_cuda = (need.replace(' ', '') for need in sorted(needs, key=len))
+  version = plain.removeprefix('tensorflow')
+  assert with_cuda == f'tensorflow[and-cuda]{version};extra=="gpu"'
 
 
 def imports_of(path):

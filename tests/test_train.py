@@ -1,6 +1,7 @@
 import json
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -98,6 +99,8 @@ def test_goes_on_from_the_checkpoint(trained, tmp_path, caplog):
   )
   with caplog.at_level(logging.INFO):
     assert loop.run(config, model_dir, 'train') is None
+  ours = [record.message for record in caplog.records if record.name.startswith('oanet_tf')]
+  assert re.fullmatch(r'training on the CPU \(\d+ cores?\), 1 replica, float32', ours[0])
   assert 'resumed from' in caplog.text and 'ckpt-4' in caplog.text
   assert tf.train.latest_checkpoint(str(model_dir)).endswith('ckpt-5')
   checkpoint = tf.train.load_checkpoint(str(model_dir))

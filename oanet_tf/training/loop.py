@@ -25,6 +25,7 @@ from oanet_tf.modeling.build import build_fuser
 from oanet_tf.training import checkpoints
 from oanet_tf.training import state as state_lib
 from oanet_tf.training.checkpoints import BestCheckpoint
+from oanet_tf.training.cpu_time import warn_without_gpu
 from oanet_tf.training.interruption import Interrupted, Interruption
 from oanet_tf.training.monitoring import Stopwatch, TrainingLog
 from oanet_tf.training.optimizer import averaged_weights, describe_learning_rate
@@ -68,6 +69,9 @@ def run(
   tf_keras.utils.set_random_seed(config.task.seed + 1)
   cluster_lib.configure(config.runtime)
   cluster = cluster_lib.make_cluster(config.runtime)
+  log.info('%s on %s', 'evaluating' if mode == 'eval' else 'training', cluster.describe())
+  if mode != 'eval':
+    warn_without_gpu(config, cluster)
   categories = state_lib.find_categories(config.task, model_dir)
   # Checked before the network is built, which takes seconds.
   if mode == 'eval':
