@@ -1,11 +1,17 @@
 #!/usr/bin/env bash
 # Makes .venv with the package and the needs of its tests. Run again, it does nothing if setup.py
-# and pyproject.toml are unchanged. PYTHON chooses the interpreter (3.10 to 3.12).
+# and pyproject.toml are unchanged. PYTHON chooses the interpreter (3.10 to 3.12), and EXTRAS those
+# of setup.py: "test", or "test,gpu" where there is nvidia-smi.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+if command -v nvidia-smi > /dev/null; then
+  extras=${EXTRAS:-test,gpu}
+else
+  extras=${EXTRAS:-test}
+fi
 stamp=.venv/installed.sha256
-wanted=$(cat setup.py pyproject.toml scripts/setup_env.sh | sha256sum)
+wanted=$({ cat setup.py pyproject.toml scripts/setup_env.sh; echo "$extras"; } | sha256sum)
 if [[ -f $stamp && $(cat "$stamp") == "$wanted" ]]; then
   exit 0
 fi
@@ -20,5 +26,5 @@ echo "Installing into .venv; TensorFlow and the Model Garden take a few minutes.
 [[ -x .venv/bin/python ]] || "$python" -m venv .venv
 .venv/bin/python -m pip install --quiet --upgrade pip
 # setuptools prints long warnings about editable installations.
-PYTHONWARNINGS=ignore .venv/bin/python -m pip install --quiet --editable '.[test]'
+PYTHONWARNINGS=ignore .venv/bin/python -m pip install --quiet --editable ".[$extras]"
 echo "$wanted" > "$stamp"
