@@ -27,7 +27,9 @@ def test_the_papers_recipe():
   model = experiment.task.model
   assert experiment.task.losses.stuff_weight == 0.25
   assert model.detection_generator.max_num_detections == 100
+  # "The min area of a connected stuff area to 4900".
   assert model.fusion.stuff_area_limit == 4900
+  assert model.fusion.stuff_area_by == 'component'
   assert model.sharing == 'backbone_and_fpn'
   assert model.spatial_ranking.convolution == '1x7+7x1'
 
