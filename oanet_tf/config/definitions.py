@@ -169,6 +169,9 @@ class Data(hyperparams.Config):
     random_flip: whether half of the images are mirrored.
     min_scale, max_scale: range of a random factor of that scale. An image that becomes too large is
       cropped at a random position.
+    short_sides: in place of that, lengths of which one is drawn at random for the image's short
+      side, as Detectron2's `ResizeShortestEdge` does; the long one still fits into output_size.
+      Empty for none.
     color_jitter: brightness, contrast and saturation change at random by factors within 1 ± this.
     max_num_instances: most instances of an image; the instance losses ignore further ones.
     mask_size: side length of an instance's mask within its box.
@@ -190,6 +193,7 @@ class Data(hyperparams.Config):
   random_flip: bool = True
   min_scale: float = 1.0
   max_scale: float = 1.0
+  short_sides: list[int] = dataclasses.field(default_factory=list)
   color_jitter: float = 0.0
   max_num_instances: int = 100
   mask_size: int = 112

@@ -258,7 +258,18 @@ def _check_data(values: Values, split: str) -> None:
   if len(size) != 2 or size[0] > size[1]:
     _refuse(f'{split}.output_size', size, '[height, width], height ≤ width')
   _at_most(values, f'{split}.min_scale', f'{split}.max_scale')
+  _check_short_sides(values, split)
   _at_most(values, f'{split}.rpn_unmatched_threshold', f'{split}.rpn_match_threshold')
+
+
+def _check_short_sides(values: Values, split: str) -> None:
+  key = f'{split}.short_sides'
+  sides, longest = values[key], values[f'{split}.output_size'][0]
+  if sides and not 1 <= min(sides) <= max(sides) <= longest:
+    _refuse(key, sides, f'a list of lengths from 1 to {longest}, the short side of output_size')
+  for scale in ('min_scale', 'max_scale'):
+    if sides and values[f'{split}.{scale}'] != 1.0:
+      _refuse(key, sides, f'[] where {split}.{scale} is not 1')
 
 
 def _check_training(values: Values) -> None:

@@ -47,8 +47,36 @@ def fit_image(
   Returns:
     `image_info` [4, 2] float32.
   """
+  return _place(size, _fitting_scale(size, output_size) * zoom, output_size, crop)
+
+
+def fit_short_side(
+  size: tf.Tensor, output_size: Sequence[int], short_side: tf.Tensor | float
+) -> tf.Tensor:
+  """Scales an image to a length of its short side, or to the largest size that fits.
+
+  Args:
+    size: [2] float32, of the original.
+    output_size: [height, width] to fit into.
+    short_side: in pixels.
+
+  Returns:
+    `image_info` [4, 2] float32.
+  """
+  wanted = tf.cast(short_side, tf.float32) / tf.reduce_min(size)
+  return _place(size, tf.minimum(wanted, _fitting_scale(size, output_size)), output_size)
+
+
+def _fitting_scale(size: tf.Tensor, output_size: Sequence[int]) -> tf.Tensor:
+  return tf.reduce_min(np.array(output_size, np.float32) / size)
+
+
+def _place(
+  size: tf.Tensor, scale: tf.Tensor, output_size: Sequence[int], crop: tf.Tensor | float = 0.0
+) -> tf.Tensor:
+  """`image_info` of an image that is scaled and cropped to at most `output_size`."""
   output = np.array(output_size, np.float32)
-  scaled = tf.maximum(tf.round(size * (tf.reduce_min(output / size) * zoom)), 1.0)
+  scaled = tf.maximum(tf.round(size * scale), 1.0)
   excess = tf.maximum(scaled - output, 0.0)
   offset = tf.minimum(tf.floor(crop * (excess + 1.0)), excess)
   return tf.stack([size, tf.minimum(scaled - offset, output), scaled / size, offset])

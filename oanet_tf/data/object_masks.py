@@ -30,6 +30,39 @@ def sample_mask(png: tf.Tensor, box: tf.Tensor, target: tf.Tensor, mask_size: in
   return tf.cast(sampled[0, :, :, 0] >= 0.5, tf.float32)
 
 
+def visible_boxes(pngs: tf.Tensor, boxes: tf.Tensor, windows: tf.Tensor) -> tf.Tensor:
+  """The boxes of the parts of masks that lie in windows.
+
+  Args:
+    pngs: [M] string, each mask cropped to its box.
+    boxes, windows: [M, 4] float32, [y1, x1, y2, x2] in pixels of the image.
+
+  Returns:
+    [M, 4] float32 within the windows; all 0 if no pixel of the mask lies there.
+  """
+  return tf.map_fn(
+    lambda parts: _visible_box(*parts),
+    (pngs, boxes, windows),
+    fn_output_signature=tf.TensorSpec([4], tf.float32),
+  )
+
+
+def _visible_box(png: tf.Tensor, box: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
+  mask = tf.io.decode_png(png, channels=1)[..., 0] > 0
+  first, last = [], []
+  for axis in (0, 1):
+    starts = box[axis] + tf.range(tf.shape(mask)[axis], dtype=tf.float32)
+    inside = (starts < window[axis + 2]) & (starts + 1.0 > window[axis])
+    mask &= tf.expand_dims(inside, 1 - axis)
+  for axis in (0, 1):
+    filled = box[axis] + tf.cast(tf.where(tf.reduce_any(mask, 1 - axis))[:, 0], tf.float32)
+    # Of no pixels, the least is infinite.
+    first.append(tf.maximum(tf.reduce_min(filled), window[axis]))
+    last.append(tf.minimum(tf.reduce_max(filled) + 1.0, window[axis + 2]))
+  visible = tf.stack([*first, *last])
+  return tf.where(tf.reduce_any(mask), visible, tf.zeros_like(visible))
+
+
 def replace_objects_by_segments(
   example: dict[str, tf.Tensor], segment_labels: tf.Tensor, num_things: int
 ) -> dict[str, tf.Tensor]:

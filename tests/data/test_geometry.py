@@ -35,6 +35,28 @@ def test_fit_image(size, zoom, crop, expected):
   np.testing.assert_allclose(info, expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+  ('size', 'short_side', 'output', 'shown'),
+  [
+    # 640 · 640 / 480 = 853.3.
+    ((480, 640), 640, (800, 1333), (640, 853)),
+    ((480, 640), 800, (800, 1333), (800, 1067)),
+    ((640, 480), 640, (1333, 800), (853, 640)),
+    # The long side would be 1,920; 300 · 1333 / 900 = 444.3.
+    ((300, 900), 640, (800, 1333), (444, 1333)),
+    ((900, 300), 800, (1333, 800), (1333, 444)),
+    # A portrait image in a square: 640 · 736 / 480 = 981.3.
+    ((640, 480), 736, (1024, 1024), (981, 736)),
+    ((1, 1), 640, (800, 1333), (640, 640)),
+    ((1, 640), 800, (800, 1333), (2, 1333)),
+  ],
+)
+def test_fit_short_side(size, short_side, output, shown):
+  info = geometry.fit_short_side(tf.constant(size, tf.float32), output, short_side)
+  scale = np.array(shown) / size
+  np.testing.assert_allclose(info, [size, shown, scale, (0, 0)], rtol=1e-6)
+
+
 @hypothesis.given(sides, sides, st.floats(0.125, 3, width=32), fractions, fractions)
 @hypothesis.settings(deadline=None)
 def test_what_is_shown_fits_and_lies_within_the_scaled_image(height, width, zoom, down, right):

@@ -140,6 +140,111 @@ def test_scale_and_crop_move_image_boxes_masks_and_labels_alike(seed, categories
   assert (pasted.numpy() != inside).mean() < 0.05
 
 
+DETECTRON2_SIDES = [640, 672, 704, 736, 768, 800]
+
+
+@pytest.mark.parametrize('portrait', [False, True])
+def test_short_sides_are_drawn_evenly(portrait):
+  data, _ = settings(output_size=[800, 1333], short_sides=DETECTRON2_SIDES, random_flip=True)
+  size = {'height': 640, 'width': 480} if portrait else {'height': 480, 'width': 640}
+  fit = [1333, 800] if portrait else [800, 1333]
+  step = preprocess._choose_geometry(fit, data)
+  seeds = tf.stack([tf.zeros([1200], tf.int64), tf.range(1200, dtype=tf.int64)], axis=1)
+
+  @tf.function(autograph=False)
+  def draw():
+    chosen = tf.map_fn(
+      lambda seed: step({**size, 'seed': seed}), seeds,
+      fn_output_signature={
+        'height': tf.int32, 'width': tf.int32, 'seed': tf.int64, 'flip': tf.bool,
+        'image_info': tf.float32,
+      },
+    )  # fmt: skip
+    return chosen['image_info'], chosen['flip']
+
+  info, flips = (drawn.numpy() for drawn in draw())
+  short, long = info[:, 1, 1 if portrait else 0], info[:, 1, 0 if portrait else 1]
+  values, counts = np.unique(short, return_counts=True)
+  assert values.tolist() == DETECTRON2_SIDES
+  # 200 each, with a deviation of sqrt(1200 · 1/6 · 5/6) = 13.
+  assert (abs(counts - 200) < 4 * 13).all()
+  np.testing.assert_array_equal(long, np.round(short * 640 / 480))
+  assert not info[:, 3].any()
+  # A side says nothing of the mirroring.
+  assert all(abs(flips[short == side].mean() - 0.5) < 0.15 for side in values)
+
+
+def test_a_short_side_of_coco_moves_everything(categories):
+  """480 × 640 to 640 × 853 at the top left of 800 × 1344."""
+  mask = rectangle(48, 64, 240, 320, 480, 640)
+  record = decoded(480, 640, [(7, mask, False)], [(7, mask, False), (200, ~mask, False)])
+  record['image'] = tf.fill([480, 640, 3], tf.constant(255, tf.uint8))
+  changes = {'output_size': [800, 1333], 'short_sides': [640], 'label_stride': 4}
+  example = training(record, categories, **changes)
+  white = example['image'] == 255
+  assert white.shape == (800, 1344, 3)
+  assert white[:640, :853].all() and not example['image'][640:].any()
+  assert not example['image'][:, 853:].any()
+  # 64 · 853 / 640 = 85.3.
+  np.testing.assert_allclose(example['gt_boxes'][0], [64, 85.3, 320, 426.5], rtol=1e-6)
+  labels = example['category_labels']
+  # Cells 16–79 of the rows and, with centres from 85.3 to 426.5, 21–106 of the columns.
+  expected = np.zeros((200, 336), int)
+  # The last visible column of cells has its centre at 850.
+  expected[:160, :213] = 4
+  expected[16:80, 21:107] = 1
+  np.testing.assert_array_equal(labels, expected)
+
+
+def test_a_crop_leaves_of_an_object_what_is_visible_of_it(categories):
+  """Two corners of a picture are one object: most crops show one of them, or nothing."""
+  mask = rectangle(0, 0, 12, 12) | rectangle(52, 52, 64, 64)
+  record = decoded(objects=[(7, mask, False)])
+  record['image'] = tf.constant(np.repeat(255 * mask[..., None], 3, -1), tf.uint8)
+  counts = {0: 0, 1: 0}
+  for seed in range(24):
+    record['seed'] = tf.constant([0, seed], tf.int64)
+    example = training(record, categories, random_flip=True, min_scale=2.0, max_scale=2.0)
+    rows, columns = np.nonzero(example['image'][..., 0] > 127)
+    counts[int(rows.size > 0)] += 1
+    if not rows.size:
+      assert (example['gt_classes'] == -1).all() and (example['gt_boxes'] == -1).all()
+      continue
+    seen = [rows.min(), columns.min(), rows.max() + 1, columns.max() + 1]
+    np.testing.assert_allclose(example['gt_boxes'][0], seen, atol=1)
+    assert example['gt_masks'][0].mean() > 0.9
+  assert counts[0] >= 4 and counts[1] >= 4
+
+
+def test_an_image_at_a_tenth_of_the_size(categories):
+  """480 × 640 to 77 × 102 of 1024²: 640 / 102 = 6.27 pixels become one."""
+  thin, flat = rectangle(96, 0, 104, 320, 480, 640), rectangle(200, 0, 206, 320, 480, 640)
+  things = [(7, thin, False), (31, flat, False)]
+  record = decoded(480, 640, things, [*things, (200, ~(thin | flat), False)])
+  rows, columns = np.mgrid[:480, :640]
+  record['image'] = tf.constant(np.repeat(255 * ((rows + columns) % 2)[..., None], 3, -1), tf.uint8)
+  changes = {'output_size': [1024, 1024], 'min_scale': 0.1, 'max_scale': 0.1, 'label_stride': 1}
+  example = training(record, categories, **changes)
+  np.testing.assert_array_equal(example['image_info'][1], [77, 102])
+  # 8 rows are 1.28 pixels, and 6 are 0.96.
+  assert example['gt_classes'].tolist() == [1, -1, -1, -1]
+  np.testing.assert_allclose(example['gt_boxes'][0], [15.4, 0, 16.683333, 51], rtol=1e-5)
+  # Every pixel covers as many white as black ones; four neighbours may be all white.
+  assert abs(example['image'][:77, :102].astype(int) - 127.5).max() < 12
+  assert not example['image'][77:].any() and not example['image'][:, 102:].any()
+  labels = example['category_labels']
+  assert (labels[:77, :102] > 0).all() and labels[77:].sum() == labels[:, 102:].sum() == 0
+
+
+def test_what_grows_is_not_smoothed(categories):
+  record = decoded(32, 32)
+  smooth = training(record, categories, min_scale=0.9, max_scale=1.0)
+  np.testing.assert_array_equal(smooth['image'].shape, [64, 64, 3])
+  size = smooth['image_info'][1].astype(int)
+  plain = np.round(tf.image.resize(record['image'], size))
+  np.testing.assert_array_equal(smooth['image'][: size[0], : size[1]], plain)
+
+
 def test_objects_that_the_crop_leaves_are_dropped(categories):
   mask = rectangle(0, 0, 2, 2)
   record = decoded(objects=[(7, mask, False)], segments=[])
