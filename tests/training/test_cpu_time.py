@@ -5,7 +5,8 @@ import pytest
 
 from oanet_tf.cluster import Cluster
 from oanet_tf.config import experiments
-from oanet_tf.training import cpu_time
+from oanet_tf.errors import InputError
+from oanet_tf.training import cpu_time, loop
 from tests import devices
 from tests.test_cluster import strategy_over
 
@@ -37,3 +38,18 @@ def test_only_long_trainings_without_a_gpu_are_warned_of(caplog, monkeypatch):
   for quick in ('oanet_synthetic', 'oanet_mobilenetv2', 'srm_only_synthetic', 'srm_only_coco'):
     assert not warning(quick, on_cpu), quick
   assert not warning('oanet_r50fpn_coco', on_cpu, [OVERFIT])
+
+
+@pytest.mark.parametrize(('mode', 'num_warnings'), [('train', 1), ('eval', 0)])
+def test_the_warning_follows_the_first_line(mode, num_warnings, caplog, monkeypatch, tmp_path):
+  """Before the network is built; here the data is missing."""
+  monkeypatch.setattr(cpu_time.os, 'cpu_count', lambda: 2)
+  config = experiments.load_experiment(
+    'oanet_r50fpn_coco', (), 'runtime.distribution_strategy=one_device'
+  )
+  with caplog.at_level(logging.INFO, 'oanet_tf'), pytest.raises(InputError):
+    loop.run(config, tmp_path, mode)
+  ours = [record for record in caplog.records if record.name.startswith('oanet_tf')]
+  doing = 'training' if mode == 'train' else 'evaluating'
+  assert ours[0].getMessage() == f'{doing} on the CPU (2 cores), 1 replica, float32'
+  assert ['220 days' in record.getMessage() for record in ours[1:]] == [True] * num_warnings
