@@ -68,6 +68,9 @@ class Fusion(hyperparams.Config):
     method: of prediction and export. 'srm' orders instances by ranking score, 'heuristic' by
       detection score, and 'class_prior' by how often their categories lie on each other. 'upsnet'
       takes the largest logit at each pixel.
+    ranking_pairs: which instances 'srm' orders by ranking score: 'all' pairs (Eq. 3), or pairs
+      'between_categories'. With the latter, an instance lies below the better detections of its own
+      category that it overlaps, as the ranking map is not trained on instances of one category.
     score_threshold: detections with a lower score are dropped.
     mask_threshold: least probability of an instance's pixels.
     suppression_threshold: before the merge, a detection is dropped if the intersection over union
@@ -82,6 +85,7 @@ class Fusion(hyperparams.Config):
   """
 
   method: str = 'srm'
+  ranking_pairs: str = 'between_categories'
   score_threshold: float = 0.5
   mask_threshold: float = 0.5
   suppression_threshold: float = 1.0

@@ -57,6 +57,7 @@ _CHOICES = {
   'task.model.decoder.type': ('fpn', 'nasfpn'),
   'task.model.detection_generator.nms_version': ('v1', 'v2', 'batched'),
   'task.model.fusion.method': FUSIONS,
+  'task.model.fusion.ranking_pairs': ('all', 'between_categories'),
   'task.model.fusion.stuff_area_by': ('class', 'component'),
   'task.model.fusion.stuff_from': ('stuff', 'all'),
   'task.model.sharing': ('none', 'backbone', 'backbone_and_fpn'),

@@ -36,7 +36,8 @@ class PanopticModule(tf.Module):
     detection_scores: [B, N] float32, descending.
     detection_classes: [B, N] int32.
     detection_masks: [B, N, M, M] float32, probabilities within the box.
-    ranking_scores: [B, N] float32, of the spatial ranking module.
+    ranking_scores: [B, N] float32, of the spatial ranking module (Eq. 3), also where the fusion
+      orders instances of one category by detection score.
 
   Args:
     trained: the network.

@@ -32,7 +32,7 @@ OUTPUTS = {
   'detection_scores': 'from 0 to 1, descending',
   'detection_classes': 'category id',
   'detection_masks': 'probability at each cell of the box',
-  'ranking_scores': 'of the spatial ranking module; the highest lies on top',
+  'ranking_scores': 'of the spatial ranking module; of two categories, the higher lies on top',
 }
 # The outputs whose values are lines of `LABELS_FILE`.
 WITH_CATEGORY_IDS = ('panoptic_category_mask', 'segment_category_id', 'detection_classes')

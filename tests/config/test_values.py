@@ -46,6 +46,7 @@ COSINE = (
       'task.model.stuff_head.object_context',
     ),
     ('task.model.fusion.stuff_from=things', 'stuff, all'),
+    ('task.model.fusion.ranking_pairs=none', 'all, between_categories'),
     ('task.model.fusion.stuff_area_by=pixel', 'class, component'),
     ('task.model.spatial_ranking.scored_pixels=some', 'all, conflicting'),
     ('task.model.spatial_ranking.convolution=5x5', '1x1, 3x3, 1x7+7x1'),

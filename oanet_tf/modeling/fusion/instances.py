@@ -60,6 +60,11 @@ class Instances:
     return _flat(self.canvas_masks)
 
   @functools.cached_property
+  def shared_pixels(self) -> tf.Tensor:
+    """[B, N, N] float32: how many cells of the canvas two kept instances share."""
+    return tf.matmul(self.flat_masks, self.flat_masks, transpose_b=True)
+
+  @functools.cached_property
   def _pasted(self) -> tf.Tensor:
     pasted = self.paste(self.masks, self._stride)
     return tf.cast(pasted >= self._settings.mask_threshold, tf.float32)

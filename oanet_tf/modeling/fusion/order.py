@@ -6,6 +6,7 @@ detection scores.
 
 # B images, N instances, P cells of the ranking module's canvas, T thing categories, K segments.
 
+import numpy as np
 import tensorflow as tf
 
 from oanet_tf.modeling.fusion.fuser import FusionBatch
@@ -17,8 +18,42 @@ def detection_scores(batch: FusionBatch) -> tf.Tensor:
 
 
 def ranking_scores(batch: FusionBatch) -> tf.Tensor:
-  """The scores of the spatial ranking module (section 3.2)."""
-  return batch.ranking.scores
+  """The scores of the spatial ranking module (section 3.2), for the pairs of `ranking_pairs`."""
+  scores, instances = batch.ranking.scores, batch.instances
+  if batch.fuser.settings.ranking_pairs == 'all':
+    return scores
+  return below_better_ones(scores, instances.classes, instances.shared_pixels)
+
+
+def below_better_ones(scores: tf.Tensor, classes: tf.Tensor, shared: tf.Tensor) -> tf.Tensor:
+  """Ranking scores, lowered to those of better detections of the same category.
+
+  The ranking map is never trained on two instances of one category, so it says nothing of their
+  order. In the order of the lowered scores, each instance waits for the better detections of its
+  category that it overlaps; otherwise it is the order of the ranking scores.
+
+  Args:
+    scores: [B, N] float in [0, 1], the best detection first.
+    classes: [B, N] int.
+    shared: [B, N, N] float, pixels that two instances share.
+
+  Returns:
+    [B, N] float, at most `scores`. Equal ones are to keep the order of the detections.
+  """
+  better = np.tri(scores.shape[1], k=-1, dtype=bool)
+  waits_for = (classes[:, :, None] == classes[:, None]) & (shared > 0.0) & better
+
+  def lower(_: tf.Tensor, lowered: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    of_better = tf.reduce_min(tf.where(waits_for, lowered[:, None], 1.0), axis=2)
+    return lowered, tf.minimum(scores, of_better)
+
+  # An instance depends only on better ones, so each round settles at least one more.
+  _, lowered = tf.while_loop(
+    lambda before, lowered: tf.reduce_any(before != lowered),
+    lower,
+    (tf.zeros_like(scores), scores),
+  )
+  return lowered
 
 
 def class_prior_scores(batch: FusionBatch) -> tf.Tensor:
@@ -27,11 +62,10 @@ def class_prior_scores(batch: FusionBatch) -> tf.Tensor:
   This is the mean of the table's entries over the other instances, weighted by the number of shared
   pixels, or 1/2 for an instance that overlaps none.
   """
-  masks = batch.instances.flat_masks
   classes = tf.maximum(batch.instances.classes - 1, 0)
   on_top = tf.gather(tf.constant(batch.fuser.class_prior), classes)
   on_top = tf.gather(on_top, classes, axis=2, batch_dims=1)
-  shared = tf.matmul(masks, masks, transpose_b=True) * (1.0 - tf.eye(masks.shape[1]))
+  shared = batch.instances.shared_pixels * (1.0 - tf.eye(classes.shape[1]))
   return _fraction(tf.reduce_sum(shared * on_top, axis=2), tf.reduce_sum(shared, axis=2))
 
 

@@ -45,7 +45,8 @@ def fusion_of(method, **settings):
 CASES = [
   ('heuristic', {}),
   ('heuristic', {'stuff_area_by': 'component', 'stuff_from': 'all'}),
-  ('srm', {}),
+  ('srm', {'ranking_pairs': 'all'}),
+  ('srm', {'ranking_pairs': 'between_categories'}),
   ('class_prior', {}),
   ('upsnet', {}),
   ('heuristic', {'suppression_threshold': 0.06}),

@@ -1,9 +1,13 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import given as hypothesis_given
+from hypothesis import settings
+from hypothesis import strategies as st
 
 from oanet_tf.modeling.fusion import order
 from oanet_tf.modeling.fusion.fuser import GroundTruth
+from oanet_tf.modeling.fusion.merge import merge_order
 from tests.modeling.fusion.given import NUM_THINGS, TIE_ON_PERSON, batch, fuse, outputs
 
 # Of two categories that both cover a pixel, person (1), tie (2) or cup (3), who has it.
@@ -106,3 +110,79 @@ def test_every_image_of_a_batch_is_scored_by_itself():
       for given, t in zip((first, second), truths, strict=True)
     ]
     np.testing.assert_allclose(score(joint), alone, rtol=1e-5)
+
+
+# A person, a part of that person as a second detection, and a tie on the person's other half.
+PART_OF_PERSON = {
+  'boxes': [[0, 0, 20, 20], [0, 0, 8, 8], [12, 12, 16, 16]],
+  'classes': [1, 1, 2],
+  'scores': [0.9, 0.8, 0.7],
+  'ranking': [0.3, 0.95, 0.9],
+}
+
+
+def test_a_part_leaves_no_hole_in_its_whole():
+  _, instance = fuse(outputs(**PART_OF_PERSON), 'srm')
+  assert (instance == 1).sum() == 400 - 16 and (instance == 3).sum() == 16
+  # Eq. 3 by the letter lays the part first.
+  _, instance = fuse(outputs(**PART_OF_PERSON), 'srm', ranking_pairs='all')
+  assert (instance == 2).sum() == 64 and (instance == 1).sum() == 400 - 64 - 16
+
+
+def lowered(**given):
+  return order.ranking_scores(batch(outputs(**given))).numpy()[0]
+
+
+def test_an_instance_has_at_most_the_score_of_the_better_ones_that_it_overlaps():
+  # The part goes below the person, who stays below the tie.
+  np.testing.assert_allclose(lowered(**PART_OF_PERSON), [0.3, 0.3, 0.9])
+  apart = {**PART_OF_PERSON, 'boxes': [[0, 0, 20, 20], [24, 0, 32, 8], [12, 12, 16, 16]]}
+  np.testing.assert_allclose(lowered(**apart), [0.3, 0.95, 0.9])
+  other_category = {**PART_OF_PERSON, 'classes': [1, 3, 2]}
+  np.testing.assert_allclose(lowered(**other_category), [0.3, 0.95, 0.9])
+  dropped = {**PART_OF_PERSON, 'boxes': PART_OF_PERSON['boxes'][::-1], 'scores': [0.9, 0.8, 0.1]}
+  np.testing.assert_allclose(lowered(**dropped), [0.3, 0.95, 0.9])
+
+
+def test_a_chain_of_overlaps():
+  boxes = [[0, 4 * n, 4, 4 * n + 6] for n in range(5)]
+  given = {'boxes': boxes, 'classes': [2] * 5, 'scores': [0.9, 0.8, 0.7, 0.6, 0.5]}
+  np.testing.assert_allclose(
+    lowered(**given, ranking=[0.5, 0.7, 0.2, 0.6, 0.9]), [0.5, 0.5, 0.2, 0.2, 0.2]
+  )
+
+
+def test_one_instance_keeps_its_score():
+  np.testing.assert_allclose(
+    lowered(boxes=[[0, 0, 8, 8]], classes=[1], scores=[0.9], ranking=[0.4]), [0.4]
+  )
+
+
+@settings(max_examples=60)
+@hypothesis_given(st.integers(0, 10**6), st.integers(0, 12), st.sampled_from([1, 2, 5, 100]))
+def test_eq_3_between_categories_and_detection_scores_within_one(seed, number, num_values):
+  rng = np.random.default_rng(seed)
+  classes = tf.constant(rng.integers(0, 4, (2, number)))
+  shared = rng.integers(0, 2, (2, number, number))
+  shared = tf.constant(shared + shared.transpose(0, 2, 1), tf.float32)
+  # Few values, so that many are equal.
+  scores = rng.integers(0, num_values, (2, number)).astype(np.float32) / num_values
+  found = order.below_better_ones(tf.constant(scores), classes, shared).numpy()
+  places = np.argsort(merge_order(tf.constant(found), tf.ones_like(found) > 0), axis=1)
+  for image in range(2):
+    of_class = classes.numpy()[image]
+    for j in range(number):
+      better = (of_class[:j] == of_class[j]) & (shared.numpy()[image, :j, j] > 0)
+      assert (places[image, :j][better] < places[image, j]).all()
+      # No lower than that asks for.
+      assert found[image, j] == min([scores[image, j], *found[image, :j][better]])
+
+
+@settings(max_examples=30)
+@hypothesis_given(st.integers(0, 10**6), st.integers(1, 12))
+def test_eq_3_alone_where_each_category_has_one_instance(seed, number):
+  rng = np.random.default_rng(seed)
+  scores = tf.constant(rng.uniform(size=(1, number)), tf.float32)
+  classes = tf.constant(rng.permutation(number)[None])
+  found = order.below_better_ones(scores, classes, tf.ones([1, number, number]))
+  np.testing.assert_array_equal(found, scores)
