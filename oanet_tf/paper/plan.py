@@ -10,7 +10,7 @@ from typing import NamedTuple
 from oanet_tf.config import check as config_check
 from oanet_tf.config.text import parse_override, read_yaml
 from oanet_tf.errors import InputError
-from oanet_tf.paper.tables import CONFIGS, Dataset, Row
+from oanet_tf.paper.tables import CONFIGS, PAPERS_FUSION, Dataset, Row
 
 # What `oanet_tf.train` says of a loss or a weight that is not finite; written by `runs`.
 DIVERGED_FILE = 'diverged.txt'
@@ -65,7 +65,9 @@ class Training:
   def config_files(self) -> list[str]:
     """Applied over the experiment, in this order."""
     files = [config_path(name) for name in self.configs]
-    return [*self.options.config_files, *files] if self.backbone else files
+    if not self.backbone:
+      return files
+    return [config_path(PAPERS_FUSION), *self.options.config_files, *files]
 
   @functools.cached_property
   def params_override(self) -> str:

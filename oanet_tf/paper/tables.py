@@ -9,6 +9,8 @@ import pathlib
 from typing import NamedTuple
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[2] / 'configs' / 'paper'
+# The config of all networks, in that folder: the experiments' defaults go beyond the paper.
+PAPERS_FUSION = 'fusion'
 
 PQ = (('All', 'pq', 'PQ'), ('Things', 'pq', 'PQ Th'), ('Stuff', 'pq', 'PQ St'))
 # The paper's DQ is what its scorer calls RQ.
@@ -73,8 +75,8 @@ class Row(NamedTuple):
   Attributes:
     cells: its names; those of the dataset's backbones and variants are replaced by their labels.
     paper: the paper's scores in percent, in the order of the table's; () if it has none.
-    config: of the network's training, in configs/paper/ or a variant's name; '' for the unchanged
-      experiment.
+    config: of the network's training, in configs/paper/ or a variant's name; '' for the experiment
+      with the paper's fusion.
     backbone: of the network, 'small' or 'large'.
     srm: config of a ranking module trained alone, which replaces the network's own.
     scoring: config that is applied in evaluation only.
@@ -191,6 +193,7 @@ _BEYOND = Table(
   (
     Row(('as it is',), fusion='srm'),
     Row(('stuff_norm',), config='stuff_norm', fusion='srm'),
+    Row(('Eq. 3 between categories alone',), scoring='beyond_between_categories', fusion='srm'),
     Row(('Eq. 3 over conflicting pixels',), scoring='beyond_conflicting_pixels', fusion='srm'),
     Row(('class-agnostic suppression',), scoring='beyond_suppression', fusion='srm'),
   ),

@@ -2,16 +2,17 @@ import pytest
 
 from oanet_tf.config import check as config_check
 from oanet_tf.paper import plan
-from oanet_tf.paper.tables import CONFIGS, DATASETS, PAPER_TABLES, TABLES
+from oanet_tf.paper.tables import CONFIGS, DATASETS, PAPER_TABLES, PAPERS_FUSION, TABLES
 
 # Rows that are the experiment as it is have a config of their own all the same.
 NOTHING_NEW = (
   'lambda_0.25',
   'stuff_and_objects',
   'sharing_backbone_and_fpn',
-  'srm',
   'srm_1x7_7x1',
 )
+# The fusions of Table 3, which a row names by itself.
+FUSIONS = ('heuristic', 'srm')
 
 
 @pytest.mark.parametrize('name', NOTHING_NEW)
@@ -37,7 +38,8 @@ def test_every_config_is_of_a_row():
     used -= dataset.variants.keys()
     variants = (*dataset.backbones.values(), *dataset.variants.values())
     used |= {variant.config for variant in variants}
-  assert {path.stem for path in CONFIGS.glob('*.yaml')} == {*used - {''}, *NOTHING_NEW, 'heuristic'}
+  named = {*used - {''}, *NOTHING_NEW, *FUSIONS, PAPERS_FUSION}
+  assert {path.stem for path in CONFIGS.glob('*.yaml')} == named
 
 
 def test_gains_are_those_that_the_text_tells():
@@ -60,12 +62,33 @@ def test_all_tables_are_the_papers():
 @pytest.mark.parametrize('dataset', DATASETS)
 def test_each_option_beyond_the_paper_changes_the_experiment(dataset, tmp_path):
   """And the first row changes nothing."""
-  experiment = DATASETS[dataset].experiment
-  as_it_is = config_check.experiment_settings(experiment)
+  experiment, papers = DATASETS[dataset].experiment, plan.config_path(PAPERS_FUSION)
+  as_it_is = config_check.resolve_experiment(experiment, [papers])
   for number, row in enumerate(TABLES['beyond'].rows):
     scoring = plan.scoring_of(row, DATASETS[dataset], plan.Options(tmp_path), 0)
     assert scoring.srm is None and row.fusion == 'srm'
     configs = [*scoring.network.configs, *filter(None, [scoring.config])]
     assert len(configs) == min(number, 1)
-    settings = config_check.resolve_experiment(experiment, map(plan.config_path, configs))
+    files = [papers, *map(plan.config_path, configs)]
+    settings = config_check.resolve_experiment(experiment, files)
     assert (settings == as_it_is) == (number == 0), row
+
+
+@pytest.mark.parametrize('dataset', DATASETS)
+def test_the_papers_tables_are_by_the_papers_letter(dataset, tmp_path):
+  """Eq. 3 orders all pairs of instances, and nothing is suppressed, whatever the defaults are."""
+  for table in PAPER_TABLES.values():
+    for row in table.rows:
+      scoring = plan.scoring_of(row, DATASETS[dataset], plan.Options(tmp_path), 0)
+      assert not scoring.config
+      settings = scoring.network.settings
+      assert settings['task.model.fusion.ranking_pairs'].value == 'all'
+      assert settings['task.model.fusion.suppression_threshold'].value == 1.0
+  for name in FUSIONS:
+    settings = config_check.resolve_experiment(
+      DATASETS[dataset].experiment, [plan.config_path(name)]
+    )
+    assert settings['task.model.fusion.method'].value == name
+    assert settings['task.model.fusion.suppression_threshold'].value == 1.0
+    if name == 'srm':
+      assert settings['task.model.fusion.ranking_pairs'].value == 'all'
