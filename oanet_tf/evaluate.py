@@ -84,13 +84,14 @@ def main() -> None:
     fusion = config.task.model.fusion
     branches = BranchScores(categories, fusion.mask_threshold, arguments.instances_json)
     with contextlib.ExitStack() as stack:
-      observers = []
-      if cluster.num_workers == 1:
+      observers, with_details = [], cluster.num_workers == 1
+      if with_details:
         details = details_writer(output_dir, categories, fusion.score_threshold)
         observers = [branches.add, stack.enter_context(details)]
       results = evaluate(
-        trained.model, fuser, config.task, categories, methods, cluster, output_dir, observers
-      )
+        trained.model, fuser, config.task, categories, methods, cluster, output_dir, observers,
+        with_ranking_maps=with_details,
+      )  # fmt: skip
   tables = [format_table(results, categories)] if cluster.is_chief else []
   if cluster.num_workers == 1:
     scores = branches.result()

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from oanet_tf.data.categories import Category, PanopticCategories
 from oanet_tf.data.panoptic_map import Segments
 from oanet_tf.errors import InputError
+from oanet_tf.evaluation.ranking_map import RankingMap
 
 _OPACITY = 0.5
 # Smaller images are enlarged until names can be read, up to the largest side.
@@ -66,11 +67,11 @@ def draw_panoptic(
   return _draw_names(painted, positions, [category.name for category in segment_categories])
 
 
-def draw_ranking_map(ranking_map: np.ndarray, categories: PanopticCategories) -> np.ndarray:
+def draw_ranking_map(ranking_map: RankingMap, categories: PanopticCategories) -> np.ndarray:
   """Draws which thing category the ranking module puts on top (Figure 4).
 
   Args:
-    ranking_map: [h, w, T] probabilities.
+    ranking_map: [h, w].
     categories: with the colours.
 
   Returns:
@@ -78,9 +79,8 @@ def draw_ranking_map(ranking_map: np.ndarray, categories: PanopticCategories) ->
   """
   things = range(1, categories.num_things + 1)
   colors = np.array([categories.category(label).color for label in things], np.float64)
-  likeliest = ranking_map.argmax(axis=-1)
-  probability = ranking_map.max(axis=-1)[..., None].astype(np.float64)
-  return (255.0 + probability * (colors[likeliest] - 255.0)).round().astype(np.uint8)
+  probability = ranking_map.probability[..., None].astype(np.float64)
+  return (255.0 + probability * (colors[ranking_map.labels - 1] - 255.0)).round().astype(np.uint8)
 
 
 def side_by_side(panels: Mapping[str, np.ndarray]) -> np.ndarray:

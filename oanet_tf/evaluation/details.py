@@ -8,8 +8,7 @@
 The files of an image have the stem of its predictions' PNG.
 """
 
-# H, W height and width of an image, A, B of the network input, h, w of the ranking map, N
-# detections, T thing categories.
+# H, W height and width of an image.
 
 import contextlib
 import json
@@ -29,7 +28,9 @@ from oanet_tf.data.panoptic_json import Annotation, read_annotations
 from oanet_tf.data.panoptic_map import VOID_ID, Segments
 from oanet_tf.data.pictures import read_picture
 from oanet_tf.errors import InputError
+from oanet_tf.evaluation import ranking_map as ranking_map_lib
 from oanet_tf.evaluation.coco_results import PanopticResultsWriter, coco_image_id
+from oanet_tf.evaluation.ranking_map import RankingMap
 
 if TYPE_CHECKING:
   # Loads TensorFlow, which a report does not need.
@@ -67,7 +68,7 @@ def details_writer(
   no new files, and older ones are as they were.
 
     with details_writer(output_dir, categories, score_threshold=0.5) as write:
-      evaluate(…, observers=[write])
+      evaluate(…, observers=[write], with_ranking_maps=True)
 
   Args:
     output_dir: the evaluation's.
@@ -101,14 +102,14 @@ def _write_pictures(image: 'EvaluatedImage', folder: pathlib.Path, stem: str) ->
   # Loads TensorFlow, which a report does without.
   from oanet_tf.data import geometry
 
-  picture, ranking_map = (
+  picture, *ranking_map = (
     geometry.without_padding(values, image.image_info, image.image.shape[:2])
-    for values in (image.image, image.ranking_map)
+    for values in (image.image, *image.ranking_map)
   )
   picture = Image.fromarray(picture)
   picture.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.BICUBIC)
   picture.save(folder / 'pictures' / f'{stem}.jpg', quality=_JPEG_QUALITY)
-  coded = Image.fromarray(encode_ranking_map(ranking_map))
+  coded = Image.fromarray(ranking_map_lib.encode(RankingMap(*ranking_map)))
   coded.save(folder / 'ranking_maps' / f'{stem}.png')
 
 
@@ -141,27 +142,6 @@ def _segment_of_instance(instance_mask: np.ndarray, prediction: Segments) -> dic
   return {v: i for v, i in zip(values.tolist(), ids.tolist(), strict=True) if v}
 
 
-def encode_ranking_map(ranking_map: np.ndarray) -> np.ndarray:
-  """[h, w, T] probabilities -> [h, w, 3] uint8: most probable label mod 256 and / 256, 255 p."""
-  labels = ranking_map.argmax(axis=-1) + 1
-  probability = np.rint(255 * ranking_map.max(axis=-1))
-  return np.stack([labels % 256, labels // 256, probability], axis=-1).astype(np.uint8)
-
-
-def decode_ranking_map(coded: np.ndarray, num_things: int, name: str) -> np.ndarray:
-  """The [h, w, T] float32 of `encode_ranking_map`, 0 but for the most probable category.
-
-  Raises:
-    InputError: if a label is not in [1, T].
-  """
-  labels = coded[..., 0] + 256 * coded[..., 1].astype(np.int32)
-  if labels.min(initial=1) < 1 or labels.max(initial=1) > num_things:
-    raise InputError(f'{name}: has a label that is not in [1, {num_things}]')
-  ranking_map = np.zeros([*labels.shape, num_things], np.float32)
-  np.put_along_axis(ranking_map, labels[..., None] - 1, coded[..., 2:] / np.float32(255), axis=-1)
-  return ranking_map
-
-
 class Details(NamedTuple):
   """What `details_writer` wrote; only the JSON files have been read.
 
@@ -179,14 +159,14 @@ class Details(NamedTuple):
     """The JPEG of an image."""
     return self.folder / 'pictures' / f'{pathlib.PurePath(annotation.png_path).stem}.jpg'
 
-  def ranking_map(self, annotation: Annotation, num_things: int) -> np.ndarray:
-    """As `decode_ranking_map`.
+  def ranking_map(self, annotation: Annotation, num_things: int) -> RankingMap:
+    """The ranking map of an image.
 
     Raises:
       InputError: if the file is missing, damaged, or of other categories.
     """
     path = self.folder / 'ranking_maps' / pathlib.PurePath(annotation.png_path).name
-    return decode_ranking_map(read_picture(path), num_things, str(path))
+    return ranking_map_lib.decode(read_picture(path), num_things, str(path))
 
 
 def read_details(evaluation_dir: str | pathlib.Path) -> Details | None:

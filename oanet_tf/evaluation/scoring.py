@@ -18,6 +18,7 @@ from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.panoptic_map import Segments, segments_of_masks
 from oanet_tf.evaluation.coco_results import PanopticResultsWriter
 from oanet_tf.evaluation.panoptic_quality import PanopticQuality
+from oanet_tf.evaluation.ranking_map import RankingMap
 from oanet_tf.modeling.fusion.fuser import Fuser, GroundTruth
 from oanet_tf.modeling.fusion.methods import fuse
 from oanet_tf.modeling.oanet import OANet
@@ -39,7 +40,7 @@ class EvaluatedImage(NamedTuple):
     predictions: by fusion.
     image: [A, B, 3] uint8 network input, with padding.
     image_info: [4, 2] float32.
-    ranking_map: [h, w, T] float32 at the ranking module's stride of the network input.
+    ranking_map: at the ranking module's stride of the network input; None unless asked for.
     detections: `detection_boxes`, `detection_scores`, `detection_classes`, `detection_masks` and
       `ranking_scores` of the network's output.
     stuff_labels: [H, W] int32, what the stuff branch alone says.
@@ -51,7 +52,7 @@ class EvaluatedImage(NamedTuple):
   predictions: dict[str, Segments]
   image: np.ndarray
   image_info: np.ndarray
-  ranking_map: np.ndarray
+  ranking_map: RankingMap | None
   detections: dict[str, np.ndarray]
   stuff_labels: np.ndarray
   instance_masks: dict[str, np.ndarray]
@@ -66,6 +67,8 @@ def evaluate(
   cluster: Cluster,
   output_dir: pathlib.Path | None = None,
   observers: Sequence[Callable[[EvaluatedImage], None]] = (),
+  *,
+  with_ranking_maps: bool = False,
 ) -> dict[str, dict]:
   """Panoptic quality on the validation split, split over the workers.
 
@@ -82,6 +85,7 @@ def evaluate(
     cluster: all its workers must call this.
     output_dir: None writes nothing.
     observers: are called with each image of this worker.
+    with_ranking_maps: whether the images have ranking maps, which observers may need.
 
   Returns:
     For each method what `PanopticQuality.result` gives, over the images of all workers.
@@ -97,7 +101,8 @@ def evaluate(
         method: stack.enter_context(PanopticResultsWriter(output_dir, method, categories))
         for method in methods
       }
-    for image in evaluated_images(model, fuser, task, categories, methods, cluster):
+    images = evaluated_images(model, fuser, task, categories, methods, cluster, with_ranking_maps)
+    for image in images:
       for method, prediction in image.predictions.items():
         scores[method].update(image.ground_truth, prediction)
         if method in writers:
@@ -120,6 +125,7 @@ def evaluated_images(
   categories: PanopticCategories,
   methods: Sequence[str],
   cluster: Cluster,
+  with_ranking_maps: bool,
 ) -> Iterator[EvaluatedImage]:
   """This worker's images of the validation split, one by one."""
   stride = fuser.ranking_module.stride
@@ -131,25 +137,7 @@ def evaluated_images(
       inputs['ground_truth'] = sample_ground_truth(batch, size, stride, categories)
     return inputs
 
-  def replica_step(inputs: dict) -> dict:
-    image_info = inputs['image_info']
-    outputs = model(inputs['image'], image_info, labels=inputs)
-    canvas_size = geometry.largest_original(image_info)
-    batch = fuser.batch(outputs, image_info, canvas_size, inputs.get('ground_truth'))
-    return {
-      'maps': {method: fuse(batch, method) for method in methods},
-      'stuff_labels': batch.stuff,
-      'ranking_map': batch.ranking.map,
-      'ranking_scores': batch.ranking.scores,
-      **{key: outputs[key] for key in DETECTIONS},
-    }
-
-  # Nothing that varies from batch to batch is a Python argument, so there is one trace for each
-  # orientation of the images.
-  @tf.function(autograph=False)
-  def step(inputs: dict) -> dict:
-    return cluster.strategy.run(replica_step, args=(inputs,))
-
+  step = evaluation_step(model, fuser, methods, cluster.strategy, with_ranking_maps)
   with tqdm.tqdm(desc='evaluating', unit='image', leave=False) as progress:
     for batches in _batches_of_replicas(task, categories, cluster):
       results = step(_distribute(cluster, [inputs_of(batch) for batch in batches]))
@@ -158,6 +146,42 @@ def evaluated_images(
           if not image['is_repeated']:
             progress.update()
             yield _evaluated(image, categories)
+
+
+def evaluation_step(
+  model: OANet | SRMOnly,
+  fuser: Fuser,
+  methods: Sequence[str],
+  strategy: tf.distribute.Strategy,
+  with_ranking_maps: bool,
+) -> Callable[[dict], dict]:
+  """The compiled function from each replica's `INPUTS` and `ground_truth` to what is evaluated.
+
+  Args:
+    model, fuser, methods, with_ranking_maps: of `evaluate`.
+    strategy: the replicas.
+  """
+
+  def replica_step(inputs: dict) -> dict:
+    image_info = inputs['image_info']
+    outputs = model(inputs['image'], image_info, labels=inputs)
+    canvas_size = geometry.largest_original(image_info)
+    batch = fuser.batch(outputs, image_info, canvas_size, inputs.get('ground_truth'))
+    results = {
+      'maps': {method: fuse(batch, method) for method in methods},
+      'stuff_labels': batch.stuff,
+      'ranking_scores': batch.ranking.scores,
+      **{key: outputs[key] for key in DETECTIONS},
+    }
+    if with_ranking_maps:
+      probabilities = batch.ranking.map
+      labels = 1 + tf.argmax(probabilities, axis=-1, output_type=tf.int32)
+      results['ranking_map'] = RankingMap(labels, tf.reduce_max(probabilities, axis=-1))
+    return results
+
+  # Nothing that varies from batch to batch is a Python argument, so there is one trace for each
+  # orientation of the images.
+  return tf.function(lambda inputs: strategy.run(replica_step, args=(inputs,)), autograph=False)
 
 
 def sample_ground_truth(
@@ -257,7 +281,7 @@ def _evaluated(image: dict, categories: PanopticCategories) -> EvaluatedImage:
     },
     image=image['image'],
     image_info=image['image_info'],
-    ranking_map=image['ranking_map'],
+    ranking_map=image.get('ranking_map'),
     detections={key: image[key] for key in (*DETECTIONS, 'ranking_scores')},
     stuff_labels=image['stuff_labels'][:height, :width],
     instance_masks={method: masks[1][:height, :width] for method, masks in image['maps'].items()},

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from oanet_tf import visualize
+from oanet_tf.evaluation.ranking_map import most_probable
 from oanet_tf.paper.examples import Prediction
 from oanet_tf.training.series import Series, smoothed
 
@@ -33,7 +34,9 @@ def ranking_map(prediction: Prediction, path: pathlib.Path) -> None:
   """
   shown = prediction.masks.any(axis=0)
   labels = sorted(set(prediction.labels.tolist()), key=lambda label: -_pixels(prediction, label))
-  likeliest = visualize.draw_ranking_map(prediction.ranking_map, prediction.categories)
+  likeliest = visualize.draw_ranking_map(
+    most_probable(prediction.ranking_map), prediction.categories
+  )
   likeliest = visualize.nearest(likeliest, shown.shape)
   panels = {
     'image': prediction.image,

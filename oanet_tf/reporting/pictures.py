@@ -14,6 +14,7 @@ from PIL import Image
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.panoptic_map import Segments
 from oanet_tf.evaluation.details import LARGEST_SIDE
+from oanet_tf.evaluation.ranking_map import RankingMap
 from oanet_tf.visualize import draw_ranking_map, nearest, outlines, place_label
 
 _SEGMENT_OPACITY = 140
@@ -57,12 +58,12 @@ def resample(values: np.ndarray) -> np.ndarray:
 
 
 def ranking_layer(
-  ranking_map: np.ndarray, has_instance: np.ndarray, categories: PanopticCategories
+  ranking_map: RankingMap, has_instance: np.ndarray, categories: PanopticCategories
 ) -> bytes:
   """A PNG of the ranking map; transparent where no instance lies, as the map means nothing there.
 
   Args:
-    ranking_map: [h', w', T] probabilities.
+    ranking_map: [h', w'].
     has_instance: [H, W] bool.
     categories: with the colours; see `draw_ranking_map`.
   """

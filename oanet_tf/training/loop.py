@@ -258,7 +258,7 @@ def validate(
   with averaged_weights(state.optimizer):
     results = evaluate(
       state.model, fuser, task, categories, methods, cluster, state.folder / 'evaluation',
-      [panels.add],
+      [panels.add], with_ranking_maps=task.allow_image_summary,
     )  # fmt: skip
     scalars = named_scores(results)
     # The chief decides: only its folder has the best so far.

@@ -2,14 +2,12 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from oanet_tf.errors import InputError
-from oanet_tf.evaluation import details as details_lib
 from oanet_tf.evaluation.coco_results import read_segments
 from oanet_tf.evaluation.details import Detection, details_writer, read_details
+from oanet_tf.evaluation.ranking_map import RankingMap
 from tests.reporting.evaluations import HEIGHT, PERSON, TIE, WIDTH, evaluated_image
 from tests.segments import id_map, segments_of_ids
 
@@ -43,9 +41,8 @@ def test_what_is_written_can_be_read(tmp_path, categories):
     assert picture.size == (96, 72)  # Without the padding.
     assert abs(int(np.asarray(picture).mean()) - 200) <= 1
   ranking_map = details.ranking_map(truth, num_things=2)
-  assert ranking_map.shape == (18, 24, 2)
-  np.testing.assert_allclose(ranking_map[..., 0], 0.7, atol=1 / 510)
-  assert not ranking_map[..., 1].any()
+  assert ranking_map.labels.shape == (18, 24) and (ranking_map.labels == 1).all()
+  np.testing.assert_allclose(ranking_map.probability, np.full([18, 24], 0.7), atol=1 / 510)
 
 
 def test_detections_that_take_part(tmp_path, categories):
@@ -101,13 +98,14 @@ def test_pictures_of_any_size(tmp_path, categories, shape, scaled, size):
   image = evaluated_image(1, categories)
   image.image = np.zeros([*shape, 3], np.uint8)
   image.image_info = np.array([[HEIGHT, WIDTH], scaled, [1, 1], [0, 0]], np.float32)
-  image.ranking_map = np.ones([shape[0] // 4, shape[1] // 4, 2], np.float32) / 2
+  cells = [side // 4 for side in shape]
+  image.ranking_map = RankingMap(np.ones(cells, np.int32), np.full(cells, 0.5, np.float32))
   write(tmp_path, categories, image)
   details = read_details(tmp_path)
   with Image.open(details.picture_path(details.ground_truth[0])) as picture:
     assert picture.size == size
   ranking_map = details.ranking_map(details.ground_truth[0], 2)
-  assert ranking_map.shape[:2] == tuple(max(1, round(side / 4)) for side in scaled)
+  assert ranking_map.labels.shape == tuple(max(1, round(side / 4)) for side in scaled)
 
 
 def test_appears_whole_and_replaces_what_was(tmp_path, categories):
@@ -128,18 +126,6 @@ def test_an_image_twice(tmp_path, categories):
   with pytest.raises(InputError, match='image id 1 '):
     write(tmp_path, categories, image, image)
   assert not list(tmp_path.iterdir())
-
-
-@given(st.integers(1, 600), st.integers(0, 2**32 - 1))
-def test_ranking_map_coded_and_decoded(num_things, seed):
-  rng = np.random.default_rng(seed)
-  ranking_map = rng.dirichlet(np.ones(num_things), [2, 3]).astype(np.float32)
-  coded = details_lib.encode_ranking_map(ranking_map)
-  decoded = details_lib.decode_ranking_map(coded, num_things, 'map')
-  likeliest = ranking_map.argmax(axis=-1)
-  found = np.take_along_axis(decoded, likeliest[..., None], axis=-1)[..., 0]
-  np.testing.assert_allclose(found, ranking_map.max(axis=-1), atol=1 / 509)
-  assert np.count_nonzero(decoded) <= likeliest.size
 
 
 @pytest.mark.parametrize(
@@ -172,7 +158,7 @@ def test_damaged_detections(tmp_path, categories, content, message):
 
 def test_ranking_map_of_other_categories_or_damaged(tmp_path, categories):
   image = evaluated_image(1, categories)
-  image.ranking_map = image.ranking_map[..., ::-1]
+  image.ranking_map = image.ranking_map._replace(labels=image.ranking_map.labels + 1)
   write(tmp_path, categories, image)
   details = read_details(tmp_path)
   path = tmp_path / 'details' / 'ranking_maps' / '1.png'

@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from oanet_tf.cluster import Cluster
 from oanet_tf.config import experiments
@@ -10,9 +11,9 @@ from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.panoptic_map import segments_of_masks
 from oanet_tf.evaluation import scoring
 from oanet_tf.evaluation.panoptic_quality import PanopticQuality
-from oanet_tf.modeling.build import build_fuser
+from oanet_tf.modeling.build import build_fuser, build_network
 from oanet_tf.training.state import create_state
-from tests import end_to_end
+from tests import end_to_end, small_model
 from tests.devices import ONE, TWO, mirrored
 
 
@@ -68,6 +69,27 @@ def test_truth_as_prediction_is_perfect_on_occluded_scenes(tmp_path):
   categories = PanopticCategories.from_json(tmp_path / 'shards' / 'categories.json')
   result, images = score_truth(f'{tmp_path}/shards/*.tfrecord', categories)
   assert images == 9 and result['All']['pq'] == 1.0
+
+
+def test_the_ranking_map_leaves_the_device_only_when_asked_for(categories):
+  """At COCO's size the probabilities are 21.5 MB an image: 200 × 336 cells of 80 categories."""
+  task = small_model.small_experiment().task
+  model = build_network(task, categories)
+  fuser = build_fuser(task, model)
+  inputs = {
+    'image': tf.zeros([2, 64, 64, 3], tf.uint8),
+    'image_info': tf.constant([[[64, 64], [64, 64], [1, 1], [0, 0]]] * 2, tf.float32),
+  }
+  cells = [2, 64 // fuser.ranking_module.stride, 64 // fuser.ranking_module.stride]
+  shapes = {}
+  for with_maps in (False, True):
+    step = scoring.evaluation_step(model, fuser, ('srm',), mirrored(ONE), with_maps)
+    outputs = step.get_concrete_function(inputs).structured_outputs
+    shapes[with_maps] = tf.nest.map_structure(lambda output: output.shape.as_list(), outputs)
+  assert shapes[True].pop('ranking_map') == scoring.RankingMap(cells, cells)
+  assert shapes[True] == shapes[False]
+  found = tf.nest.flatten(outputs)
+  assert not any(output.shape.rank == 4 and output.shape[-1] == 2 for output in found)
 
 
 @pytest.mark.slow

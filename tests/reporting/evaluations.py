@@ -9,6 +9,7 @@ from oanet_tf.data.panoptic_map import segments_of_masks
 from oanet_tf.evaluation.coco_results import PanopticResultsWriter
 from oanet_tf.evaluation.details import details_writer
 from oanet_tf.evaluation.panoptic_quality import PanopticQuality
+from oanet_tf.evaluation.ranking_map import RankingMap
 from tests.segments import segments_of_ids
 
 HEIGHT, WIDTH, INPUT = 48, 64, 96
@@ -68,8 +69,8 @@ def evaluated_image(number, categories):
     labels = np.select([instances == 1, instances == 2], [1, 2], categories.label(SKY))
     instance_masks[fusion] = instances
     predictions[fusion] = segments_of_masks(labels, instances, categories)
-  ranking_map = np.zeros([INPUT // 4, INPUT // 4, 2], np.float32)
-  ranking_map[..., 0], ranking_map[..., 1] = 0.7, 0.3
+  cells = [INPUT // 4, INPUT // 4]
+  ranking_map = RankingMap(np.ones(cells, np.int32), np.full(cells, 0.7, np.float32))
   picture = np.zeros([INPUT, INPUT, 3], np.uint8)
   picture[: 72 * HEIGHT // 48, :96] = 40 * number % 256
   return types.SimpleNamespace(

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from oanet_tf.evaluation.ranking_map import RankingMap
 from oanet_tf.reporting import pictures
 from tests.segments import segments_of_ids
 
@@ -38,7 +39,7 @@ def test_layer_of_void(categories):
 
 
 def test_layer_of_the_ranking_map(categories):
-  ranking_map = np.array([[[1, 0], [0, 1]]], np.float32)
+  ranking_map = RankingMap(np.array([[1, 2]]), np.ones([1, 2], np.float32))
   layer = decode(pictures.ranking_layer(ranking_map, np.array([[True] * 3 + [False]]), categories))
   assert layer.shape == (160, 640, 4)
   assert tuple(layer[80, 100]) == (200, 0, 0, 255)

@@ -5,6 +5,7 @@ import pytest
 
 from oanet_tf import visualize
 from oanet_tf.data.panoptic_map import Segments
+from oanet_tf.evaluation.ranking_map import RankingMap
 from oanet_tf.evaluation.scoring import EvaluatedImage
 from oanet_tf.training import panels
 from oanet_tf.training.monitoring import TrainingLog
@@ -61,8 +62,7 @@ def evaluated(source_id, categories):
   )
   image = np.zeros([8, 8, 3], np.uint8)
   image[:6, :4] = 200
-  ranking_map = np.zeros([4, 4, categories.num_things], np.float32)
-  ranking_map[:3, :2, 0] = 1.0
+  ranking_map = RankingMap(np.ones([4, 4], np.int32), np.ones([4, 4], np.float32))
   info = np.array([[6, 4], [6, 4], [1, 1], [0, 0]], np.float32)
   return EvaluatedImage(
     source_id, truth, {'srm': truth, 'heuristic': truth}, image, info, ranking_map, {}, None, {}
@@ -79,8 +79,8 @@ def test_panels_show_the_first_images(categories):
 
 
 def test_the_ranking_map_has_the_colour_of_what_lies_on_top(categories):
-  probabilities = np.array([[[1.0, 0.0], [0.25, 0.75]]], np.float32)
-  drawn = visualize.draw_ranking_map(probabilities, categories)
+  ranking_map = RankingMap(np.array([[1, 2]]), np.array([[1.0, 0.75]], np.float32))
+  drawn = visualize.draw_ranking_map(ranking_map, categories)
   person, tie = (np.array(categories.category(label).color) for label in (1, 2))
   np.testing.assert_array_equal(drawn[0, 0], person)
   np.testing.assert_array_equal(drawn[0, 1], (255 + 0.75 * (tie - 255.0)).round())
