@@ -281,5 +281,5 @@ def test_all_of_it_on_the_cpu(tmp_path, monkeypatch, capsys):
   assert list(found['checks']) == list(check_gpu.CHECKS)
   for one in found['checks'].values():
     assert len(one['losses']) == 3 and one['images'] == 4 and one['peak_bytes'] > 1e8
-    assert one['on_host'] == {'CombinedNonMaxSuppression': 4}
+    assert list(one['on_host']) == ['CombinedNonMaxSuppression']
   assert verdict.SMALL_NETWORK in stdout
