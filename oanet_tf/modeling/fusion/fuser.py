@@ -49,8 +49,8 @@ class Fuser:
     settings: thresholds and limits.
     num_things, num_stuff: T and S.
     stuff_stride: of the stuff logits, relative to the network input.
-    ranking_module: ranks the instances of the fusion 'srm'. Suppression and the other orders also
-      use its canvas.
+    ranking_module: ranks the instances of the fusion 'srm'. Suppression and all orders use its
+      canvas.
     scored_pixels: of `spatial_ranking.rank`.
     class_prior: [T, T] float32 of `data.class_prior.load_table`, for the fusion 'class_prior'.
   """
