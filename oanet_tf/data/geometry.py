@@ -24,6 +24,15 @@ from oanet_tf.config.values import CANVAS_STRIDE
 Size = int | tf.Tensor
 
 
+def height_and_width(batch: tf.Tensor) -> tuple[Size, Size]:
+  """The sides of a [B, H, W, …] tensor: Python ints where they are static, else tensors.
+
+  Batches of landscape and of portrait images train in one graph, in which sides are not static.
+  """
+  sides = tf.shape(batch)
+  return tuple(sides[axis] if batch.shape[axis] is None else batch.shape[axis] for axis in (1, 2))
+
+
 def canvas_of(output_size: Sequence[int], portrait: bool) -> tuple[list[int], list[int]]:
   """[height, width] of what an image is fitted into, and of the padded network input."""
   fit = list(output_size)[::-1] if portrait else list(output_size)

@@ -1,0 +1,145 @@
+"""Samples features at regions of interest, as Detectron2's `ROIAlign` with `aligned=True`."""
+
+# B images, N RoIs, S crop side, Q samples along a side of a bin, L = S · Q, C channels.
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import tensorflow as tf
+import tf_keras
+
+from oanet_tf.data.geometry import height_and_width
+
+# A RoI of this size belongs to this level (Lin et al., Feature Pyramid Networks, Eq. 1).
+_CANONICAL_SIZE, _CANONICAL_LEVEL = 224.0, 4.0
+# As in Detectron2, so that rounding does not move a RoI of just this size to the finer level.
+_EPSILON = 1e-8
+
+
+class RoIAlign(tf_keras.layers.Layer):
+  """RoIAlign (He et al., Mask R-CNN, section 3) on the level of the pyramid that fits each RoI.
+
+  A bin is the mean of bilinear samples at Q × Q regular positions. The centre of a cell lies at
+  half a cell, as everywhere in this package; the Model Garden's `MultilevelROIAligner` takes one
+  sample of a bin, and cell k to lie at k. Indices are computed in float32, which is exact below
+  2^24 cells, as TensorFlow computes int32 on the host.
+
+  Args:
+    crop_size: S.
+    samples: Q.
+    max_level: the coarsest level to sample from.
+    **kwargs: of the Keras layer.
+  """
+
+  def __init__(self, *, crop_size: int, samples: int = 2, max_level: int = 5, **kwargs):
+    super().__init__(**kwargs)
+    self._crop_size = crop_size
+    self._samples = samples
+    self._max_level = max_level
+
+  def call(self, features: Mapping[str, tf.Tensor], rois: tf.Tensor) -> tf.Tensor:
+    """Samples the RoIs.
+
+    Args:
+      features: [B, h, w, C] by level.
+      rois: [B, N, 4] in pixels of the network input.
+
+    Returns:
+      [B, N, S, S, C] of the features' type.
+    """
+    levels = [level for level in sorted(features, key=int) if int(level) <= self._max_level]
+    pyramid = _Pyramid.of([features[level] for level in levels])
+    rois = tf.cast(rois, tf.float32)
+    index = assign_levels(rois, int(levels[0]), int(levels[-1])) - int(levels[0])
+    stride = 2.0 ** tf.cast(index + int(levels[0]), tf.float32)
+    height, width = (tf.gather(sides, index) for sides in (pyramid.heights, pyramid.widths))
+    rows = self._samples_along(rois[..., 0] / stride, rois[..., 2] / stride, height)
+    columns = self._samples_along(rois[..., 1] / stride, rois[..., 3] / stride, width)
+    first = tf.gather(pyramid.first, index)[..., None, None]
+    row_starts = first + rows.cells * width[..., None, None]
+    cells = row_starts[:, :, :, None, :, None] + columns.cells[:, :, None, :, None, :]
+    weights = rows.weights[:, :, :, None, :, None] * columns.weights[:, :, None, :, None, :]
+    bins = self._weighted_sums(pyramid.features, cells, weights)
+    return tf.ensure_shape(bins, [*rois.shape[:2], *bins.shape[2:]])
+
+  def _samples_along(self, low: tf.Tensor, high: tf.Tensor, length: tf.Tensor) -> '_Neighbours':
+    """The cells, with their weights, between which the samples of each bin lie, along one axis.
+
+    Args:
+      low, high: [B, N] float32, sides of the RoIs in cells of their level.
+      length: [B, N] float32, number of cells.
+    """
+    number = self._crop_size * self._samples
+    step = (high - low)[..., None] / number
+    positions = low[..., None] + (tf.range(number, dtype=tf.float32) + 0.5) * step - 0.5
+    length = length[..., None]
+    # Beyond the outermost cells' centres their values continue for a cell, and then is nothing.
+    inside = tf.cast((positions >= -1.0) & (positions <= length), tf.float32)
+    positions = tf.clip_by_value(positions, 0.0, length - 1.0)
+    before = tf.floor(positions)
+    cells = tf.stack([before, tf.minimum(before + 1.0, length - 1.0)], axis=-1)
+    fraction = positions - before
+    weights = tf.stack([1.0 - fraction, fraction], axis=-1) * inside[..., None] / self._samples
+    shape = [*tf.unstack(tf.shape(low)), self._crop_size, 2 * self._samples]
+    return _Neighbours(tf.reshape(cells, shape), tf.reshape(weights, shape))
+
+  def _weighted_sums(self, features: tf.Tensor, cells: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+    """[B, P, C] features, [B, N, S, S, 2 Q, 2 Q] cells and weights -> [B, N, S, S, C]."""
+    images, number = tf.unstack(tf.shape(cells)[:2])
+    bins, in_bin = number * self._crop_size**2, (2 * self._samples) ** 2
+    cells = tf.cast(tf.reshape(cells, [images, bins, in_bin]), tf.int64)
+    neighbours = tf.gather(features, cells, batch_dims=1)
+    weights = tf.cast(tf.reshape(weights, [images, bins, 1, in_bin]), features.dtype)
+    side, channels = self._crop_size, features.shape[-1]
+    return tf.reshape(tf.matmul(weights, neighbours), [images, number, side, side, channels])
+
+
+class _Neighbours(NamedTuple):
+  """Along one axis, [B, N, S, 2 Q] float32 cells and their weights for each bin."""
+
+  cells: tf.Tensor
+  weights: tf.Tensor
+
+
+class _Pyramid(NamedTuple):
+  """The cells of all levels, one after the other.
+
+  Attributes:
+    features: [B, P, C].
+    heights, widths: [levels] float32, in cells.
+    first: [levels] float32, index of each level's first cell.
+  """
+
+  features: tf.Tensor
+  heights: tf.Tensor
+  widths: tf.Tensor
+  first: tf.Tensor
+
+  @classmethod
+  def of(cls, maps: list[tf.Tensor]) -> '_Pyramid':
+    """From [B, h, w, C] maps."""
+    sizes = [height_and_width(level) for level in maps]
+    flat = [
+      tf.reshape(level, [-1, height * width, level.shape[-1]])
+      for level, (height, width) in zip(maps, sizes, strict=True)
+    ]
+    heights, widths = (tf.cast(tf.stack(sides), tf.float32) for sides in zip(*sizes, strict=True))
+    return cls(
+      tf.concat(flat, axis=1), heights, widths, tf.cumsum(heights * widths, exclusive=True)
+    )
+
+
+def assign_levels(rois: tf.Tensor, min_level: int, max_level: int) -> tf.Tensor:
+  """The level of the pyramid for each RoI (Lin et al., Feature Pyramid Networks, Eq. 1).
+
+  Args:
+    rois: [..., 4] float32 in pixels of the network input.
+    min_level, max_level: of the pyramid.
+
+  Returns:
+    [...] int64 in [min_level, max_level].
+  """
+  height, width = tf.unstack(tf.nn.relu(rois[..., 2:] - rois[..., :2]), axis=-1)
+  octaves = tf.math.log(tf.sqrt(height * width) / _CANONICAL_SIZE + _EPSILON) / tf.math.log(2.0)
+  levels = tf.floor(_CANONICAL_LEVEL + octaves)
+  return tf.cast(tf.clip_by_value(levels, min_level, max_level), tf.int64)
