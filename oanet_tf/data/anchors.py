@@ -1,0 +1,50 @@
+"""The anchors of the region proposal network."""
+
+# H, W cells of a level, A anchors at a cell.
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+from official.vision.ops import anchor
+
+from oanet_tf.config.definitions import OANet
+from oanet_tf.data.geometry import Size
+
+
+class Anchors:
+  """The Model Garden's anchors, also for images whose size is only known when the graph runs.
+
+  Args:
+    model: has levels, sizes and shapes of anchors.
+  """
+
+  def __init__(self, model: OANet):
+    generate = anchor.build_anchor_generator(
+      min_level=model.min_level, max_level=model.max_level, **model.anchor.as_dict()
+    )
+    # An image of one cell has the anchors of the first cell, which all others repeat.
+    self._first = {
+      str(level): generate([2**level, 2**level])[str(level)].numpy()
+      for level in range(model.min_level, model.max_level + 1)
+    }
+
+  def __call__(self, size: Sequence[Size]) -> dict[str, tf.Tensor]:
+    """The anchors of one image size.
+
+    Args:
+      size: [height, width] of the network input.
+
+    Returns:
+      By level, [H, W, 4 A] float32, [y1, x1, y2, x2] in pixels for each anchor.
+    """
+    return {level: self._of_level(level, size) for level in self._first}
+
+  def _of_level(self, level: str, size: Sequence[Size]) -> tf.Tensor:
+    stride = 2 ** int(level)
+    rows, columns = (
+      tf.range(-(-side // stride), dtype=tf.float32) * float(stride) for side in size
+    )
+    first = tf.constant(self._first[level])
+    # Of the four sides of a box, y1 and y2 move with the row, x1 and x2 with the column.
+    moves_down = tf.tile([1.0, 0.0, 1.0, 0.0], [first.shape[-1] // 4])
+    return first + rows[:, None, None] * moves_down + columns[:, None] * (1.0 - moves_down)
