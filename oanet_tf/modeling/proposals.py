@@ -1,0 +1,129 @@
+"""The region proposals: the boxes of the RPN that the second stage looks at."""
+
+# B images, N anchors of a level, K kept of them, P proposals.
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import tensorflow as tf
+from official.vision.configs import maskrcnn
+from official.vision.ops import box_ops
+
+ByLevel = Mapping[str, tf.Tensor]
+
+
+class Limits(NamedTuple):
+  """Which boxes become proposals; the meaning is that of `maskrcnn.ROIGenerator`."""
+
+  pre_nms_top_k: int
+  score_threshold: float
+  min_size: float
+  iou_threshold: float
+  num_proposals: int
+
+  @classmethod
+  def of(cls, settings: maskrcnn.ROIGenerator, training: bool) -> 'Limits':
+    """Those for training or for inference."""
+    values = settings.as_dict()
+    prefix = '' if training else 'test_'
+    return cls(
+      *(
+        values[prefix + name]
+        for name in (
+          'pre_nms_top_k', 'pre_nms_score_threshold', 'pre_nms_min_size_threshold',
+          'nms_iou_threshold', 'num_proposals',
+        )
+      )
+    )  # fmt: skip
+
+
+class ROIGenerator:
+  """Chooses the proposals, as the Model Garden's `MultilevelROIGenerator` without batched NMS.
+
+  The boxes with the best scores of each level are taken first, and only they are decoded and
+  compared. Non-maximum suppression has no GPU kernel, and takes three times as long for all 201,600
+  boxes of a large image's finest level. Boxes without area, outside the image, are dropped.
+  """
+
+  def __init__(self, settings: maskrcnn.ROIGenerator):
+    self._settings = settings
+
+  def __call__(
+    self,
+    raw_boxes: ByLevel,
+    raw_scores: ByLevel,
+    anchors: ByLevel,
+    image_shape: tf.Tensor,
+    training: bool,
+  ) -> tf.Tensor:
+    """The proposals of a batch.
+
+    Args:
+      raw_boxes, raw_scores: of the RPN head, [B, h, w, 4 A] and [B, h, w, A] by level.
+      anchors: [h, w, 4 A] by level.
+      image_shape: [B, 2] float32, [height, width] of the images within the network input.
+      training: whether the settings for training or for inference hold.
+
+    Returns:
+      [B, P, 4] float32 in pixels of the network input, the best first, padded with 0.
+    """
+    limits = Limits.of(self._settings, training)
+    best = [
+      best_boxes(raw_boxes[level], raw_scores[level], anchors[level], image_shape, limits)
+      for level in sorted(raw_scores, key=int)
+    ]
+    # A level is a class, so that boxes of different levels do not suppress each other.
+    boxes, scores = (
+      tf.stack([_padded(part, limits.pre_nms_top_k) for part in parts], axis=2)
+      for parts in zip(*best, strict=True)
+    )
+    kept = tf.image.combined_non_max_suppression(
+      boxes,
+      scores,
+      max_output_size_per_class=min(limits.pre_nms_top_k, limits.num_proposals),
+      max_total_size=limits.num_proposals,
+      # In the Model Garden, 0 means no suppression.
+      iou_threshold=limits.iou_threshold or 1.0,
+      score_threshold=limits.score_threshold,
+      clip_boxes=False,
+    )
+    return kept.nmsed_boxes
+
+
+def best_boxes(
+  raw_boxes: tf.Tensor,
+  raw_scores: tf.Tensor,
+  anchors: tf.Tensor,
+  image_shape: tf.Tensor,
+  limits: Limits,
+) -> tuple[tf.Tensor, tf.Tensor]:
+  """The boxes of one level with the best scores, decoded and clipped to the image.
+
+  Args:
+    raw_boxes, raw_scores: of the RPN head, [B, h, w, 4 A] and [B, h, w, A].
+    anchors: [h, w, 4 A].
+    image_shape: [B, 2] float32.
+    limits: give the number K of boxes, and their least size.
+
+  Returns:
+    [B, K, 4] boxes and [B, K] scores, descending; K is less than `pre_nms_top_k` where there are
+    fewer anchors. Boxes that are too small or outside the image are 0 and have the
+    score 0.
+  """
+  count = raw_scores.shape[1:].num_elements()
+  scores = tf.reshape(raw_scores, [tf.shape(raw_scores)[0], count or -1])
+  number = tf.minimum(tf.shape(scores)[1], limits.pre_nms_top_k)
+  if count:  # TFLite needs a static number.
+    number = min(count, limits.pre_nms_top_k)
+  scores, indices = tf.math.top_k(scores, number)
+  offsets = tf.gather(tf.reshape(raw_boxes, [tf.shape(raw_boxes)[0], -1, 4]), indices, batch_dims=1)
+  boxes = box_ops.decode_boxes(offsets, tf.gather(tf.reshape(anchors, [-1, 4]), indices))
+  boxes = box_ops.clip_boxes(boxes, image_shape[:, None])
+  return box_ops.filter_boxes(boxes, tf.sigmoid(scores), image_shape[:, None], limits.min_size)
+
+
+def _padded(values: tf.Tensor, number: int) -> tf.Tensor:
+  """[B, K, …] -> [B, number, …], padded with 0, which is the score of no proposal."""
+  missing = number - tf.shape(values)[1]
+  padded = tf.pad(values, [[0, 0], [0, missing]] + [[0, 0]] * (values.shape.rank - 2))
+  return tf.ensure_shape(padded, [None, number, *values.shape[2:]])
