@@ -205,7 +205,6 @@ def train(params: pathlib.Path, steps: int, answer: Answer) -> None:
   from oanet_tf.config import check as config_check
   from oanet_tf.config import experiments
   from oanet_tf.training import loop, state
-  from oanet_tf.training.step import TrainStep
 
   config = experiments.load_experiment(config_check.BASE_EXPERIMENT, [str(params)])
   tf_keras.utils.set_random_seed(config.task.seed + 1)
@@ -214,11 +213,9 @@ def train(params: pathlib.Path, steps: int, answer: Answer) -> None:
   loop.check_batch_sizes(config, 'train', cluster)
   categories = state.find_categories(config.task, params.parent)
   training = state.create_state(config, categories, params.parent / 'no_model', cluster)
-  batches = loop.training_batches(training)
+  dataset = loop.training_dataset(training)
+  batches, step = iter(dataset), loop.make_train_step(training, dataset)
   num_micro_batches = config.trainer.gradient_accumulation_steps
-  step = TrainStep(
-    config.task, cluster.strategy, training.model, training.optimizer, num_micro_batches
-  )
   answer(built=True)
   graphs = []
   for number in range(1, steps + 1):

@@ -26,6 +26,22 @@ class Backbone(backbones.Backbone):
 
 
 @dataclasses.dataclass
+class RoIAlign(hyperparams.Config):
+  """How features are sampled at regions of interest.
+
+  Attributes:
+    crop_size: bins along a side.
+    samples: along a side of a bin, whose value is the mean over samples × samples.
+    max_level: coarsest level of the pyramid that is sampled. Detectron2's is 5, and the Model
+      Garden's that of the network.
+  """
+
+  crop_size: int = 7
+  samples: int = 2
+  max_level: int = 5
+
+
+@dataclasses.dataclass
 class StuffHead(hyperparams.Config):
   """The stuff branch (Figure 3).
 
@@ -106,10 +122,16 @@ class OANet(hyperparams.Config):
     batch_norm: 'frozen' keeps the statistics and scales of a pretrained backbone and leaves the
       heads without normalization, as in the paper. 'sync' normalizes over all replicas, 'plain' on
       each replica.
+    coarse_levels: how the FPN makes the levels above 5 of the one before, by 'pooling' (one cell of
+      four is kept), as in Detectron2, or by a 'convolution', as in the Model Garden.
+    frozen_level: the backbone's layers up to this level's are not trained; 0 trains all, and 2
+      freezes stem and res2, as in Detectron2.
   """
 
   min_level: int = 2
   max_level: int = 6
+  coarse_levels: str = 'pooling'
+  frozen_level: int = 0
   sharing: str = 'backbone_and_fpn'
   batch_norm: str = 'frozen'
   backbone: Backbone = dataclasses.field(
@@ -119,15 +141,13 @@ class OANet(hyperparams.Config):
     default_factory=lambda: decoders.Decoder(type='fpn', fpn=decoders.FPN(use_keras_layer=True))
   )
   norm_activation: common.NormActivation = dataclasses.field(
-    default_factory=lambda: common.NormActivation(norm_momentum=0.997, norm_epsilon=1e-4)
+    default_factory=lambda: common.NormActivation(norm_momentum=0.997, norm_epsilon=1e-5)
   )
   anchor: maskrcnn.Anchor = dataclasses.field(default_factory=maskrcnn.Anchor)
   rpn_head: maskrcnn.RPNHead = dataclasses.field(default_factory=maskrcnn.RPNHead)
-  roi_generator: maskrcnn.ROIGenerator = dataclasses.field(
-    default_factory=lambda: maskrcnn.ROIGenerator(use_batched_nms=True)
-  )
+  roi_generator: maskrcnn.ROIGenerator = dataclasses.field(default_factory=maskrcnn.ROIGenerator)
   roi_sampler: maskrcnn.ROISampler = dataclasses.field(default_factory=maskrcnn.ROISampler)
-  roi_aligner: maskrcnn.ROIAligner = dataclasses.field(default_factory=maskrcnn.ROIAligner)
+  roi_aligner: RoIAlign = dataclasses.field(default_factory=RoIAlign)
   detection_head: maskrcnn.DetectionHead = dataclasses.field(
     default_factory=lambda: maskrcnn.DetectionHead(num_convs=0, num_fcs=2)
   )
@@ -135,9 +155,7 @@ class OANet(hyperparams.Config):
     default_factory=lambda: maskrcnn.DetectionGenerator(nms_version='batched')
   )
   mask_sampler: maskrcnn.MaskSampler = dataclasses.field(default_factory=maskrcnn.MaskSampler)
-  mask_roi_aligner: maskrcnn.MaskROIAligner = dataclasses.field(
-    default_factory=maskrcnn.MaskROIAligner
-  )
+  mask_roi_aligner: RoIAlign = dataclasses.field(default_factory=lambda: RoIAlign(crop_size=14))
   mask_head: maskrcnn.MaskHead = dataclasses.field(default_factory=maskrcnn.MaskHead)
   stuff_head: StuffHead = dataclasses.field(default_factory=StuffHead)
   spatial_ranking: SpatialRanking = dataclasses.field(default_factory=SpatialRanking)
@@ -149,15 +167,27 @@ class Losses(hyperparams.Config):
   """Eq. 1: the instance branch's five losses + λ · stuff + SRM.
 
   Attributes:
+    rpn_class_weight, rpn_box_weight, class_weight, box_weight, mask_weight: of the five losses.
     stuff_weight: λ.
     l2_weight_decay: half of it times the sum of squares of all kernels is added to the loss, as in
       the Model Garden.
+    rpn_huber_loss_delta, frcnn_huber_loss_delta: errors of boxes up to this count by half their
+      square, and others linearly. 0 counts all by their absolute values (L1), as in Detectron2.
+    box_loss_mean_over: the losses of boxes are means over the coordinates of 'objects', for the
+      anchors by level, as in the Model Garden; or sums over coordinates divided by the number of
+      sampled anchors or RoIs, background too ('samples'), as in Detectron2.
   """
 
+  rpn_class_weight: float = 1.0
+  rpn_box_weight: float = 1.0
+  class_weight: float = 1.0
+  box_weight: float = 1.0
+  mask_weight: float = 1.0
   stuff_weight: float = 0.25
   l2_weight_decay: float = 1e-4
-  rpn_huber_loss_delta: float = 1.0 / 9.0
-  frcnn_huber_loss_delta: float = 1.0
+  rpn_huber_loss_delta: float = 0.0
+  frcnn_huber_loss_delta: float = 0.0
+  box_loss_mean_over: str = 'samples'
 
 
 @dataclasses.dataclass
@@ -249,6 +279,10 @@ class Trainer(config_definitions.TrainerConfig):
   Attributes:
     gradient_accumulation_steps: number of micro-batches in a step, computed in turn to save memory.
       Losses are averages over a micro-batch.
+    gradient_norms: whether the logs have the norms of the instance and stuff losses' gradients at
+      the backbone's last feature (Figure 5). It takes a second backward pass through the stuff
+      branch.
   """
 
   gradient_accumulation_steps: int = 1
+  gradient_norms: bool = False

@@ -46,16 +46,19 @@ _CHOICES = {
   'runtime.distribution_strategy': ('mirrored', 'one_device'),
   'runtime.mixed_precision_dtype': (None, 'float32', 'bfloat16', 'float16'),
   'task.init_checkpoint_modules': ('all', 'backbone', 'backbone,decoder'),
+  'task.losses.box_loss_mean_over': ('objects', 'samples'),
   'task.mode': ('panoptic', 'srm_only'),
   'task.model.backbone.keras_resnet.model_id': (50, 101, 152),
   'task.model.backbone.mobilenet.model_id': _MOBILENETS,
   'task.model.backbone.resnet.model_id': (10, 18, 26, 34, 50, 101, 152, 200, 270, 350, 420),
   'task.model.backbone.resnet.stem_type': ('v0', 'v1'),
+  'task.model.coarse_levels': ('pooling', 'convolution'),
   'task.model.batch_norm': ('frozen', 'sync', 'plain'),
   'task.model.decoder.fpn.fusion_type': ('sum', 'concat'),
   # The other decoders return no pyramid.
   'task.model.decoder.type': ('fpn', 'nasfpn'),
   'task.model.detection_generator.nms_version': ('v1', 'v2', 'batched'),
+  'task.model.frozen_level': (0, 2, 3, 4, 5),
   'task.model.fusion.method': FUSIONS,
   'task.model.fusion.ranking_pairs': ('all', 'between_categories'),
   'task.model.fusion.stuff_area_by': ('class', 'component'),
@@ -80,6 +83,7 @@ _ONLY_DEFAULT = re.compile(
   |task\.model\.backbone\.mobilenet\.(output_stride|output_intermediate_endpoints)
   |task\.model\.detection_generator\.(apply_nms|use_sigmoid_probability)
   |task\.model\.detection_head\.(cascade_class_ensemble|class_agnostic_bbox_pred)
+  |task\.model\.roi_generator\.use_batched_nms
   |task\.model\.roi_sampler\.cascade_iou_thresholds
   """,
   re.VERBOSE,
@@ -89,7 +93,7 @@ _LIMITS: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
   (
     'num_filters num_scales num_proposals num_sampled_rois num_sampled_masks num_repeats num_packs'
     ' test_num_proposals max_num_instances max_num_detections pre_nms_top_k test_pre_nms_top_k'
-    ' crop_size upsample_factor fc_dims mask_size stride label_stride shuffle_buffer_size'
+    ' crop_size samples upsample_factor fc_dims mask_size stride label_stride shuffle_buffer_size'
     ' global_batch_size rpn_batch_size_per_im output_size max_to_keep gradient_accumulation_steps'
     ' decay_steps total_decay_steps',
     'at least 1',
@@ -97,13 +101,14 @@ _LIMITS: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
   ),
   (
     'num_convs num_fcs num_gpus reference_batch_size train_steps *_interval warmup_steps values'
-    ' stuff_area_limit stuff_weight l2_weight_decay warmup_learning_rate end_learning_rate'
+    ' stuff_area_limit *_weight l2_weight_decay *_huber_loss_delta warmup_learning_rate'
+    ' end_learning_rate'
     ' *_min_size_threshold',
     'at least 0',
     lambda value: 0 <= value < math.inf,
   ),
   (
-    'norm_epsilon anchor_size aspect_ratios depth_multiplier min_scale max_scale *_huber_loss_delta'
+    'norm_epsilon anchor_size aspect_ratios depth_multiplier min_scale max_scale'
     ' filter_size_scale learning_rate initial_learning_rate clipnorm clipvalue global_clipnorm',
     'above 0',
     lambda value: 0 < value < math.inf,
@@ -195,6 +200,8 @@ def _check_network(values: Values) -> None:
     _refuse(high, values[high], f'from {low}, {values[low]}, to 7')
   if values[f'{model}.decoder.type'] == 'nasfpn' and (values[low], values[high]) != (3, 7):
     _refuse(f'{model}.decoder.type', 'nasfpn', f'only possible with {low} 3 and {high} 7')
+  for aligner in ('roi_aligner', 'mask_roi_aligner'):
+    _at_most(values, low, f'{model}.{aligner}.max_level')
   _at_most(
     values, f'{model}.mask_sampler.num_sampled_masks', f'{model}.roi_sampler.num_sampled_rois'
   )

@@ -10,9 +10,10 @@ and anchors in crowds are ignored.
 
 import numpy as np
 import tensorflow as tf
-from official.vision.ops import anchor, box_ops
+from official.vision.ops import box_ops
 
 from oanet_tf.config.definitions import Data, OANet
+from oanet_tf.data.anchors import Anchors
 
 # Anchors and proposals with this fraction of their area in a crowd are not background.
 CROWD_OVERLAP = 0.5
@@ -29,9 +30,7 @@ class AnchorLabeler:
 
   def __init__(self, data: Data, model: OANet, canvas: list[int]):
     self._data = data
-    by_level = anchor.build_anchor_generator(
-      min_level=model.min_level, max_level=model.max_level, **model.anchor.as_dict()
-    )(canvas)
+    by_level = Anchors(model)(canvas)
     self._grids = {
       level: boxes.numpy().reshape(*boxes.shape[:2], -1, 4) for level, boxes in by_level.items()
     }
@@ -139,13 +138,13 @@ def rpn_targets(
   matched = tf.gather(gt_boxes, tf.maximum(tf.cast(matches, tf.int32), 0), batch_dims=1)
   encoded = box_ops.encode_boxes(tf.where(is_object, matched, boxes), boxes)
   encoded = tf.where(is_object, encoded, 0.0)
-  sizes = [grid.shape[0] * grid.shape[1] * grid.shape[2] // 4 for grid in anchors.values()]
-  shapes = {level: [-1, *grid.shape[:2], grid.shape[2] // 4] for level, grid in anchors.items()}
+  sizes = [tf.size(grid) // 4 for grid in anchors.values()]
 
   def by_level(values: tf.Tensor, channels: int) -> dict[str, tf.Tensor]:
-    parts = zip(shapes.items(), tf.split(values, sizes, axis=1), strict=True)
+    parts = tf.split(values, sizes, axis=1, num=len(sizes))
     return {
-      level: tf.reshape(part, [*shape[:3], shape[3] * channels]) for (level, shape), part in parts
+      level: tf.reshape(part, [-1, *tf.unstack(tf.shape(grid)[:2]), grid.shape[2] // 4 * channels])
+      for (level, grid), part in zip(anchors.items(), parts, strict=True)
     }
 
   return by_level(tf.cast(samples, tf.int32), 1), by_level(encoded, 4)

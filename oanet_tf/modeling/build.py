@@ -5,20 +5,17 @@ import tensorflow as tf
 import tf_keras
 from official.vision.modeling import backbones, decoders
 from official.vision.modeling.heads import dense_prediction_heads, instance_heads
-from official.vision.modeling.layers import (
-  detection_generator,
-  mask_sampler,
-  roi_aligner,
-  roi_generator,
-)
-from official.vision.ops import anchor
+from official.vision.modeling.layers import detection_generator
 
 from oanet_tf.config import definitions
+from oanet_tf.data.anchors import Anchors
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.errors import InputError
 from oanet_tf.modeling.fusion.fuser import Fuser
 from oanet_tf.modeling.keras_resnet import KerasResNet
 from oanet_tf.modeling.oanet import OANet
+from oanet_tf.modeling.proposals import ROIGenerator
+from oanet_tf.modeling.roi_align import RoIAlign
 from oanet_tf.modeling.roi_sampling import ROISampler
 from oanet_tf.modeling.spatial_ranking import SpatialRankingModule
 from oanet_tf.modeling.srm_only import SRMOnly
@@ -96,7 +93,12 @@ def build_oanet(
 
   def decoder(backbone: tf_keras.Model) -> tf_keras.Model:
     specs = {level: feature.shape for level, feature in backbone.output.items()}
-    return decoders.factory.build_decoder(specs, config, regularizer)
+    if config.coarse_levels == 'convolution' or config.decoder.type != 'fpn':
+      return decoders.factory.build_decoder(specs, config, regularizer)
+    finest = config.replace(max_level=min(config.max_level, int(max(specs))))
+    return _with_pooled_levels(
+      decoders.factory.build_decoder(specs, finest, regularizer), config.max_level
+    )
 
   shared = backbone()
   own = backbone() if config.sharing == 'none' else None
@@ -105,9 +107,7 @@ def build_oanet(
     decoder=decoder(shared),
     stuff_backbone=own,
     stuff_decoder=None if config.sharing == 'backbone_and_fpn' else decoder(own or shared),
-    anchors=anchor.build_anchor_generator(
-      min_level=config.min_level, max_level=config.max_level, **config.anchor.as_dict()
-    ),
+    anchors=Anchors(config),
     rpn_head=dense_prediction_heads.RPNHead(
       min_level=config.min_level,
       max_level=config.max_level,
@@ -115,26 +115,20 @@ def build_oanet(
       **config.rpn_head.as_dict(),
       **norm_options,
     ),
-    roi_generator=roi_generator.MultilevelROIGenerator(
-      **config.roi_generator.as_dict(), **BOXES_IN_FLOAT32
-    ),
+    roi_generator=ROIGenerator(config.roi_generator),
     roi_sampler=ROISampler(config.roi_sampler),
-    roi_aligner=roi_aligner.MultilevelROIAligner(**config.roi_aligner.as_dict()),
+    roi_aligner=RoIAlign(**config.roi_aligner.as_dict()),
     detection_head=instance_heads.DetectionHead(
       num_classes=num_classes, **detection_head, **norm_options
     ),
     detection_generator=detection_generator.DetectionGenerator(
       **config.detection_generator.as_dict(), **BOXES_IN_FLOAT32
     ),
-    mask_sampler=mask_sampler.MaskSampler(
-      mask_target_size=config.mask_roi_aligner.crop_size * config.mask_head.upsample_factor,
-      **config.mask_sampler.as_dict(),
-      **BOXES_IN_FLOAT32,
-    ),
-    mask_roi_aligner=roi_aligner.MultilevelROIAligner(**config.mask_roi_aligner.as_dict()),
+    mask_roi_aligner=RoIAlign(**config.mask_roi_aligner.as_dict()),
     mask_head=instance_heads.MaskHead(
       num_classes=num_classes, **config.mask_head.as_dict(), **norm_options
     ),
+    num_sampled_masks=config.mask_sampler.num_sampled_masks,
     stuff_head=StuffHead(
       levels=list(range(config.min_level, min(config.max_level, COARSEST_STUFF_LEVEL) + 1)),
       num_labels=len(categories) if config.stuff_head.object_context else categories.num_stuff,
@@ -148,6 +142,9 @@ def build_oanet(
     num_stuff=categories.num_stuff,
   )
   _make_variables(model, config)
+  if config.frozen_level:
+    for frozen in (shared, own) if own else (shared,):
+      _freeze_up_to(frozen, config.frozen_level)
   if config.batch_norm == 'frozen':
     # Only now do all layers exist: the Model Garden's heads create theirs when first called.
     _freeze_batch_norm(model)
@@ -208,6 +205,20 @@ def _pyramid(backbone: tf_keras.Model) -> tf_keras.Model:
     return backbone
   features = {level: backbone.output[level] for level in levels}
   return tf_keras.Model(backbone.inputs, features, name=backbone.name)
+
+
+def _with_pooled_levels(decoder: tf_keras.Model, max_level: int) -> tf_keras.Model:
+  """Adds coarser levels, each with one cell of four of the level before."""
+  features = dict(decoder.output)
+  for level in range(1 + int(max(features)), 1 + max_level):
+    pool = tf_keras.layers.MaxPool2D(pool_size=1, strides=2, name=f'pooled_{level}')
+    features[str(level)] = pool(features[str(level - 1)])
+  return tf_keras.Model(decoder.input, features, name=decoder.name)
+
+
+def _freeze_up_to(backbone: tf_keras.Model, level: int) -> None:
+  """Freezes the layers that a level of the backbone is computed by."""
+  tf_keras.Model(backbone.input, backbone.output[str(level)]).trainable = False
 
 
 def _freeze_batch_norm(model: OANet) -> None:

@@ -5,11 +5,14 @@
 
 import tensorflow as tf
 import tf_keras
-from official.vision.ops import anchor, box_ops, preprocess_ops
+from official.vision.ops import box_ops, preprocess_ops
 
 from oanet_tf.data import geometry
-from oanet_tf.data.anchor_targets import rpn_targets, within_crowd
-from oanet_tf.data.preprocess import NO_INSTANCE
+from oanet_tf.data.anchor_targets import rpn_targets
+from oanet_tf.data.anchors import Anchors
+from oanet_tf.modeling.mask_targets import first_objects, mask_targets
+from oanet_tf.modeling.proposals import ROIGenerator
+from oanet_tf.modeling.roi_align import RoIAlign
 from oanet_tf.modeling.roi_sampling import ROISampler
 from oanet_tf.modeling.spatial_ranking import SpatialRankingModule, rank_ground_truth
 
@@ -22,16 +25,17 @@ BOX_WEIGHTS = [10.0, 10.0, 5.0, 5.0]
 class OANet(tf_keras.Model):
   """Backbone and FPN, instance branch, stuff branch and spatial ranking module (Figure 2).
 
-  The instance branch follows `official.vision.modeling.maskrcnn_model`; its parts are the Model
-  Garden's. Set `all_shapes_static` for TFLite's delegates, which need static shapes; masks are then
-  computed for empty slots too.
+  The heads of the instance branch are the Model Garden's, as in its `MaskRCNNModel`. Set
+  `all_shapes_static` for TFLite's delegates, which need static shapes; masks are then computed for
+  empty slots too.
 
   Args:
     backbone, decoder: of the instance branch, and of the stuff branch where it has none.
     stuff_backbone, stuff_decoder: the stuff branch's own, or None to share (Table 4).
     anchors: image size -> anchors by level.
     rpn_head, roi_generator, roi_sampler, roi_aligner, detection_head, detection_generator,
-      mask_sampler, mask_roi_aligner, mask_head: parts of Mask R-CNN.
+      mask_roi_aligner, mask_head: parts of Mask R-CNN.
+    num_sampled_masks: K.
     stuff_head: features by level -> logits.
     spatial_ranking: instance tensor -> ranking logits.
     num_things, num_stuff: T and S.
@@ -44,16 +48,16 @@ class OANet(tf_keras.Model):
     decoder: tf_keras.Model,
     stuff_backbone: tf_keras.Model | None,
     stuff_decoder: tf_keras.Model | None,
-    anchors: anchor.AnchorGeneratorv2,
+    anchors: Anchors,
     rpn_head: tf_keras.layers.Layer,
-    roi_generator: tf_keras.layers.Layer,
+    roi_generator: ROIGenerator,
     roi_sampler: ROISampler,
-    roi_aligner: tf_keras.layers.Layer,
+    roi_aligner: RoIAlign,
     detection_head: tf_keras.layers.Layer,
     detection_generator: tf_keras.layers.Layer,
-    mask_sampler: tf_keras.layers.Layer,
-    mask_roi_aligner: tf_keras.layers.Layer,
+    mask_roi_aligner: RoIAlign,
     mask_head: tf_keras.layers.Layer,
+    num_sampled_masks: int,
     stuff_head: tf_keras.layers.Layer,
     spatial_ranking: SpatialRankingModule,
     num_things: int,
@@ -69,11 +73,11 @@ class OANet(tf_keras.Model):
     self.roi_aligner = roi_aligner
     self.detection_head = detection_head
     self.detection_generator = detection_generator
-    self.mask_sampler = mask_sampler
     self.mask_roi_aligner = mask_roi_aligner
     self.mask_head = mask_head
     self.stuff_head = stuff_head
     self.spatial_ranking = spatial_ranking
+    self.num_sampled_masks = num_sampled_masks
     self.num_things = num_things
     self.num_stuff = num_stuff
     self.all_shapes_static = False
@@ -90,7 +94,7 @@ class OANet(tf_keras.Model):
     """The forward pass.
 
     Args:
-      images: [B, H, W, 3] uint8 of `data.preprocess`; H and W static.
+      images: [B, H, W, 3] uint8 of `data.preprocess`; in inference, H and W are static.
       image_info: [B, 4, 2] float32, as in `data.geometry`.
       labels: in training, the examples of `data.preprocess.training_steps`.
       training: whether to return raw predictions and targets for the losses, or detections.
@@ -98,7 +102,8 @@ class OANet(tf_keras.Model):
     Returns:
       In training `rpn_scores`, `rpn_boxes`, `rpn_score_targets`, `rpn_box_targets` by level;
       `class_outputs` [B, N, C], `box_outputs` [B, N, 4C], `class_targets`, `box_targets`;
-      `mask_outputs`, `mask_targets` [B, K, M, M], `mask_class_targets` [B, K]; `stuff_logits` of
+      `mask_outputs`, `mask_targets` [B, K, M, M], `mask_class_targets` [B, K]; classes below 0
+      stand for slots without a RoI; `stuff_logits` of
       all supervised categories; `instance_tensor` and `ranking_logits` [B, h, w, T];
       `last_feature`, the backbone's coarsest.
       In inference `detection_boxes` [B, N, 4] in pixels of the network input, `detection_scores`
@@ -106,12 +111,14 @@ class OANet(tf_keras.Model):
       [B, N, M, M] probabilities in the box, 0 in slots that no image of the batch fills;
       `stuff_logits` as in training.
     """
+    size = geometry.height_and_width(images)
+    anchors = self._anchors(size)
     images = normalize(images, image_info)
     backbone_features = self.backbone(images)
     features = self.decoder(backbone_features)
     stuff_logits = self.stuff_head(self._stuff_features(images, backbone_features, features))
     rpn_scores, rpn_boxes = self.rpn_head(features)
-    proposals = self._propose(rpn_scores, rpn_boxes, images, image_info, training)
+    proposals = self._propose(rpn_scores, rpn_boxes, anchors, image_info, training)
     if training:
       outputs = {'rpn_scores': rpn_scores, 'rpn_boxes': rpn_boxes, 'stuff_logits': stuff_logits}
       outputs['last_feature'] = backbone_features[max(backbone_features)]
@@ -119,10 +126,10 @@ class OANet(tf_keras.Model):
         labels['anchor_samples'],
         labels['anchor_matches'],
         labels['gt_boxes'],
-        self._anchors(images.shape[1:3]),
+        anchors,
       )
       outputs.update(self._instance_training(features, proposals, labels))
-      outputs.update(rank_ground_truth(self.spatial_ranking, labels, images.shape[1:3]))
+      outputs.update(rank_ground_truth(self.spatial_ranking, labels, size))
       return outputs
     outputs = self._detect(features, proposals, image_info)
     outputs['stuff_logits'] = stuff_logits
@@ -142,40 +149,40 @@ class OANet(tf_keras.Model):
     self,
     rpn_scores: Features,
     rpn_boxes: Features,
-    images: tf.Tensor,
+    anchors: Features,
     image_info: tf.Tensor,
     training: bool,
   ) -> tf.Tensor:
     """[B, N, 4] proposals."""
-    anchors = self._anchors(images.shape[1:3])
     scores = {level: tf.cast(score, tf.float32) for level, score in rpn_scores.items()}
     boxes = {level: tf.cast(box, tf.float32) for level, box in rpn_boxes.items()}
     sizes = geometry.size_in_input(image_info)
-    proposals, _ = self.roi_generator(boxes, scores, anchors, sizes, training)
-    return tf.stop_gradient(proposals)
+    return tf.stop_gradient(self.roi_generator(boxes, scores, anchors, sizes, training))
 
   def _instance_training(
     self, features: Features, proposals: tf.Tensor, labels: Features
   ) -> dict[str, tf.Tensor]:
     """Raw predictions for sampled RoIs, with their targets."""
-    in_crowd = within_crowd(proposals, labels['crowd_boxes'])
-    proposals = tf.where(in_crowd[..., None], float(NO_INSTANCE), proposals)
-    rois, matched_boxes, matched_classes, matched_indices = self._sample_rois(
-      proposals, labels['gt_boxes'], labels['gt_classes'], labels['roi_priorities']
+    sampled = self._sample_rois(
+      proposals,
+      labels['gt_boxes'],
+      labels['gt_classes'],
+      labels['crowd_boxes'],
+      labels['roi_priorities'],
     )
-    class_outputs, box_outputs = self.detection_head(self.roi_aligner(features, rois))
-    box_targets = box_ops.encode_boxes(matched_boxes, rois, weights=BOX_WEIGHTS)
-    mask_rois, mask_classes, mask_targets = self.mask_sampler(
-      rois, matched_boxes, matched_classes, matched_indices, labels['gt_masks']
-    )
+    class_outputs, box_outputs = self.detection_head(self.roi_aligner(features, sampled.boxes))
+    box_targets = box_ops.encode_boxes(sampled.matched_boxes, sampled.boxes, weights=BOX_WEIGHTS)
+    objects = first_objects(sampled, self.num_sampled_masks)
+    mask_features = self.mask_roi_aligner(features, objects.boxes)
+    mask_outputs = self.mask_head([mask_features, tf.maximum(objects.classes, 0)])
     return {
       'class_outputs': class_outputs,
       'box_outputs': box_outputs,
-      'class_targets': matched_classes,
-      'box_targets': tf.where(matched_classes[..., None] > 0, box_targets, 0.0),
-      'mask_outputs': self.mask_head([self.mask_roi_aligner(features, mask_rois), mask_classes]),
-      'mask_class_targets': mask_classes,
-      'mask_targets': tf.stop_gradient(mask_targets),
+      'class_targets': sampled.classes,
+      'box_targets': tf.where(sampled.classes[..., None] > 0, box_targets, 0.0),
+      'mask_outputs': mask_outputs,
+      'mask_class_targets': objects.classes,
+      'mask_targets': mask_targets(objects, labels['gt_masks'], mask_outputs.shape[-1]),
     }
 
   def _detect(
@@ -218,5 +225,5 @@ def normalize(images: tf.Tensor, image_info: tf.Tensor) -> tf.Tensor:
   """
   mean, deviation = map(tf.constant, (preprocess_ops.MEAN_RGB, preprocess_ops.STDDEV_RGB))
   normalized = (tf.cast(images, tf.float32) - mean) / deviation
-  inside = geometry.inside_input(image_info, *images.shape[1:3])
+  inside = geometry.inside_input(image_info, *geometry.height_and_width(images))
   return tf.where(inside[..., None], normalized, 0.0)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import tensorflow as tf
 import tf_keras
 
+from oanet_tf.data.geometry import Size
 from oanet_tf.modeling.mask_paste import paste_masks
 
 CONVOLUTIONS = {'1x1': [(1, 1)], '3x3': [(3, 3)], '1x7+7x1': [(1, 7), (7, 1)]}
@@ -89,7 +90,7 @@ def rank(
 
 
 def rank_ground_truth(
-  module: SpatialRankingModule, labels: dict[str, tf.Tensor], input_size: Sequence[int]
+  module: SpatialRankingModule, labels: dict[str, tf.Tensor], input_size: Sequence[Size]
 ) -> dict[str, tf.Tensor]:
   """Ranking logits of the annotated instances, whose masks overlap, for training.
 

@@ -5,6 +5,7 @@
 import tensorflow as tf
 import tf_keras
 
+from oanet_tf.data.geometry import height_and_width
 from oanet_tf.modeling.spatial_ranking import SpatialRankingModule, rank_ground_truth
 
 
@@ -44,7 +45,7 @@ class SRMOnly(tf_keras.Model):
     """
     del image_info
     if training:
-      return rank_ground_truth(self.spatial_ranking, labels, images.shape[1:3])
+      return rank_ground_truth(self.spatial_ranking, labels, height_and_width(images))
     num_labels = self.num_things + self.num_stuff
     return {
       **{

@@ -3,6 +3,8 @@
 import tensorflow as tf
 import tf_keras
 
+from oanet_tf.data.geometry import height_and_width
+
 
 class StuffHead(tf_keras.layers.Layer):
   """3×3 convolutions on each level, upsampling, concatenation, then a 3×3 and a 1×1 convolution.
@@ -74,7 +76,7 @@ class StuffHead(tf_keras.layers.Layer):
     Returns:
       [B, H, W, num_labels] float32 at the finest level's size.
     """
-    finest = features[str(self._levels[0])].shape[1:3]
+    finest = height_and_width(features[str(self._levels[0])])
     maps = []
     for level in self._levels:
       x = features[str(level)]

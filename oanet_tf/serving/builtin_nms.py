@@ -13,10 +13,10 @@ from typing import NamedTuple
 import tensorflow as tf
 from official.vision.configs import maskrcnn
 from official.vision.modeling.layers import detection_generator
-from official.vision.ops import box_ops
 
 from oanet_tf.config.definitions import OANet as OANetConfig
 from oanet_tf.modeling.oanet import OANet
+from oanet_tf.modeling.proposals import Limits, best_boxes
 
 
 def use_builtin_nms(model: OANet, config: OANetConfig) -> None:
@@ -74,10 +74,10 @@ def non_max_suppression(
 
 
 class Proposals:
-  """Replaces the Model Garden's `MultilevelROIGenerator` in inference."""
+  """Replaces `ROIGenerator` in inference."""
 
   def __init__(self, settings: maskrcnn.ROIGenerator):
-    self._settings = settings
+    self._limits = Limits.of(settings, training=False)
 
   def __call__(
     self,
@@ -86,7 +86,7 @@ class Proposals:
     anchors: dict[str, tf.Tensor],
     image_shape: tf.Tensor,
     training: bool,
-  ) -> tuple[tf.Tensor, tf.Tensor]:
+  ) -> tf.Tensor:
     """The best proposals of all levels.
 
     Args:
@@ -96,38 +96,27 @@ class Proposals:
       training: must be False.
 
     Returns:
-      [1, P, 4] boxes and [1, P] scores, 0 in the padding.
+      [1, P, 4] boxes, 0 in the padding.
     """
     assert not training
-    levels = [
-      self._of_level(raw_boxes[level], raw_scores[level], anchors[level], image_shape)
-      for level in sorted(raw_scores)
-    ]
-    boxes, scores = (tf.concat(parts, axis=0) for parts in zip(*levels, strict=True))
-    number = min(scores.shape[0], self._settings.test_num_proposals)
-    scores, indices = tf.nn.top_k(scores, number)
-    return tf.gather(boxes, indices)[None], scores[None]
-
-  def _of_level(
-    self, raw_boxes: tf.Tensor, raw_scores: tf.Tensor, anchors: tf.Tensor, image_shape: tf.Tensor
-  ) -> tuple[tf.Tensor, tf.Tensor]:
-    settings = self._settings
-    scores = tf.sigmoid(tf.reshape(raw_scores, [-1]))
-    boxes = box_ops.decode_boxes(tf.reshape(raw_boxes, [-1, 4]), tf.reshape(anchors, [-1, 4]))
-    boxes = box_ops.clip_boxes(boxes, image_shape)
-    if settings.test_pre_nms_min_size_threshold > 0.0:
-      boxes, scores = box_ops.filter_boxes(
-        boxes, scores, image_shape, settings.test_pre_nms_min_size_threshold
+    limits = self._limits
+    levels = []
+    for level in sorted(raw_scores, key=int):
+      boxes, scores = best_boxes(
+        raw_boxes[level], raw_scores[level], anchors[level], image_shape, limits
       )
-    kept = non_max_suppression(
-      boxes,
-      scores,
-      most=min(scores.shape[0], settings.test_pre_nms_top_k, settings.test_num_proposals),
-      # In the Model Garden, 0 means no suppression.
-      iou_threshold=settings.test_nms_iou_threshold or 1.0,
-      score_threshold=settings.test_pre_nms_score_threshold,
-    )
-    return kept.of(boxes), kept.of(scores)
+      kept = non_max_suppression(
+        boxes[0],
+        scores[0],
+        most=min(scores.shape[1], limits.num_proposals),
+        # In the Model Garden, 0 means no suppression.
+        iou_threshold=limits.iou_threshold or 1.0,
+        score_threshold=limits.score_threshold,
+      )
+      levels.append((kept.of(boxes[0]), kept.of(scores[0])))
+    boxes, scores = (tf.concat(parts, axis=0) for parts in zip(*levels, strict=True))
+    best = tf.nn.top_k(scores, min(scores.shape[0], limits.num_proposals)).indices
+    return tf.gather(boxes, best)[None]
 
 
 class Detections:

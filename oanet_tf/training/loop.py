@@ -5,9 +5,9 @@ import pathlib
 import shutil
 import signal
 import sys
-from collections.abc import Iterator
 
 import numpy as np
+import tensorflow as tf
 import tf_keras
 import tqdm
 from official.core import config_definitions
@@ -99,10 +99,9 @@ def train(state: State, with_evaluation: bool) -> dict[str, dict] | None:
   config, cluster = state.config, state.cluster
   trainer, data = config.trainer, config.task.train_data
   num_micro_batches = trainer.gradient_accumulation_steps
-  batches = training_batches(state)
-  train_step = TrainStep(
-    config.task, cluster.strategy, state.model, state.optimizer, num_micro_batches
-  )
+  dataset = training_dataset(state)
+  batches = iter(dataset)
+  train_step = make_train_step(state, dataset)
   training_log = TrainingLog(state.folder if cluster.is_chief else None, state.step)
   best = best_checkpoint(state)
   log.info(describe_learning_rate(config))
@@ -121,16 +120,14 @@ def train(state: State, with_evaluation: bool) -> dict[str, dict] | None:
       with shard_files.named_errors(data.input_path):
         micro_batches = [next(batches) for _ in range(num_micro_batches)]
       input_seconds = watch.lap()
-      log_is_due = due(step, trainer.summary_interval)
-      with_gradient_norms = log_is_due and config.task.mode == 'panoptic'
-      losses = train_step(micro_batches, with_gradient_norms)
+      losses = train_step(micro_batches)
       losses = {name: float(value) for name, value in losses.items()}
       check_finite(losses, micro_batches, state)
       advance(state, micro_batches)
       training_log.add(losses, input_seconds, compute_seconds=watch.lap())
       progress.update()
 
-      if log_is_due:
+      if due(step, trainer.summary_interval):
         learning_rate = float(state.learning_rate(state.optimizer.iterations))
         training_log.write_interval(
           step, trainer.train_steps, data.global_batch_size, learning_rate
@@ -190,7 +187,7 @@ def best_checkpoint(state: State) -> BestCheckpoint | None:
   )
 
 
-def training_batches(state: State) -> Iterator[Batch]:
+def training_dataset(state: State) -> tf.distribute.DistributedDataset:
   """Endless micro-batches on the replicas, from the state's position onwards."""
   config, cluster = state.config, state.cluster
   data = config.task.train_data
@@ -199,10 +196,23 @@ def training_batches(state: State) -> Iterator[Batch]:
   )
   task = config.task.replace(train_data=micro_batch)
   start = tuple(state.positions.numpy()[cluster.index].tolist())
-  dataset = cluster.strategy.distribute_datasets_from_function(
+  return cluster.strategy.distribute_datasets_from_function(
     lambda context: input_pipeline.training_input(task, state.categories, context, start)
   )
-  return iter(dataset)
+
+
+def make_train_step(state: State, dataset: tf.distribute.DistributedDataset) -> TrainStep:
+  """The step for micro-batches of the dataset, in one graph for landscape and portrait images."""
+  config = state.config
+  return TrainStep(
+    config.task,
+    state.cluster.strategy,
+    state.model,
+    state.optimizer,
+    config.trainer.gradient_accumulation_steps,
+    config.trainer.gradient_norms and config.task.mode == 'panoptic',
+    dataset.element_spec,
+  )
 
 
 def check_finite(losses: dict[str, float], micro_batches: list[Batch], state: State) -> None:

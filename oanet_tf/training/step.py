@@ -28,6 +28,9 @@ class TrainStep:
     model: the network.
     optimizer: sums gradients over replicas, clips them if so configured, and updates.
     num_micro_batches: of a step.
+    with_gradient_norms: adds `gradient_norm/instance` and `gradient_norm/stuff` to the results,
+      which only the whole network has. They take a second backward pass through the stuff branch.
+    batch_spec: types of a micro-batch, if one graph is to serve all of its shapes.
   """
 
   def __init__(
@@ -37,15 +40,20 @@ class TrainStep:
     model: OANet | SRMOnly,
     optimizer: Optimizer,
     num_micro_batches: int = 1,
+    with_gradient_norms: bool = False,
+    batch_spec: dict[str, tf.TypeSpec] | None = None,
   ):
     self._strategy = strategy
     self._model = model
     self._optimizer = optimizer
     self._num_micro_batches = num_micro_batches
-    self._gradients = functools.partial(gradients_of, task, model, optimizer)
+    self._gradients = functools.partial(
+      gradients_of, task, model, optimizer, with_gradient_norms=with_gradient_norms
+    )
     # Nothing in the network needs AutoGraph, and tracing is twice as fast without it.
-    self._whole = tf.function(self._on_replicas(self._train), autograph=False)
-    self._accumulate = tf.function(self._on_replicas(self._add_gradients), autograph=False)
+    options = {'autograph': False, 'input_signature': batch_spec and [batch_spec]}
+    self._whole = tf.function(self._on_replicas(self._train), **options)
+    self._accumulate = tf.function(self._on_replicas(self._add_gradients), **options)
     self._update = tf.function(lambda: strategy.run(self._apply_sums), autograph=False)
     with strategy.scope():
       create_variables(optimizer, model.trainable_variables)
@@ -57,29 +65,27 @@ class TrainStep:
     functions = (self._whole, self._accumulate)
     return sum(function.experimental_get_tracing_count() for function in functions)
 
-  def __call__(self, micro_batches: Sequence[Batch], with_gradient_norms: bool = False) -> Scalars:
+  def __call__(self, micro_batches: Sequence[Batch]) -> Scalars:
     """Takes a step.
 
     Args:
       micro_batches: of the step, distributed over the replicas.
-      with_gradient_norms: adds `gradient_norm/instance` and `gradient_norm/stuff`, which only the
-        whole network has.
 
     Returns:
       Scalar losses, averaged over micro-batches and replicas; `loss` is their weighted sum with
       weight decay.
     """
     if self._num_micro_batches == 1:
-      return self._whole(micro_batches[0], with_gradient_norms)
-    results = [self._accumulate(batch, with_gradient_norms) for batch in micro_batches]
+      return self._whole(micro_batches[0])
+    results = [self._accumulate(batch) for batch in micro_batches]
     self._update()
     return tf.nest.map_structure(
       lambda *values: tf.add_n(values) / self._num_micro_batches, *results
     )
 
   def _on_replicas(self, function: Callable[..., Scalars]) -> Callable[..., Scalars]:
-    def run(batch: Batch, with_gradient_norms: bool) -> Scalars:
-      scalars = self._strategy.run(function, args=(batch, with_gradient_norms))
+    def run(batch: Batch) -> Scalars:
+      scalars = self._strategy.run(function, args=(batch,))
       mean = tf.distribute.ReduceOp.MEAN
       return {
         name: self._strategy.reduce(mean, value, axis=None) for name, value in scalars.items()
@@ -87,13 +93,13 @@ class TrainStep:
 
     return run
 
-  def _train(self, batch: Batch, with_gradient_norms: bool) -> Scalars:
-    scalars, gradients = self._gradients(batch, with_gradient_norms)
+  def _train(self, batch: Batch) -> Scalars:
+    scalars, gradients = self._gradients(batch)
     self._apply(gradients)
     return scalars
 
-  def _add_gradients(self, batch: Batch, with_gradient_norms: bool) -> Scalars:
-    scalars, gradients = self._gradients(batch, with_gradient_norms)
+  def _add_gradients(self, batch: Batch) -> Scalars:
+    scalars, gradients = self._gradients(batch)
     for total, gradient in zip(self._sums, gradients, strict=True):
       total.assign_add(gradient / self._num_micro_batches)
     return scalars
@@ -121,38 +127,52 @@ def gradients_of(
     batch: the replica's part of it.
   """
   scaled = isinstance(optimizer, tf_keras.mixed_precision.LossScaleOptimizer)
+  replicas = tf.distribute.get_strategy().num_replicas_in_sync
   with tf.GradientTape(persistent=with_gradient_norms) as tape:
     outputs = model(batch['image'], batch['image_info'], labels=batch, training=True)
     scalars = _losses_of(task, model, outputs, batch)
-    objective = scalars['loss'] / tf.distribute.get_strategy().num_replicas_in_sync
+    objective = scalars['loss'] / replicas
     if scaled:
       objective = optimizer.get_scaled_loss(objective)
-    if with_gradient_norms:
-      instance_loss = tf.add_n([scalars[name] for name in losses.INSTANCE_LOSSES])
-  gradients = tape.gradient(
-    objective, model.trainable_variables, unconnected_gradients=tf.UnconnectedGradients.ZERO
-  )
+  zeros, sources, of_stuff = tf.UnconnectedGradients.ZERO, list(model.trainable_variables), []
   if with_gradient_norms:
-    # As in the paper's Figure 5, "where λ is set to 1 for fairness" (section 4.3).
-    for branch, loss in (('instance', instance_loss), ('stuff', scalars['loss_stuff'])):
-      scalars[f'gradient_norm/{branch}'] = _norm(tape, loss, outputs['last_feature'])
-  return scalars, optimizer.get_unscaled_gradients(gradients) if scaled else gradients
+    of_stuff = [tape.gradient(scalars['loss_stuff'], outputs['last_feature'], None, zeros)]
+    sources.append(outputs['last_feature'])
+  # One backward pass after the other, so that they do not need their memory at the same time.
+  with tf.control_dependencies(of_stuff):
+    gradients = tape.gradient(objective, sources, unconnected_gradients=zeros)
+  if scaled:
+    gradients = optimizer.get_unscaled_gradients(gradients)
+  if with_gradient_norms:
+    of_all = gradients.pop() * tf.cast(replicas, of_stuff[0].dtype)
+    scalars.update(_gradient_norms(of_all, of_stuff[0], task.losses.stuff_weight))
+  return scalars, gradients
+
+
+def _gradient_norms(of_all: tf.Tensor, of_stuff: tf.Tensor, stuff_weight: float) -> Scalars:
+  """The norms of each branch's gradient at the backbone's last feature (Figure 5).
+
+  That of the stuff loss is before λ: "λ is set to 1 for fairness" (section 4.3).
+
+  Args:
+    of_all: gradient of the weighted sum of losses; the ranking module gives none.
+    of_stuff: gradient of the stuff loss.
+    stuff_weight: λ.
+  """
+  of_all, of_stuff = (tf.cast(gradient, tf.float32) for gradient in (of_all, of_stuff))
+  return {
+    'gradient_norm/instance': tf.norm(of_all - stuff_weight * of_stuff),
+    'gradient_norm/stuff': tf.norm(of_stuff),
+  }
 
 
 def _losses_of(
   task: definitions.OANetTask, model: OANet | SRMOnly, outputs: dict[str, tf.Tensor], batch: Batch
 ) -> Scalars:
   if task.mode == 'srm_only':
-    scalars = losses.srm_only_losses(outputs, batch)
+    scalars = losses.srm_only_losses(outputs, batch, task)
   else:
-    scalars = losses.oanet_losses(
-      outputs,
-      batch,
-      task.losses,
-      num_things=model.num_things,
-      object_context=task.model.stuff_head.object_context,
-      rpn_batch_size_per_im=task.train_data.rpn_batch_size_per_im,
-    )
+    scalars = losses.oanet_losses(outputs, batch, task, model.num_things)
   decay = tf.add_n(model.losses) if model.losses else tf.constant(0.0)
   return {'loss': scalars.pop('loss') + decay, **scalars, 'loss_weight_decay': decay}
 
@@ -171,8 +191,3 @@ def _zeros_like(
       )
       for variable in variables
     ]
-
-
-def _norm(tape: tf.GradientTape, loss: tf.Tensor, feature: tf.Tensor) -> tf.Tensor:
-  gradient = tape.gradient(loss, feature, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-  return tf.norm(tf.cast(gradient, tf.float32))

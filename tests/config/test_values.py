@@ -106,6 +106,14 @@ COSINE = (
     ('task.train_data.short_sides=[64],task.train_data.min_scale=0.5', 'task.train_data.min_scale'),
     ('task.train_data.rpn_match_threshold=0.1', 'rpn_match_threshold, 0.1'),
     ('task.losses.stuff_weight=.inf', 'at least 0'),
+    ('task.losses.box_weight=-1', 'at least 0'),
+    ('task.losses.rpn_huber_loss_delta=-0.1', 'at least 0'),
+    ('task.losses.box_loss_mean_over=rois', 'one of objects, samples'),
+    ('task.model.coarse_levels=none', 'one of pooling, convolution'),
+    ('task.model.frozen_level=1', 'one of 0, 2, 3, 4, 5'),
+    ('task.model.roi_aligner.samples=0', 'at least 1'),
+    ('task.model.mask_roi_aligner.max_level=1', 'at most task.model.mask_roi_aligner.max_level, 1'),
+    ('task.model.roi_generator.use_batched_nms=true', 'use_batched_nms'),
     ('task.seed=-1', 'below 2^31'),
     ('task.seed=2147483648', 'below 2^31'),
     ('task.reference_batch_size=-1', 'at least 0'),
@@ -217,7 +225,7 @@ def test_every_rule_is_about_a_key_that_there_is():
     'all_reduce_alg', 'distribution_strategy', 'enable_xla', 'loss_scale', 'mixed_precision_dtype',
     'num_gpus', 'num_packs', 'run_eagerly',
   }  # fmt: skip
-  assert len([key for key in fixed if not key.startswith('runtime.')]) == 8
+  assert len([key for key in fixed if not key.startswith('runtime.')]) == 9
   patterns = ' '.join(rule[0] for rule in config_values._LIMITS).split()
   for pattern in (*patterns, *config_values._NEEDED):
     assert fnmatch.filter(names, pattern), pattern

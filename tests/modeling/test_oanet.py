@@ -21,14 +21,7 @@ def make(categories, *overrides):
 
 def all_losses(model, task, batch):
   outputs = model(batch['image'], batch['image_info'], labels=batch, training=True)
-  return losses.oanet_losses(
-    outputs,
-    batch,
-    task.losses,
-    num_things=2,
-    object_context=task.model.stuff_head.object_context,
-    rpn_batch_size_per_im=task.train_data.rpn_batch_size_per_im,
-  )
+  return losses.oanet_losses(outputs, batch, task, num_things=2)
 
 
 @pytest.fixture(scope='module')
@@ -279,3 +272,50 @@ def test_batch_norm_is_of_one_kind_everywhere(mode, categories):
     is_synchronized = 'Sync' in type(layer).__name__ or getattr(layer, 'synchronized', False)
     assert is_synchronized == (mode == 'sync'), layer.name
     assert layer.trainable == (mode != 'frozen')
+
+
+def test_p6_keeps_one_cell_of_four_of_p5(categories):
+  model, _ = make(categories, 'task.model.max_level=6')
+  features = model.decoder(model.backbone(tf.random.normal([1, 96, 64, 3], seed=1)))
+  assert features['5'].shape[1:3] == (3, 2) and features['6'].shape[1:3] == (2, 1)
+  # As torchvision's `LastLevelMaxPool`, which Detectron2 has too.
+  np.testing.assert_array_equal(features['6'], features['5'][:, ::2, ::2])
+  convolution, _ = make(categories, 'task.model.max_level=6,task.model.coarse_levels=convolution')
+  count = len(convolution.decoder.trainable_variables) - len(model.decoder.trainable_variables)
+  # A kernel and a bias, and gamma and beta of its norm.
+  assert count == 4
+
+
+@pytest.mark.parametrize(('level', 'expected'), [(0, 0), (2, 6), (3, 11)])
+def test_levels_of_the_backbone_that_are_frozen(categories, level, expected):
+  """ResNet-18's stem has one convolution, and a level five, with that of its shortcut."""
+  model, task = make(categories, f'task.model.frozen_level={level}')
+  frozen = [v for v in model.backbone.non_trainable_variables if 'kernel' in v.name]
+  assert len(frozen) == expected
+  assert not any('gamma' in v.name for v in model.backbone.trainable_variables) or level < 5
+  before = [v.numpy() for v in frozen]
+  batch = small_model.training_batch(task, categories, small_model.TIE_ON_PERSON)
+  with tf.GradientTape() as tape:
+    loss = all_losses(model, task, batch)['loss']
+  assert all(g is not None for g in tape.gradient(loss, model.backbone.trainable_variables))
+  for old, variable in zip(before, frozen, strict=True):
+    np.testing.assert_array_equal(old, variable)
+
+
+def test_frozen_levels_hold_for_both_backbones(categories):
+  model, _ = make(categories, 'task.model.frozen_level=2,task.model.sharing=none')
+  for backbone in (model.backbone, model.stuff_backbone):
+    assert len([v for v in backbone.non_trainable_variables if 'kernel' in v.name]) == 6
+
+
+def test_each_instance_loss_has_its_weight(categories):
+  weights = {'rpn_class': 2.0, 'rpn_box': 3.0, 'class': 0.5, 'box': 5.0, 'mask': 0.0}
+  overrides = ','.join(f'task.losses.{name}_weight={value}' for name, value in weights.items())
+  model, task = make(categories, overrides)
+  batch = small_model.training_batch(task, categories, small_model.TIE_ON_PERSON)
+  scalars = {name: float(value) for name, value in all_losses(model, task, batch).items()}
+  total = scalars.pop('loss')
+  weights |= {'stuff': 0.25, 'srm': 1.0}
+  assert total == pytest.approx(
+    sum(weights[name.removeprefix('loss_')] * value for name, value in scalars.items()), rel=1e-5
+  )

@@ -10,8 +10,8 @@ from tests.devices import mirrored
 class Trained:
   """A network in the making, with the steps that it takes."""
 
-  def __init__(self, config, categories, devices, weights=None):
-    """Builds it, with these weights if given."""
+  def __init__(self, config, categories, devices, weights=None, batch_spec=None):
+    """Builds it, with these weights if given; `batch_spec` is that of `TrainStep`."""
     self.task = config.task
     self.categories = categories
     self.strategy = mirrored(devices)
@@ -30,6 +30,8 @@ class Trained:
       self.model,
       self.optimizer,
       config.trainer.gradient_accumulation_steps,
+      config.trainer.gradient_norms,
+      batch_spec,
     )
 
   def batch(self, *records):

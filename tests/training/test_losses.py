@@ -46,7 +46,7 @@ def test_stuff_loss_of_nothing_but_void_is_zero_with_zero_gradient():
 def test_stuff_loss_resamples_logits_to_finer_labels():
   labels = tf.fill([1, 4, 4], 2)
   logits = logits_for(np.ones((1, 2, 2), int), T + S)
-  loss = losses.stuff_loss(tf.constant(logits), labels, T, object_context=True)
+  loss = losses.stuff_loss(tf.constant(logits), labels, T, object_context=True, resample=True)
   assert float(loss) == pytest.approx(cross_entropy(T + S), rel=1e-5)
 
 
@@ -83,7 +83,7 @@ def test_srm_loss_takes_the_label_at_the_middle_of_each_cell():
   labels = np.zeros((1, 4, 4), np.int32)
   labels[0, 2, 2] = 2
   ranking = logits_for([[[1]]], T)
-  loss = losses.srm_loss(tf.constant(ranking), tf.constant(tensor), tf.constant(labels))
+  loss = losses.srm_loss(tf.constant(ranking), tf.constant(tensor), tf.constant(labels), step=4)
   assert float(loss) == pytest.approx(cross_entropy(T), rel=1e-5)
 
 
@@ -133,3 +133,57 @@ def test_losses_of_no_object_are_zero_with_zero_gradient():
 
 def test_huber_by_hand():
   np.testing.assert_allclose(losses.huber(tf.constant([0.5, -1.0, 3.0]), 1.0), [0.125, 0.5, 2.5])
+
+
+def test_huber_of_0_is_the_absolute_error():
+  errors = [0.5, -2.0, 0.0, 0.05]
+  np.testing.assert_allclose(losses.huber(tf.constant(errors), 0.0), np.abs(errors))
+  # Detectron2's smooth L1 by torch 2.14 with β = 1/9, which is a Huber loss over its δ.
+  np.testing.assert_allclose(
+    9 * losses.huber(tf.constant(errors), 1 / 9), [0.444444, 1.944444, 0.0, 0.01125], rtol=1e-5
+  )
+
+
+def test_box_loss_over_samples_by_hand():
+  """Detectron2 divides the sum over the objects' coordinates by all sampled RoIs."""
+  classes = tf.constant([[1, 0, 0, -1], [2, 0, 0, 1]])
+  targets = np.zeros((2, 4, 4), np.float32)
+  targets[0, 0], targets[1, 0] = [1, 0, 0, -0.5], [0, 2, 0, 0]
+  samples = classes >= 0
+  outputs = tf.zeros([2, 4, 12])
+  loss = losses.box_loss(outputs, classes, tf.constant(targets), 0.0, samples)
+  assert float(loss) == pytest.approx((1.5 + 2.0) / 7)
+  of_objects = losses.box_loss(outputs, classes, tf.constant(targets), 0.0)
+  assert float(of_objects) == pytest.approx((1.5 + 2.0) / 12)
+
+
+def test_rpn_box_loss_over_samples_by_hand():
+  """Only the sampled anchors count, and 256 for each of two images divide the sum."""
+  targets = {'2': np.zeros((2, 1, 2, 8), np.float32), '3': np.ones((2, 1, 1, 8), np.float32)}
+  targets['2'][0, 0, 0, :4] = [1, 0, 0, -3]
+  targets['2'][1, 0, 1, 4:] = 5
+  samples = {'2': np.zeros((2, 1, 2, 2), np.int32), '3': np.zeros((2, 1, 1, 2), np.int32)}
+  samples['2'][0, 0, 0, 0] = samples['3'][1, 0, 0, 1] = 1
+  samples['2'][0, 0, 1, 1] = -1
+  outputs = {level: tf.zeros_like(value) for level, value in targets.items()}
+  loss = losses.sampled_rpn_box_loss(outputs, targets, samples, 0.0, 256)
+  assert float(loss) == pytest.approx((4 + 4) / 512)
+
+
+def test_class_loss_equals_the_model_gardens_where_all_slots_hold_a_roi():
+  rng = np.random.default_rng(2)
+  logits = tf.constant(rng.normal(size=(2, 6, 5)), tf.float32)
+  classes = rng.integers(0, 5, (2, 6))
+  theirs = float(maskrcnn_losses.FastrcnnClassLoss()(logits, tf.constant(classes)))
+  assert float(losses.class_loss(logits, tf.constant(classes))) == pytest.approx(theirs, rel=1e-5)
+  # Empty slots change nothing.
+  more_logits = tf.concat([logits, tf.fill([2, 3, 5], 7.0)], axis=1)
+  more = tf.constant(np.concatenate([classes, np.full((2, 3), -1)], axis=1))
+  assert float(losses.class_loss(more_logits, more)) == pytest.approx(theirs, rel=1e-5)
+
+
+def test_class_loss_without_any_roi_is_zero():
+  logits = tf.Variable(tf.random.normal([1, 3, 4]))
+  with tf.GradientTape() as tape:
+    loss = losses.class_loss(logits, tf.fill([1, 3], -1))
+  assert float(loss) == 0.0 and not tape.gradient(loss, logits).numpy().any()
