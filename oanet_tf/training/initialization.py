@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 # The stuff branch's own parts, and the parts that initialize them if the file lacks them.
 STAND_INS = {'stuff_backbone': 'backbone', 'stuff_decoder': 'decoder'}
+# In a functional model, layers are numbered in the order of computation.
+_NUMBERED_LAYER = 'layer_with_weights-'
 # Most names of variables in a message; further ones are counted.
 MAX_NAMES = 3
 # Number of conv4 blocks in a Keras ResNet -> its depth.
@@ -100,6 +102,8 @@ def load_initial_weights(
   sources = {part: part if file.has(part) else STAND_INS.get(part, part) for part in parts}
   reports, assignments = {}, []
   for part, layer in parts.items():
+    if STAND_INS.get(part, part) == 'decoder':
+      _check_layers(path, file, sources[part], layer)
     reports[part], found = _match(file, sources[part], layer)
     assignments += found
   _check(path, file, sources, reports, modules)
@@ -140,6 +144,19 @@ def _match(
       report.loaded.append(name)
       found.append((variable, stored))
   return report, found
+
+
+def _check_layers(path: str, file: 'WeightsFile', source: str, layer: tf_keras.Model) -> None:
+  """Refuses a decoder of other levels: its layers are numbered, so names would mean others."""
+  ours, theirs = (
+    sum(name.startswith(_NUMBERED_LAYER) for name in names)
+    for names in (tf.train.TrackableView.children(layer), file.children(source))
+  )
+  if theirs and ours != theirs:
+    raise InputError(
+      f'{path}: its decoder has {theirs} layers with weights, and task.model.decoder has {ours}; '
+      'the Model Garden and earlier versions make P6 by task.model.coarse_levels=convolution'
+    )
 
 
 def _check(
@@ -230,6 +247,10 @@ class Checkpoint:
     """Whether the file has a part of the network."""
     return part in self._parts
 
+  def children(self, part: str) -> list[str]:
+    """The names of a part's attributes and layers; none if the file lacks the part."""
+    return list(self._children[self._parts[part]]) if self.has(part) else []
+
   def find(self, part: str, name: str) -> Stored | None:
     """A variable of a part that the file has; None if it lacks the variable."""
     node = self._parts[part]
@@ -283,6 +304,9 @@ class KerasWeights:
 
   def has(self, part: str) -> bool:
     return part == 'backbone'
+
+  def children(self, part: str) -> list[str]:
+    return []
 
   def find(self, part: str, name: str) -> Stored | None:
     array = self._arrays.get(name)

@@ -10,10 +10,12 @@ import tensorflow as tf
 import tf_keras
 from official.core import base_trainer, config_definitions
 from official.modeling import optimization
+from official.vision.configs import image_classification
 from official.vision.configs import maskrcnn as maskrcnn_config
 from official.vision.modeling import backbones, classification_model, decoders
 from official.vision.tasks import maskrcnn as maskrcnn_task
 
+from oanet_tf.config import experiments
 from oanet_tf.data.categories import Category, PanopticCategories
 from oanet_tf.errors import InputError
 from oanet_tf.modeling import build
@@ -341,6 +343,60 @@ def test_another_decoder_is_left_out_of_all_and_refused_by_name(network, tmp_pat
   reports = load_initial_weights(network, f'{path}.index')
   assert_equal(network.backbone, backbone)
   assert untouched(network.decoder.weights) and not reports['decoder'].loaded
+
+
+def test_a_decoder_with_another_p6_is_refused(classifier, categories, tmp_path):
+  """By their numbers, P6's convolution would be taken for that of another level."""
+  theirs = build_small(categories, 'task.model.max_level=6', 'task.model.coarse_levels=convolution')
+  path = tf.train.Checkpoint(model=theirs).save(str(tmp_path / 'ckpt'))
+  ours = clear(build_small(categories, 'task.model.max_level=6'))
+  with pytest.raises(InputError, match=r'14 layers.*has 12.*coarse_levels=convolution'):
+    load_initial_weights(ours, path)
+  assert untouched(ours.weights)
+  # A backbone alone fits.
+  load_initial_weights(ours, classifier[1], 'backbone')
+
+
+@pytest.fixture(scope='module')
+def coco_network(categories):
+  task = experiments.load_experiment('oanet_r50fpn_coco').task
+  return build.build_oanet(task.model, categories)
+
+
+def test_every_norm_has_the_epsilon_of_the_imagenet_checkpoint(coco_network):
+  norms = [
+    layer
+    for part in coco_network.layers
+    for layer in part.submodules
+    if 'BatchNormalization' in type(layer).__name__
+  ]
+  # 53 of the backbone, one of each level but P6, which is pooled, and those of the heads.
+  assert len(norms) == 69
+  expected = image_classification.image_classification_imagenet().task.model.norm_activation
+  assert {layer.epsilon for layer in norms} == {expected.norm_epsilon} == {1e-5}
+
+
+def test_a_resnet_50_of_the_model_gardens_trainer_computes_the_same(coco_network, tmp_path):
+  """With small variances, which an epsilon of 1e-4 would change."""
+  config = image_classification.image_classification_imagenet().task.model
+  theirs = backbones.factory.build_backbone(
+    tf_keras.layers.InputSpec(shape=[None, None, None, 3]), config.backbone, config.norm_activation
+  )
+  rng = np.random.default_rng(0)
+  for variable in theirs.weights:
+    if 'variance' in variable.name:
+      variable.assign(rng.uniform(1e-4, 1e-3, variable.shape))
+    elif 'gamma' in variable.name:
+      variable.assign(rng.uniform(0.005, 0.02, variable.shape))
+  model = classification_model.ClassificationModel(theirs, num_classes=10)
+  load_initial_weights(coco_network, save_as_the_garden(model, tmp_path), 'backbone')
+  images = tf.random.stateless_uniform([1, 64, 96, 3], (0, 1))
+  expected = theirs(images, training=False)
+  found = coco_network.backbone(images, training=False)
+  for level in '2345':
+    scale = float(tf.math.reduce_std(expected[level]))
+    assert scale > 0
+    np.testing.assert_allclose(found[level], expected[level], atol=1e-4 * scale)
 
 
 def test_a_mobilenet_of_the_model_garden_gives_all_but_its_classifier(categories, tmp_path):
