@@ -61,8 +61,9 @@ def main() -> None:
 
 def _draw_gradients(model_dirs: Sequence[pathlib.Path], output: pathlib.Path) -> None:
   """Draws Figure 5 from `gradient_norm/…` in the metrics of trainings."""
+  remedy = 'train with --params_override trainer.gradient_norms=true'
   of_training = {
-    str(folder): series.read_series(folder / series.METRICS_FILE, ('gradient_norm/',))
+    str(folder): series.read_series(folder / series.METRICS_FILE, ('gradient_norm/',), remedy)
     for folder in model_dirs
   }
   from oanet_tf.paper import drawings

@@ -89,6 +89,14 @@ def test_what_is_wrong_is_told_in_one_line(arguments, message, model_dir, tmp_pa
   assert not output.exists()
 
 
+def test_metrics_without_gradient_norms_tell_how_to_get_them(tmp_path, monkeypatch, capsys):
+  (tmp_path / 'metrics.jsonl').write_text('{"step": 1, "split": "train", "loss": 2.0}\n')
+  outcome = run(
+    monkeypatch, capsys, 'gradients', '--model_dir', tmp_path, '--output', tmp_path / 'f.png'
+  )
+  assert 'trainer.gradient_norms=true' in end_to_end.one_line_error(outcome)
+
+
 def test_no_folder_for_the_figure(model_dir, tmp_path, monkeypatch, capsys):
   outcome = run(
     monkeypatch,

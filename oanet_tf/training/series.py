@@ -13,8 +13,13 @@ SMOOTHING = 0.7
 Series = dict[str, tuple[list[int], list[float]]]
 
 
-def read_series(path: pathlib.Path, prefixes: tuple[str, ...]) -> Series:
+def read_series(path: pathlib.Path, prefixes: tuple[str, ...], remedy: str = '') -> Series:
   """The steps and values of the scalars whose names begin with one of the prefixes.
+
+  Args:
+    path: of `metrics.jsonl`.
+    prefixes: of names.
+    remedy: what to do if there is no such scalar, for the error.
 
   Raises:
     InputError: if the file is missing or has no such scalar.
@@ -29,7 +34,8 @@ def read_series(path: pathlib.Path, prefixes: tuple[str, ...]) -> Series:
         series[name][0].append(record['step'])
         series[name][1].append(value)
   if not series:
-    raise InputError(f'{path}: has no scalar that begins with {" or ".join(prefixes)}')
+    fact = f'{path}: has no scalar that begins with {" or ".join(prefixes)}'
+    raise InputError(f'{fact}; {remedy}' if remedy else fact)
   return dict(series)
 
 
