@@ -185,9 +185,9 @@ class Losses(hyperparams.Config):
   mask_weight: float = 1.0
   stuff_weight: float = 0.25
   l2_weight_decay: float = 1e-4
-  rpn_huber_loss_delta: float = 0.0
-  frcnn_huber_loss_delta: float = 0.0
-  box_loss_mean_over: str = 'samples'
+  rpn_huber_loss_delta: float = 1.0 / 9.0
+  frcnn_huber_loss_delta: float = 1.0
+  box_loss_mean_over: str = 'objects'
 
 
 @dataclasses.dataclass

@@ -111,6 +111,7 @@ def test_stuff_is_learnt_at_every_pixel(categories):
   task = recipe('coco_strong_stuff').task
   assert task.model.stuff_head.group_norm and task.model.fusion.stuff_from == 'all'
   assert task.losses.stuff_weight == 0.5
+  assert task.losses.rpn_huber_loss_delta == task.losses.frcnn_huber_loss_delta == 0.0
 
 
 def _unmirrored():
@@ -131,6 +132,7 @@ ACTIVE = {
     'task.train_data.label_stride': 1,
     'task.model.stuff_head.group_norm': True,
     'task.model.fusion.stuff_from': 'all',
+    'task.losses.box_loss_mean_over': 'samples',
   },
 }
 
