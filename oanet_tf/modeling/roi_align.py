@@ -55,10 +55,10 @@ class RoIAlign(tf_keras.layers.Layer):
     height, width = (tf.gather(sides, index) for sides in (pyramid.heights, pyramid.widths))
     rows = self._samples_along(rois[..., 0] / stride, rois[..., 2] / stride, height)
     columns = self._samples_along(rois[..., 1] / stride, rois[..., 3] / stride, width)
-    first = tf.gather(pyramid.first, index)[..., None, None]
-    row_starts = first + rows.cells * width[..., None, None]
-    cells = row_starts[:, :, :, None, :, None] + columns.cells[:, :, None, :, None, :]
-    weights = rows.weights[:, :, :, None, :, None] * columns.weights[:, :, None, :, None, :]
+    first = tf.gather(pyramid.first, index)[..., None]
+    row_starts = first + rows.cells * width[..., None]
+    cells = row_starts[..., None] + columns.cells[..., None, :]
+    weights = rows.weights[..., None] * columns.weights[..., None, :]
     bins = self._weighted_sums(pyramid.features, cells, weights)
     return tf.ensure_shape(bins, [*rois.shape[:2], *bins.shape[2:]])
 
@@ -80,22 +80,27 @@ class RoIAlign(tf_keras.layers.Layer):
     cells = tf.stack([before, tf.minimum(before + 1.0, length - 1.0)], axis=-1)
     fraction = positions - before
     weights = tf.stack([1.0 - fraction, fraction], axis=-1) * inside[..., None] / self._samples
-    shape = [*tf.unstack(tf.shape(low)), self._crop_size, 2 * self._samples]
+    shape = [*tf.unstack(tf.shape(low)), 2 * number]
     return _Neighbours(tf.reshape(cells, shape), tf.reshape(weights, shape))
 
   def _weighted_sums(self, features: tf.Tensor, cells: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-    """[B, P, C] features, [B, N, S, S, 2 Q, 2 Q] cells and weights -> [B, N, S, S, C]."""
+    """[B, P, C] features, [B, N, 2 L, 2 L] cells and weights -> [B, N, S, S, C]."""
     images, number = tf.unstack(tf.shape(cells)[:2])
-    bins, in_bin = number * self._crop_size**2, (2 * self._samples) ** 2
-    cells = tf.cast(tf.reshape(cells, [images, bins, in_bin]), tf.int64)
-    neighbours = tf.gather(features, cells, batch_dims=1)
-    weights = tf.cast(tf.reshape(weights, [images, bins, 1, in_bin]), features.dtype)
-    side, channels = self._crop_size, features.shape[-1]
+    side, in_bin, channels = self._crop_size, 2 * self._samples, features.shape[-1]
+
+    def by_bin(values: tf.Tensor) -> tf.Tensor:
+      # TFLite has no more than five dimensions.
+      values = tf.reshape(values, [images * number, side, in_bin, side, in_bin])
+      values = tf.transpose(values, [0, 1, 3, 2, 4])
+      return tf.reshape(values, [images, number * side**2, in_bin**2])
+
+    neighbours = tf.gather(features, tf.cast(by_bin(cells), tf.int64), batch_dims=1)
+    weights = tf.cast(by_bin(weights), features.dtype)[:, :, None]
     return tf.reshape(tf.matmul(weights, neighbours), [images, number, side, side, channels])
 
 
 class _Neighbours(NamedTuple):
-  """Along one axis, [B, N, S, 2 Q] float32 cells and their weights for each bin."""
+  """Along one axis, [B, N, 2 L] float32: two cells with their weights for each sample."""
 
   cells: tf.Tensor
   weights: tf.Tensor
