@@ -117,9 +117,21 @@ def best_boxes(
     number = min(count, limits.pre_nms_top_k)
   scores, indices = tf.math.top_k(scores, number)
   offsets = tf.gather(tf.reshape(raw_boxes, [tf.shape(raw_boxes)[0], -1, 4]), indices, batch_dims=1)
-  boxes = box_ops.decode_boxes(offsets, tf.gather(tf.reshape(anchors, [-1, 4]), indices))
+  boxes = _decode(offsets, tf.gather(tf.reshape(anchors, [-1, 4]), indices))
   boxes = box_ops.clip_boxes(boxes, image_shape[:, None])
   return box_ops.filter_boxes(boxes, tf.sigmoid(scores), image_shape[:, None], limits.min_size)
+
+
+def _decode(offsets: tf.Tensor, anchors: tf.Tensor) -> tf.Tensor:
+  """[B, K, 4] offsets and anchors -> boxes, as the Model Garden's `decode_boxes`.
+
+  That adds up three terms, whose order TensorFlow changes where it knows all shapes; exported
+  graphs then give other last digits.
+  """
+  size = anchors[..., 2:] - anchors[..., :2]
+  centre = offsets[..., :2] * size + 0.5 * (anchors[..., :2] + anchors[..., 2:])
+  half = 0.5 * tf.exp(tf.minimum(offsets[..., 2:], box_ops.BBOX_XFORM_CLIP)) * size
+  return tf.concat([centre - half, centre + half], axis=-1)
 
 
 def _padded(values: tf.Tensor, number: int) -> tf.Tensor:

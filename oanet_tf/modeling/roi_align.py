@@ -5,15 +5,14 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 import tf_keras
 
 from oanet_tf.data.geometry import height_and_width
 
-# A RoI of this size belongs to this level (Lin et al., Feature Pyramid Networks, Eq. 1).
-_CANONICAL_SIZE, _CANONICAL_LEVEL = 224.0, 4.0
-# As in Detectron2, so that rounding does not move a RoI of just this size to the finer level.
-_EPSILON = 1e-8
+# From this size on, a RoI belongs to this level (Lin et al., Feature Pyramid Networks, Eq. 1).
+_CANONICAL_SIZE, _CANONICAL_LEVEL = 224.0, 4
 
 
 class RoIAlign(tf_keras.layers.Layer):
@@ -70,8 +69,10 @@ class RoIAlign(tf_keras.layers.Layer):
       length: [B, N] float32, number of cells.
     """
     number = self._crop_size * self._samples
-    step = (high - low)[..., None] / number
-    positions = low[..., None] + (tf.range(number, dtype=tf.float32) + 0.5) * step - 0.5
+    # TensorFlow moves constants about in some graphs and not in others. In this form, all round
+    # alike.
+    fractions = (np.arange(number, dtype=np.float32) + 0.5) / number
+    positions = (low - 0.5)[..., None] + (high - low)[..., None] * fractions
     length = length[..., None]
     # Beyond the outermost cells' centres their values continue for a cell, and then is nothing.
     inside = tf.cast((positions >= -1.0) & (positions <= length), tf.float32)
@@ -79,7 +80,9 @@ class RoIAlign(tf_keras.layers.Layer):
     before = tf.floor(positions)
     cells = tf.stack([before, tf.minimum(before + 1.0, length - 1.0)], axis=-1)
     fraction = positions - before
-    weights = tf.stack([1.0 - fraction, fraction], axis=-1) * inside[..., None] / self._samples
+    weights = (
+      tf.stack([1.0 - fraction, fraction], axis=-1) * inside[..., None] * (1.0 / self._samples)
+    )
     shape = [*tf.unstack(tf.shape(low)), 2 * number]
     return _Neighbours(tf.reshape(cells, shape), tf.reshape(weights, shape))
 
@@ -145,6 +148,9 @@ def assign_levels(rois: tf.Tensor, min_level: int, max_level: int) -> tf.Tensor:
     [...] int64 in [min_level, max_level].
   """
   height, width = tf.unstack(tf.nn.relu(rois[..., 2:] - rois[..., :2]), axis=-1)
-  octaves = tf.math.log(tf.sqrt(height * width) / _CANONICAL_SIZE + _EPSILON) / tf.math.log(2.0)
-  levels = tf.floor(_CANONICAL_LEVEL + octaves)
-  return tf.cast(tf.clip_by_value(levels, min_level, max_level), tf.int64)
+  # Compared by area, as a logarithm could be rounded to the level below.
+  sizes = [
+    _CANONICAL_SIZE * 2.0 ** (n - _CANONICAL_LEVEL) for n in range(min_level + 1, max_level + 1)
+  ]
+  is_larger = (height * width)[..., None] >= tf.constant(np.square(sizes), tf.float32)
+  return min_level + tf.cast(tf.reduce_sum(tf.cast(is_larger, tf.float32), axis=-1), tf.int64)

@@ -7,7 +7,7 @@ from official.vision.modeling.layers import roi_generator
 
 from oanet_tf.config.definitions import OANet
 from oanet_tf.data.anchors import Anchors
-from oanet_tf.modeling.proposals import ROIGenerator
+from oanet_tf.modeling.proposals import Limits, ROIGenerator, best_boxes
 
 CANVAS = (64, 96)
 MODEL = OANet(min_level=2, max_level=5)
@@ -105,3 +105,19 @@ def test_the_size_of_the_image_may_be_unknown_when_traced():
   np.testing.assert_allclose(
     function(boxes, scores, anchors), generate(boxes, scores, anchors, SHAPES, True)
   )
+
+
+def test_every_graph_rounds_alike():
+  """TensorFlow changes the order of sums where it knows shapes; an exported graph knows fewer."""
+  boxes, scores, anchors = predictions(np.random.default_rng(1), images=1)
+  limits = Limits.of(maskrcnn.ROIGenerator(), training=False)
+
+  def of_graph(batch):
+    spec = [tf.TensorSpec([batch, *v['2'].shape[1:]]) for v in (boxes, scores)]
+    function = tf.function(
+      lambda b, s: best_boxes(b, s, anchors['2'], SHAPES[:1], limits), spec, autograph=False
+    )
+    return function(boxes['2'], scores['2'])
+
+  for known, unknown in zip(of_graph(1), of_graph(None), strict=True):
+    np.testing.assert_array_equal(known, unknown)

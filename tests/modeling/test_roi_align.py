@@ -107,6 +107,22 @@ def test_the_size_of_the_map_may_be_unknown_when_traced():
   np.testing.assert_allclose(crops.reshape(6, 8), TORCHVISION[2], atol=1e-5)
 
 
+def test_every_graph_rounds_alike():
+  """TensorFlow moves constants about where it knows shapes; an exported graph knows fewer."""
+  rng = np.random.default_rng(0)
+  maps = {str(n): rng.normal(size=(1, 64 >> n, 64 >> n, 4)).astype(np.float32) for n in (2, 3, 4)}
+  corners = rng.uniform(0, 40, (1, 30, 2))
+  rois = np.concatenate([corners, corners + rng.uniform(2, 24, (1, 30, 2))], -1).astype(np.float32)
+  layer = RoIAlign(crop_size=7)
+  expected = layer(maps, tf.constant(rois)).numpy()
+  for batch in (1, None):
+    spec = {n: tf.TensorSpec([batch, *value.shape[1:]]) for n, value in maps.items()}
+    function = tf.function(
+      lambda m, r: layer(m, r), [spec, tf.TensorSpec([batch, 30, 4])], autograph=False
+    )
+    np.testing.assert_array_equal(function(maps, rois), expected)
+
+
 def test_no_roi_gives_nothing():
   assert align({'0': MAP[None]}, np.zeros((1, 0, 4), np.float32)).shape == (1, 0, 2, 2, 2)
 
