@@ -19,6 +19,7 @@ from oanet_tf.model_folder import ModelFolder
 from oanet_tf.training import loop
 from oanet_tf.training.state import create_state
 from tests import end_to_end
+from tests.devices import TWO, mirrored
 
 
 def scalars(folder):
@@ -112,6 +113,27 @@ def test_goes_on_from_the_checkpoint(trained, tmp_path, caplog):
   ((epoch, place),) = checkpoint.get_tensor(position)
   assert epoch >= 0 and place >= 1 and epoch * 4 + place >= 5
   assert momentum and all(np.isfinite(checkpoint.get_tensor(name)).all() for name in momentum)
+
+
+@pytest.mark.slow
+def test_two_devices_train_on_images_of_both_orientations(trained, tmp_path, monkeypatch):
+  """In one graph a device, whatever the shapes that the input gives it."""
+  folder, _ = trained
+  override = end_to_end.training_overrides(folder, steps=4)
+  override += ',task.train_data.output_size=[64,96]'
+  config = experiments.load_experiment('oanet_synthetic', (), override)
+  steps = []
+
+  def make_step(*arguments):
+    steps.append(loop_step(*arguments))
+    return steps[0]
+
+  loop_step = loop.make_train_step
+  monkeypatch.setattr(loop, 'make_train_step', make_step)
+  monkeypatch.setattr(loop.cluster_lib, 'make_cluster', lambda _: Cluster(mirrored(TWO)))
+  loop.run(config, tmp_path / 'model', 'train')
+  assert tf.train.latest_checkpoint(str(tmp_path / 'model')).endswith('ckpt-4')
+  assert steps[0].tracing_count == 1
 
 
 def test_eval_scores_the_newest_checkpoint_alike(trained, monkeypatch, capsys):

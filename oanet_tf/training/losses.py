@@ -210,7 +210,7 @@ def box_loss(
   Returns:
     The mean for all replicas; 0 if there is no object.
   """
-  by_class = tf.reshape(outputs, [*outputs.shape[:2], -1, 4])
+  by_class = tf.reshape(outputs, [-1, outputs.shape[1], outputs.shape[2] // 4, 4])
   own = tf.gather(by_class, tf.maximum(classes, 0), batch_dims=2)
   errors, is_object = huber(targets - own, delta), classes[..., None] > 0
   if samples is None:
