@@ -5,6 +5,7 @@
 import collections
 import colorsys
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.ndimage
@@ -13,7 +14,9 @@ from PIL import Image, ImageDraw, ImageFont
 from oanet_tf.data.categories import Category, PanopticCategories
 from oanet_tf.data.panoptic_map import Segments
 from oanet_tf.errors import InputError
-from oanet_tf.evaluation.ranking_map import RankingMap
+
+if TYPE_CHECKING:
+  from oanet_tf.evaluation.ranking_map import RankingMap
 
 _OPACITY = 0.5
 # Smaller images are enlarged until names can be read, up to the largest side.
@@ -67,7 +70,7 @@ def draw_panoptic(
   return _draw_names(painted, positions, [category.name for category in segment_categories])
 
 
-def draw_ranking_map(ranking_map: RankingMap, categories: PanopticCategories) -> np.ndarray:
+def draw_ranking_map(ranking_map: 'RankingMap', categories: PanopticCategories) -> np.ndarray:
   """Draws which thing category the ranking module puts on top (Figure 4).
 
   Args:

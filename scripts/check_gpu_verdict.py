@@ -59,7 +59,7 @@ def find_problems(machine: Mapping, results: Mapping[str, Result], num_steps: in
   if machine['driver'] and not machine['gpus']:
     problems.append(
       f'the driver has {machine["driver"][0]}, but TensorFlow sees no GPU; install its CUDA '
-      'libraries: pip install "tensorflow[and-cuda]"'
+      f"libraries: pip install 'tensorflow[and-cuda]=={machine['version']}'"
     )
   reference = results.get(REFERENCE, Result())
   for name, result in results.items():

@@ -67,7 +67,7 @@ def test_without_float32_the_others_count_by_themselves():
 
 def test_a_gpu_that_tensorflow_does_not_see():
   found = verdict.find_problems({**MACHINE, 'gpus': []}, {}, 2)
-  assert len(found) == 1 and 'tensorflow[and-cuda]' in found[0]
+  assert len(found) == 1 and "'tensorflow[and-cuda]==2.20.0'" in found[0]
   assert not verdict.find_problems({**MACHINE, 'gpus': [], 'driver': []}, {}, 2)
 
 

@@ -26,7 +26,7 @@ class Limits(NamedTuple):
     """Those for training or for inference."""
     values = settings.as_dict()
     prefix = '' if training else 'test_'
-    return cls(
+    limits = cls(
       *(
         values[prefix + name]
         for name in (
@@ -35,6 +35,8 @@ class Limits(NamedTuple):
         )
       )
     )  # fmt: skip
+    # In the Model Garden, 0 means no suppression.
+    return limits._replace(iou_threshold=limits.iou_threshold or 1.0)
 
 
 class ROIGenerator:
@@ -82,8 +84,7 @@ class ROIGenerator:
       scores,
       max_output_size_per_class=min(limits.pre_nms_top_k, limits.num_proposals),
       max_total_size=limits.num_proposals,
-      # In the Model Garden, 0 means no suppression.
-      iou_threshold=limits.iou_threshold or 1.0,
+      iou_threshold=limits.iou_threshold,
       score_threshold=limits.score_threshold,
       clip_boxes=False,
     )

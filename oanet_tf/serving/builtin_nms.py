@@ -109,8 +109,7 @@ class Proposals:
         boxes[0],
         scores[0],
         most=min(scores.shape[1], limits.num_proposals),
-        # In the Model Garden, 0 means no suppression.
-        iou_threshold=limits.iou_threshold or 1.0,
+        iou_threshold=limits.iou_threshold,
         score_threshold=limits.score_threshold,
       )
       levels.append((kept.of(boxes[0]), kept.of(scores[0])))
