@@ -19,7 +19,9 @@ setup(
   license='Apache-2.0',
   license_files=['LICENSE'],
   packages=find_packages(include=['oanet_tf', 'oanet_tf.*']),
-  package_data={'oanet_tf': ['config/defaults/*.yaml', 'reporting/report.*']},
+  package_data={
+    'oanet_tf': ['config/defaults/*.yaml', 'data/coco_categories.json', 'reporting/report.*']
+  },
   python_requires='>=3.10,<3.13',
   install_requires=[
     f'tensorflow{TENSORFLOW}',

@@ -148,12 +148,13 @@ def build_fuser() -> 'Fuser':
   from oanet_tf.config.definitions import Fusion
   from oanet_tf.modeling.fusion.fuser import Fuser
   from oanet_tf.modeling.spatial_ranking import SpatialRankingModule
+  from oanet_tf.modeling.stuff_channels import StuffChannels
 
   class_prior = np.random.default_rng(0).uniform(size=(NUM_THINGS, NUM_THINGS))
   return Fuser(
     settings=Fusion(),
     num_things=NUM_THINGS,
-    num_stuff=NUM_STUFF,
+    stuff_channels=StuffChannels.of_all(NUM_THINGS, NUM_STUFF),
     stuff_stride=STRIDE,
     ranking_module=SpatialRankingModule(num_things=NUM_THINGS, stride=STRIDE),
     class_prior=class_prior.astype(np.float32),

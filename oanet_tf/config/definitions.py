@@ -19,10 +19,37 @@ class KerasResNet(hyperparams.Config):
 
 
 @dataclasses.dataclass
+class TorchResNet(hyperparams.Config):
+  """The ResNets of torchvision and Detectron2, for their weights.
+
+  Attributes:
+    model_id: depth: 18, 34, 50, 101 or 152.
+    stride_in: which convolution of a bottleneck moves by two cells: '3x3', as in torchvision, or
+      the first '1x1', as in Detectron2.
+  """
+
+  model_id: int = 50
+  stride_in: str = '3x3'
+
+
+@dataclasses.dataclass
 class Backbone(backbones.Backbone):
-  """The Model Garden's backbones and Keras' ResNet."""
+  """The Model Garden's backbones, Keras' ResNet and PyTorch's."""
 
   keras_resnet: KerasResNet = dataclasses.field(default_factory=KerasResNet)
+  torch_resnet: TorchResNet = dataclasses.field(default_factory=TorchResNet)
+
+
+@dataclasses.dataclass
+class Anchor(maskrcnn.Anchor):
+  """The anchors.
+
+  Attributes:
+    cell_offset: from a cell's upper left corner to the centre of its anchors, in cells. 0.5 is the
+      middle of the cell, as in the Model Garden; Detectron2's is 0.
+  """
+
+  cell_offset: float = 0.5
 
 
 @dataclasses.dataclass
@@ -31,30 +58,37 @@ class RoIAlign(hyperparams.Config):
 
   Attributes:
     crop_size: bins along a side.
-    samples: along a side of a bin, whose value is the mean over samples × samples.
+    samples: along a side of a bin, whose value is the mean over samples × samples. 0 takes as many
+      as a bin has cells, rounded up, as Detectron2 does.
     max_level: coarsest level of the pyramid that is sampled. Detectron2's is 5, and the Model
       Garden's that of the network.
+    aligned: whether the centre of cell k lies at k + 0.5, as it does. In the Model Garden and
+      torchvision it lies at k.
   """
 
   crop_size: int = 7
   samples: int = 2
   max_level: int = 5
+  aligned: bool = True
 
 
 @dataclasses.dataclass
 class StuffHead(hyperparams.Config):
-  """The stuff branch (Figure 3).
+  """The stuff branch.
 
   Attributes:
-    num_convs: 3×3 convolutions on each FPN level.
-    num_filters: their channels.
+    layout: 'oanet' (Figure 3), or the semantic head of a Panoptic FPN: 'detectron2' or
+      'model_garden'. These have one channel for all things, and the last one for void too.
+    num_filters: channels of the 3×3 convolutions.
+    num_convs: 3×3 convolutions on each FPN level of 'oanet'.
     group_norm: whether group normalization follows each of them; the paper has none.
     object_context: whether all T+S categories are supervised, as in the second row of Table 2, or
       only the S stuff categories.
   """
 
-  num_convs: int = 2
+  layout: str = 'oanet'
   num_filters: int = 128
+  num_convs: int = 2
   group_norm: bool = False
   object_context: bool = True
 
@@ -84,6 +118,9 @@ class Fusion(hyperparams.Config):
     method: of prediction and export. 'srm' orders instances by ranking score, 'heuristic' by
       detection score, and 'class_prior' by how often their categories lie on each other. 'upsnet'
       takes the largest logit at each pixel.
+    rules: of merging: those of 'panopticapi', 'model_garden' or 'detectron2', which differ in how
+      masks and logits are resampled, what an equal value is, and when stuff is counted
+      (`modeling.fusion.rules`).
     ranking_pairs: which instances 'srm' orders by ranking score: 'all' pairs (Eq. 3), or pairs
       'between_categories'. With the latter, an instance lies below the better detections of its own
       category that it overlaps, as the ranking map is not trained on instances of one category.
@@ -101,6 +138,7 @@ class Fusion(hyperparams.Config):
   """
 
   method: str = 'srm'
+  rules: str = 'panopticapi'
   ranking_pairs: str = 'between_categories'
   score_threshold: float = 0.5
   mask_threshold: float = 0.5
@@ -126,12 +164,19 @@ class OANet(hyperparams.Config):
       four is kept), as in Detectron2, or by a 'convolution', as in the Model Garden.
     frozen_level: the backbone's layers up to this level's are not trained; 0 trains all, and 2
       freezes stem and res2, as in Detectron2.
+    resizing: how images are brought to the network's size: 'bilinear'; 'pillow', which is the same
+      but a mean of all pixels where the image shrinks, as in Detectron2; or 'unrounded', the Model
+      Garden's, which keeps fractions of a grey level.
+    boxes_within: proposals and detections end at the edge of the 'image', or at that of the network
+      'input', padding included, as in the Model Garden.
   """
 
   min_level: int = 2
   max_level: int = 6
   coarse_levels: str = 'pooling'
   frozen_level: int = 0
+  resizing: str = 'bilinear'
+  boxes_within: str = 'image'
   sharing: str = 'backbone_and_fpn'
   batch_norm: str = 'frozen'
   backbone: Backbone = dataclasses.field(
@@ -143,7 +188,7 @@ class OANet(hyperparams.Config):
   norm_activation: common.NormActivation = dataclasses.field(
     default_factory=lambda: common.NormActivation(norm_momentum=0.997, norm_epsilon=1e-5)
   )
-  anchor: maskrcnn.Anchor = dataclasses.field(default_factory=maskrcnn.Anchor)
+  anchor: Anchor = dataclasses.field(default_factory=Anchor)
   rpn_head: maskrcnn.RPNHead = dataclasses.field(default_factory=maskrcnn.RPNHead)
   roi_generator: maskrcnn.ROIGenerator = dataclasses.field(default_factory=maskrcnn.ROIGenerator)
   roi_sampler: maskrcnn.ROISampler = dataclasses.field(default_factory=maskrcnn.ROISampler)
@@ -250,7 +295,8 @@ class OANetTask(config_definitions.TaskConfig):
       and evaluated on ground-truth masks without images.
     categories: path of the converter's `categories.json`; '' for the one beside the shards.
     init_checkpoint: what training starts from: a checkpoint of the Model Garden or of this package,
-      a `.h5` file of `tf_keras.applications`, or '' for random weights.
+      a `.h5` file of `tf_keras.applications`, a `.pkl` or `.pth` file of Detectron2 or torchvision,
+      or '' for random weights.
     init_checkpoint_modules: the parts of it that are loaded: 'all' that fit by name and shape,
       'backbone', or 'backbone,decoder'.
     reference_batch_size: batch size for which the learning rates in `trainer.optimizer_config` are

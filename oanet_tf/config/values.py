@@ -15,6 +15,8 @@ from typing import NoReturn
 from oanet_tf.errors import InputError
 
 FUSIONS = ('srm', 'heuristic', 'class_prior', 'upsnet', 'oracle')
+# Of merging; `modeling.fusion.rules` has them.
+RULES = ('panopticapi', 'model_garden', 'detectron2')
 # The fusions that evaluation during training scores.
 MONITORED_FUSIONS = ('srm', 'heuristic')
 # The scores of such an evaluation.
@@ -27,6 +29,8 @@ SCORES = tuple(
 
 # The sides of the network input are multiples of this.
 CANVAS_STRIDE = 32
+# Of the group normalization in the semantic heads of a Panoptic FPN.
+GROUPS = 32
 
 Values = dict[str, object]
 
@@ -52,6 +56,9 @@ _CHOICES = {
   'task.model.backbone.mobilenet.model_id': _MOBILENETS,
   'task.model.backbone.resnet.model_id': (10, 18, 26, 34, 50, 101, 152, 200, 270, 350, 420),
   'task.model.backbone.resnet.stem_type': ('v0', 'v1'),
+  'task.model.backbone.torch_resnet.model_id': (18, 34, 50, 101, 152),
+  'task.model.backbone.torch_resnet.stride_in': ('3x3', '1x1'),
+  'task.model.boxes_within': ('image', 'input'),
   'task.model.coarse_levels': ('pooling', 'convolution'),
   'task.model.batch_norm': ('frozen', 'sync', 'plain'),
   'task.model.decoder.fpn.fusion_type': ('sum', 'concat'),
@@ -61,11 +68,14 @@ _CHOICES = {
   'task.model.frozen_level': (0, 2, 3, 4, 5),
   'task.model.fusion.method': FUSIONS,
   'task.model.fusion.ranking_pairs': ('all', 'between_categories'),
+  'task.model.fusion.rules': RULES,
   'task.model.fusion.stuff_area_by': ('class', 'component'),
   'task.model.fusion.stuff_from': ('stuff', 'all'),
+  'task.model.resizing': ('bilinear', 'pillow', 'unrounded'),
   'task.model.sharing': ('none', 'backbone', 'backbone_and_fpn'),
   'task.model.spatial_ranking.convolution': ('1x1', '3x3', '1x7+7x1'),
   'task.model.spatial_ranking.scored_pixels': ('all', 'conflicting'),
+  'task.model.stuff_head.layout': ('oanet', 'detectron2', 'model_garden'),
   'task.train_data.objects_from': ('annotations', 'segments'),
   'task.validation_data.objects_from': ('annotations',),
   'trainer.best_checkpoint_metric_comp': ('higher', 'lower'),
@@ -93,14 +103,15 @@ _LIMITS: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
   (
     'num_filters num_scales num_proposals num_sampled_rois num_sampled_masks num_repeats num_packs'
     ' test_num_proposals max_num_instances max_num_detections pre_nms_top_k test_pre_nms_top_k'
-    ' crop_size samples upsample_factor fc_dims mask_size stride label_stride shuffle_buffer_size'
+    ' crop_size upsample_factor fc_dims mask_size stride label_stride shuffle_buffer_size'
     ' global_batch_size rpn_batch_size_per_im output_size max_to_keep gradient_accumulation_steps'
     ' decay_steps total_decay_steps',
     'at least 1',
     lambda value: value >= 1,
   ),
   (
-    'num_convs num_fcs num_gpus reference_batch_size train_steps *_interval warmup_steps values'
+    'num_convs num_fcs samples num_gpus reference_batch_size train_steps *_interval warmup_steps'
+    ' values'
     ' stuff_area_limit *_weight l2_weight_decay *_huber_loss_delta warmup_learning_rate'
     ' end_learning_rate'
     ' *_min_size_threshold',
@@ -114,7 +125,7 @@ _LIMITS: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
     lambda value: 0 < value < math.inf,
   ),
   (
-    '*_threshold *_fraction momentum norm_momentum color_jitter average_decay',
+    '*_threshold *_fraction cell_offset momentum norm_momentum color_jitter average_decay',
     'from 0 to 1',
     lambda value: 0 <= value <= 1,
   ),
@@ -202,6 +213,8 @@ def _check_network(values: Values) -> None:
     _refuse(f'{model}.decoder.type', 'nasfpn', f'only possible with {low} 3 and {high} 7')
   for aligner in ('roi_aligner', 'mask_roi_aligner'):
     _at_most(values, low, f'{model}.{aligner}.max_level')
+    if not values[f'{model}.{aligner}.samples'] and not values[f'{model}.{aligner}.aligned']:
+      _refuse(f'{model}.{aligner}.samples', 0, 'at least 1 where aligned is false')
   _at_most(
     values, f'{model}.mask_sampler.num_sampled_masks', f'{model}.roi_sampler.num_sampled_rois'
   )
@@ -214,9 +227,22 @@ def _check_network(values: Values) -> None:
   check_fusion(values[f'{model}.fusion.method'], values)
   if values['task.mode'] == 'srm_only':
     _check_srm_only(values)
+  _check_stuff_head(values)
   object_context = f'{model}.stuff_head.object_context'
   if values[f'{model}.fusion.stuff_from'] == 'all' and not values[object_context]:
     _refuse(f'{model}.fusion.stuff_from', 'all', f"'stuff' where {object_context} is false")
+
+
+def _check_stuff_head(values: Values) -> None:
+  head = 'task.model.stuff_head'
+  if (layout := values[f'{head}.layout']) == 'oanet':
+    return
+  for name, only in (('num_convs', 2), ('group_norm', False), ('object_context', True)):
+    if values[f'{head}.{name}'] != only:
+      _refuse(f'{head}.{name}', values[f'{head}.{name}'], f'{only} where {head}.layout is {layout}')
+  filters = f'{head}.num_filters'
+  if values[filters] % GROUPS:
+    _refuse(filters, values[filters], f'a multiple of {GROUPS} where {head}.layout is {layout}')
 
 
 def _check_srm_only(values: Values) -> None:

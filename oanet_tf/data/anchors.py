@@ -19,12 +19,15 @@ class Anchors:
   """
 
   def __init__(self, model: OANet):
+    shapes = model.anchor.as_dict()
+    # The Model Garden's have their centres in the middle of the cell.
+    shift = shapes.pop('cell_offset') - 0.5
     generate = anchor.build_anchor_generator(
-      min_level=model.min_level, max_level=model.max_level, **model.anchor.as_dict()
+      min_level=model.min_level, max_level=model.max_level, **shapes
     )
     # An image of one cell has the anchors of the first cell, which all others repeat.
     self._first = {
-      str(level): generate([2**level, 2**level])[str(level)].numpy()
+      str(level): generate([2**level, 2**level])[str(level)].numpy() + shift * 2**level
       for level in range(model.min_level, model.max_level + 1)
     }
 

@@ -17,6 +17,8 @@ from oanet_tf.data.json_file import read_json_object
 from oanet_tf.errors import InputError
 
 CATEGORIES_FILE = 'categories.json'
+# COCO's 133, as in its `panoptic_val2017.json`.
+COCO_FILE = pathlib.Path(__file__).with_name('coco_categories.json')
 VOID_LABEL = 0
 # The largest id that fits the 16-bit maps of the records.
 MAX_CATEGORY_ID = 2**16 - 1

@@ -109,7 +109,7 @@ def evaluation_input(
     )
   else:
     read = tf_example.decode
-    steps_of = functools.partial(preprocess.evaluation_steps, data)
+    steps_of = functools.partial(preprocess.evaluation_steps, data, task.model)
   examples = source.in_order().map(lambda record: {'record': record, 'is_repeated': False})
   dataset = _by_orientation(examples, data, source.step_size, _filled_up).unbatch()
   dataset = _decoded(dataset, data, read, steps_of, kept='is_repeated')

@@ -18,6 +18,7 @@ from oanet_tf.data.anchor_targets import AnchorLabeler
 from oanet_tf.data.annotation_scores import score_instances
 from oanet_tf.data.categories import VOID_LABEL, PanopticCategories
 from oanet_tf.data.object_masks import replace_objects_by_segments, sample_mask, visible_boxes
+from oanet_tf.data.resizing import antialiased, resize
 
 Example = dict[str, tf.Tensor]
 Step = Callable[[Example], Example]
@@ -40,7 +41,7 @@ def training_steps(
   """Steps for training: the dict of `tf_example.decode` and a `seed` -> network input and targets.
 
   The result has
-    image: [A, B, 3] uint8.
+    image: [A, B, 3] uint8, or float32 if `model.resizing` is 'unrounded'.
     image_info: [4, 2] float32 as in `geometry`.
     source_id: [64] uint8, the first bytes of the image id, padded with 0, as not every device takes
       strings.
@@ -57,7 +58,7 @@ def training_steps(
     _assign_labels(categories),
     _choose_geometry(fit, data),
     _distort_colors(data.color_jitter),
-    _warp_image(canvas, smooth=data.min_scale < 1.0),
+    _warp_image(canvas, model.resizing, smooth=data.min_scale < 1.0),
     _warp_category_labels(canvas, data.label_stride),
     *_warp_boxes(data),
     _sample_masks(data.mask_size),
@@ -73,7 +74,7 @@ def training_steps(
   ]  # fmt: skip
 
 
-def evaluation_steps(data: Data, portrait: bool) -> list[Step]:
+def evaluation_steps(data: Data, model: OANet, portrait: bool) -> list[Step]:
   """Steps for evaluation: the network input and the ground truth at the image's own size.
 
   The result has `image` and `image_info` as in training, `source_id` [] string, and
@@ -81,7 +82,7 @@ def evaluation_steps(data: Data, portrait: bool) -> list[Step]:
     segment_ids, segment_category_ids, segment_is_crowd: [K] int32, [K] int32, [K] bool.
   """
   fit, canvas = geometry.canvas_of(data.output_size, portrait)
-  return [_fit(fit), _warp_image(canvas), _keep(*_EVALUATED)]
+  return [_fit(fit), _warp_image(canvas, model.resizing), _keep(*_EVALUATED)]
 
 
 def srm_training_steps(data: Data, categories: PanopticCategories, portrait: bool) -> list[Step]:
@@ -133,11 +134,14 @@ def _true_instances(data: Data, canvas: list[int], label_stride: int) -> list[St
   ]
 
 
-def network_input(image: tf.Tensor, output_size: Sequence[int], portrait: bool) -> Example:
+def network_input(
+  image: tf.Tensor, output_size: Sequence[int], portrait: bool, resizing: str = 'bilinear'
+) -> Example:
   """One [H, W, 3] uint8 image -> `image` [A, B, 3] and `image_info` [4, 2], as in evaluation."""
   example = {'image': image, 'height': tf.shape(image)[0], 'width': tf.shape(image)[1]}
   fit, canvas = geometry.canvas_of(output_size, portrait)
-  return apply([_fit(fit), _warp_image(canvas), _keep('image', 'image_info')], example)
+  steps = [_fit(fit), _warp_image(canvas, resizing), _keep('image', 'image_info')]
+  return apply(steps, example)
 
 
 def source_ids(encoded: np.ndarray) -> list[str]:
@@ -240,27 +244,31 @@ def _distort_colors(strength: float) -> Step:
   return step
 
 
-def _warp_image(canvas: list[int], smooth: bool = False) -> Step:
-  """Makes `image` [A, B, 3] uint8, black in the padding; uint8 takes a quarter of float's space.
+def _warp_image(canvas: list[int], resizing: str, smooth: bool = False) -> Step:
+  """Makes `image` [A, B, 3], black in the padding; uint8 takes a quarter of float's space.
 
   With `smooth`, a pixel of a smaller image is a mean of all pixels that it covers. Otherwise it is
   taken from the nearest four, which leaves little of an image at a tenth of its size.
   """
+
+  def warp(image: tf.Tensor, scaled: tf.Tensor) -> tf.Tensor:
+    if not smooth or resizing != 'bilinear':
+      return resize(image, scaled, resizing)
+    # Where nothing is to be smoothed, it takes three times as long and changes nothing.
+    return tf.cond(
+      tf.reduce_any(scaled < tf.shape(image)[:2]),
+      lambda: antialiased(image, scaled),
+      lambda: resize(image, scaled, resizing),
+    )
 
   def step(example: Example) -> Example:
     size, valid, scale, offset = tf.unstack(example['image_info'])
     image = example['image']
     image = tf.cond(example['flip'], lambda: tf.reverse(image, [1]), lambda: image)
     scaled = tf.cast(tf.round(size * scale), tf.int32)
-    # Where nothing is to be smoothed, it takes three times as long and changes nothing.
-    image = tf.cond(
-      smooth & (tf.reduce_min(scale) < 1.0),
-      lambda: tf.image.resize(image, scaled, antialias=True),
-      lambda: tf.image.resize(image, scaled),
-    )
+    image = warp(image, scaled)
     start, length = tf.cast(offset, tf.int32), tf.cast(valid, tf.int32)
     image = tf.slice(image, [start[0], start[1], 0], [length[0], length[1], 3])
-    image = tf.cast(tf.round(tf.cast(image, tf.float32)), tf.uint8)
     image = tf.image.pad_to_bounding_box(image, 0, 0, *canvas)
     return {**example, 'image': tf.ensure_shape(image, [*canvas, 3])}
 

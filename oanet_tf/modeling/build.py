@@ -11,17 +11,22 @@ from oanet_tf.config import definitions
 from oanet_tf.data.anchors import Anchors
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.errors import InputError
+from oanet_tf.modeling.adaptive_roi_align import AdaptiveRoIAlign
 from oanet_tf.modeling.fusion.fuser import Fuser
 from oanet_tf.modeling.keras_resnet import KerasResNet
 from oanet_tf.modeling.oanet import OANet
 from oanet_tf.modeling.proposals import ROIGenerator
 from oanet_tf.modeling.roi_align import RoIAlign
 from oanet_tf.modeling.roi_sampling import ROISampler
+from oanet_tf.modeling.semantic_fpn_head import ModelGardenSemanticHead, SemanticFPNHead
 from oanet_tf.modeling.spatial_ranking import SpatialRankingModule
 from oanet_tf.modeling.srm_only import SRMOnly
+from oanet_tf.modeling.stuff_channels import StuffChannels
 from oanet_tf.modeling.stuff_head import StuffHead
+from oanet_tf.modeling.torch_resnet import TorchResNet
 
-# The stuff branch uses P2–P5 (Figure 3); coarser levels serve the RPN alone.
+# The stuff branch uses P2–P5 (Figure 3); coarser levels serve the RPN alone. The Model Garden's
+# uses all.
 COARSEST_STUFF_LEVEL = 5
 # Half precision cannot tell neighbouring pixels of a large image apart.
 BOXES_IN_FLOAT32 = {'dtype': 'float32'}
@@ -78,9 +83,10 @@ def build_oanet(
   del detection_head['cascade_class_ensemble']
 
   def backbone() -> tf_keras.Model:
-    if config.backbone.type == 'keras_resnet':
-      return KerasResNet(
-        config.backbone.keras_resnet.model_id,
+    own_resnets = {'keras_resnet': KerasResNet, 'torch_resnet': TorchResNet}
+    if config.backbone.type in own_resnets:
+      return own_resnets[config.backbone.type](
+        **config.backbone.get().as_dict(),
         use_sync_bn=norm.use_sync_bn,
         norm_momentum=norm.norm_momentum,
         kernel_regularizer=regularizer,
@@ -102,6 +108,7 @@ def build_oanet(
 
   shared = backbone()
   own = backbone() if config.sharing == 'none' else None
+  stuff_channels = _stuff_channels(config.stuff_head, categories)
   model = OANet(
     backbone=shared,
     decoder=decoder(shared),
@@ -117,29 +124,23 @@ def build_oanet(
     ),
     roi_generator=ROIGenerator(config.roi_generator),
     roi_sampler=ROISampler(config.roi_sampler),
-    roi_aligner=RoIAlign(**config.roi_aligner.as_dict()),
+    roi_aligner=_roi_align(config.roi_aligner),
     detection_head=instance_heads.DetectionHead(
       num_classes=num_classes, **detection_head, **norm_options
     ),
     detection_generator=detection_generator.DetectionGenerator(
       **config.detection_generator.as_dict(), **BOXES_IN_FLOAT32
     ),
-    mask_roi_aligner=RoIAlign(**config.mask_roi_aligner.as_dict()),
+    mask_roi_aligner=_roi_align(config.mask_roi_aligner),
     mask_head=instance_heads.MaskHead(
       num_classes=num_classes, **config.mask_head.as_dict(), **norm_options
     ),
     num_sampled_masks=config.mask_sampler.num_sampled_masks,
-    stuff_head=StuffHead(
-      levels=list(range(config.min_level, min(config.max_level, COARSEST_STUFF_LEVEL) + 1)),
-      num_labels=len(categories) if config.stuff_head.object_context else categories.num_stuff,
-      num_convs=config.stuff_head.num_convs,
-      num_filters=config.stuff_head.num_filters,
-      group_norm=config.stuff_head.group_norm,
-      kernel_regularizer=regularizer,
-    ),
+    stuff_head=_stuff_head(config, stuff_channels.total, regularizer),
+    stuff_channels=stuff_channels,
     spatial_ranking=_ranking_module(config, categories, regularizer),
     num_things=categories.num_things,
-    num_stuff=categories.num_stuff,
+    boxes_within=config.boxes_within,
   )
   _make_variables(model, config)
   if config.frozen_level:
@@ -168,7 +169,7 @@ def build_fuser(
   return Fuser(
     settings=settings,
     num_things=model.num_things,
-    num_stuff=model.num_stuff,
+    stuff_channels=model.stuff_channels,
     stuff_stride=2**task.model.min_level,
     ranking_module=model.spatial_ranking,
     scored_pixels=task.model.spatial_ranking.scored_pixels,
@@ -183,6 +184,43 @@ def _check_categories(categories: PanopticCategories) -> None:
 
 def _regularizer(l2_weight_decay: float) -> tf_keras.regularizers.Regularizer | None:
   return tf_keras.regularizers.l2(l2_weight_decay / 2.0) if l2_weight_decay else None
+
+
+def _roi_align(config: definitions.RoIAlign) -> tf_keras.layers.Layer:
+  if config.samples:
+    return RoIAlign(**config.as_dict())
+  return AdaptiveRoIAlign(crop_size=config.crop_size, max_level=config.max_level)
+
+
+def _stuff_channels(config: definitions.StuffHead, categories: PanopticCategories) -> StuffChannels:
+  things = categories.num_things if config.object_context else 0
+  return StuffChannels(
+    void=int(config.layout == 'model_garden'),
+    things=things if config.layout == 'oanet' else 1,
+    stuff=categories.num_stuff,
+    num_things=categories.num_things,
+  )
+
+
+def _stuff_head(
+  config: definitions.OANet,
+  num_labels: int,
+  regularizer: tf_keras.regularizers.Regularizer | None,
+) -> tf_keras.layers.Layer:
+  settings, coarsest = config.stuff_head, config.max_level
+  if settings.layout != 'model_garden':
+    coarsest = min(coarsest, COARSEST_STUFF_LEVEL)
+  common = {
+    'levels': list(range(config.min_level, coarsest + 1)),
+    'num_labels': num_labels,
+    'num_filters': settings.num_filters,
+    'kernel_regularizer': regularizer,
+  }
+  if settings.layout == 'detectron2':
+    return SemanticFPNHead(**common)
+  if settings.layout == 'model_garden':
+    return ModelGardenSemanticHead(**common, num_fpn_filters=config.decoder.fpn.num_filters)
+  return StuffHead(**common, num_convs=settings.num_convs, group_norm=settings.group_norm)
 
 
 def _ranking_module(
@@ -236,7 +274,8 @@ def _make_variables(model: OANet, config: definitions.OANet) -> None:
   def rois(crop_size: int) -> tf.Tensor:
     return tf.zeros([1, 1, crop_size, crop_size, channels])
 
-  features = {level: tf.zeros([1, 1, 1, channels]) for level in model.decoder.output}
+  sides = {level: 2 ** (config.max_level - int(level)) for level in model.decoder.output}
+  features = {level: tf.zeros([1, side, side, channels]) for level, side in sides.items()}
   # The initial random values depend on this order.
   model.stuff_head(features)
   model.rpn_head(features)

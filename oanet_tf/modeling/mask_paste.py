@@ -9,24 +9,26 @@ _OUTSIDE = -2.0
 
 
 def paste_masks(
-  masks: tf.Tensor, boxes: tf.Tensor, height: int | tf.Tensor, width: int | tf.Tensor
+  masks: tf.Tensor,
+  boxes: tf.Tensor,
+  height: int | tf.Tensor,
+  width: int | tf.Tensor,
+  edges: str = 'repeat',
 ) -> tf.Tensor:
-  """Resamples each mask from its box to the canvas, bilinearly.
-
-  Canvas pixels are sampled at their centres. Between the centres of the outermost cells and the
-  edge of the box, the outermost values are repeated. Outside the box, all is 0.
+  """Resamples each mask from its box to the canvas, bilinearly; canvas pixels at their centres.
 
   Args:
     masks: [..., N, S, S] float.
     boxes: [..., N, 4] float, [y1, x1, y2, x2] in pixels of the canvas.
     height, width: of the canvas.
+    edges: of `cell_positions`.
 
   Returns:
     [..., N, H, W] float, of the masks' dtype; all 0 for a box without area.
   """
   side = masks.shape[-1]
-  rows = cell_positions(boxes[..., 0], boxes[..., 2], side, height)
-  columns = cell_positions(boxes[..., 1], boxes[..., 3], side, width)
+  rows = cell_positions(boxes[..., 0], boxes[..., 2], side, height, edges=edges)
+  columns = cell_positions(boxes[..., 1], boxes[..., 3], side, width, edges=edges)
   stretched = tf.matmul(masks, weights_of_cells(columns, masks), transpose_b=True)
   return tf.matmul(weights_of_cells(rows, masks), stretched)
 
@@ -37,6 +39,7 @@ def cell_positions(
   side: int,
   length: int | tf.Tensor,
   limit: tf.Tensor | None = None,
+  edges: str = 'repeat',
 ) -> tf.Tensor:
   """Positions of canvas pixels among the cells of boxes, along one axis.
 
@@ -45,16 +48,24 @@ def cell_positions(
     side: S.
     length: L.
     limit: [..., 1] float, nothing is pasted from this pixel on; None for no limit.
+    edges: between the centres of the outermost cells and the edge of the box, 'repeat' repeats the
+      outermost values, for pixels whose centre lies in the box. 'from_corner' does so for those
+      whose upper left corner lies in it. 'fade' goes on to 0 within a cell, half of it outside.
 
   Returns:
-    [..., N, L] float in [0, S - 1], where 0 and S - 1 are the centres of the outermost cells; -2
-    outside the box.
+    [..., N, L] float, where 0 and S - 1 are the centres of the outermost cells, and nothing is to
+    be pasted at -1, S and beyond.
   """
   end = (high if limit is None else tf.minimum(high, limit))[..., None]
   low, high = low[..., None], high[..., None]
-  centres = tf.cast(tf.range(length), tf.float32) + 0.5
+  corners = tf.cast(tf.range(length), tf.float32)
+  centres = corners + 0.5
   positions = tf.math.divide_no_nan(centres - low, high - low) * side - 0.5
-  inside = tf.logical_and(centres >= low, centres < end)
+  if edges == 'fade':
+    visible = high > low if limit is None else (high > low) & (centres < limit[..., None])
+    return tf.where(visible, positions, _OUTSIDE)
+  tested = corners if edges == 'from_corner' else centres
+  inside = tf.logical_and(tested >= low, tested < end)
   return tf.where(inside, tf.clip_by_value(positions, 0.0, side - 1.0), _OUTSIDE)
 
 

@@ -1,7 +1,7 @@
 """The network: images -> what the losses or the fusion need."""
 
 # B images, H, W network input, N proposals, RoIs or detections, K sampled masks, C detection
-# classes (background and T things), M mask side, S stuff categories.
+# classes (background and T things), M mask side.
 
 import tensorflow as tf
 import tf_keras
@@ -12,9 +12,9 @@ from oanet_tf.data.anchor_targets import rpn_targets
 from oanet_tf.data.anchors import Anchors
 from oanet_tf.modeling.mask_targets import first_objects, mask_targets
 from oanet_tf.modeling.proposals import ROIGenerator
-from oanet_tf.modeling.roi_align import RoIAlign
 from oanet_tf.modeling.roi_sampling import ROISampler
 from oanet_tf.modeling.spatial_ranking import SpatialRankingModule, rank_ground_truth
+from oanet_tf.modeling.stuff_channels import StuffChannels
 
 Features = dict[str, tf.Tensor]
 
@@ -37,8 +37,10 @@ class OANet(tf_keras.Model):
       mask_roi_aligner, mask_head: parts of Mask R-CNN.
     num_sampled_masks: K.
     stuff_head: features by level -> logits.
+    stuff_channels: what those stand for.
     spatial_ranking: instance tensor -> ranking logits.
-    num_things, num_stuff: T and S.
+    num_things: T.
+    boxes_within: where proposals and detections end, at the edge of the 'image' or of the 'input'.
   """
 
   def __init__(
@@ -52,16 +54,17 @@ class OANet(tf_keras.Model):
     rpn_head: tf_keras.layers.Layer,
     roi_generator: ROIGenerator,
     roi_sampler: ROISampler,
-    roi_aligner: RoIAlign,
+    roi_aligner: tf_keras.layers.Layer,
     detection_head: tf_keras.layers.Layer,
     detection_generator: tf_keras.layers.Layer,
-    mask_roi_aligner: RoIAlign,
+    mask_roi_aligner: tf_keras.layers.Layer,
     mask_head: tf_keras.layers.Layer,
     num_sampled_masks: int,
     stuff_head: tf_keras.layers.Layer,
+    stuff_channels: StuffChannels,
     spatial_ranking: SpatialRankingModule,
     num_things: int,
-    num_stuff: int,
+    boxes_within: str = 'image',
   ):
     super().__init__(name='oanet')
     self.backbone = backbone
@@ -78,11 +81,12 @@ class OANet(tf_keras.Model):
     self.stuff_head = stuff_head
     self.spatial_ranking = spatial_ranking
     self.num_sampled_masks = num_sampled_masks
+    self.stuff_channels = stuff_channels
     self.num_things = num_things
-    self.num_stuff = num_stuff
     self.all_shapes_static = False
     self._anchors = anchors
     self._sample_rois = roi_sampler
+    self._boxes_within = boxes_within
 
   def call(
     self,
@@ -94,7 +98,7 @@ class OANet(tf_keras.Model):
     """The forward pass.
 
     Args:
-      images: [B, H, W, 3] uint8 of `data.preprocess`; in inference, H and W are static.
+      images: [B, H, W, 3] of `data.preprocess`; in inference, H and W are static.
       image_info: [B, 4, 2] float32, as in `data.geometry`.
       labels: in training, the examples of `data.preprocess.training_steps`.
       training: whether to return raw predictions and targets for the losses, or detections.
@@ -103,8 +107,8 @@ class OANet(tf_keras.Model):
       In training `rpn_scores`, `rpn_boxes`, `rpn_score_targets`, `rpn_box_targets` by level;
       `class_outputs` [B, N, C], `box_outputs` [B, N, 4C], `class_targets`, `box_targets`;
       `mask_outputs`, `mask_targets` [B, K, M, M], `mask_class_targets` [B, K]; classes below 0
-      stand for slots without a RoI; `stuff_logits` of
-      all supervised categories; `instance_tensor` and `ranking_logits` [B, h, w, T];
+      stand for slots without a RoI; `stuff_logits` [B, h, w, `stuff_channels.total`];
+      `instance_tensor` and `ranking_logits` [B, h, w, T];
       `last_feature`, the backbone's coarsest.
       In inference `detection_boxes` [B, N, 4] in pixels of the network input, `detection_scores`
       (descending), `detection_classes` [B, N] in [1, T], `num_detections` [B]; `detection_masks`
@@ -118,7 +122,8 @@ class OANet(tf_keras.Model):
     features = self.decoder(backbone_features)
     stuff_logits = self.stuff_head(self._stuff_features(images, backbone_features, features))
     rpn_scores, rpn_boxes = self.rpn_head(features)
-    proposals = self._propose(rpn_scores, rpn_boxes, anchors, image_info, training)
+    limits = self._box_limits(images, image_info)
+    proposals = self._propose(rpn_scores, rpn_boxes, anchors, limits, training)
     if training:
       outputs = {'rpn_scores': rpn_scores, 'rpn_boxes': rpn_boxes, 'stuff_logits': stuff_logits}
       outputs['last_feature'] = backbone_features[max(backbone_features)]
@@ -131,7 +136,7 @@ class OANet(tf_keras.Model):
       outputs.update(self._instance_training(features, proposals, labels))
       outputs.update(rank_ground_truth(self.spatial_ranking, labels, size))
       return outputs
-    outputs = self._detect(features, proposals, image_info)
+    outputs = self._detect(features, proposals, limits)
     outputs['stuff_logits'] = stuff_logits
     return outputs
 
@@ -145,19 +150,25 @@ class OANet(tf_keras.Model):
       backbone_features = self.stuff_backbone(images)
     return self.stuff_decoder(backbone_features)
 
+  def _box_limits(self, images: tf.Tensor, image_info: tf.Tensor) -> tf.Tensor:
+    """[B, 2] float32, the height and width in which boxes lie."""
+    if self._boxes_within == 'image':
+      return geometry.size_in_input(image_info)
+    size = tf.cast(tf.stack(geometry.height_and_width(images)), tf.float32)
+    return tf.tile(size[None], [tf.shape(images)[0], 1])
+
   def _propose(
     self,
     rpn_scores: Features,
     rpn_boxes: Features,
     anchors: Features,
-    image_info: tf.Tensor,
+    limits: tf.Tensor,
     training: bool,
   ) -> tf.Tensor:
     """[B, N, 4] proposals."""
     scores = {level: tf.cast(score, tf.float32) for level, score in rpn_scores.items()}
     boxes = {level: tf.cast(box, tf.float32) for level, box in rpn_boxes.items()}
-    sizes = geometry.size_in_input(image_info)
-    return tf.stop_gradient(self.roi_generator(boxes, scores, anchors, sizes, training))
+    return tf.stop_gradient(self.roi_generator(boxes, scores, anchors, limits, training))
 
   def _instance_training(
     self, features: Features, proposals: tf.Tensor, labels: Features
@@ -186,7 +197,7 @@ class OANet(tf_keras.Model):
     }
 
   def _detect(
-    self, features: Features, proposals: tf.Tensor, image_info: tf.Tensor
+    self, features: Features, proposals: tf.Tensor, limits: tf.Tensor
   ) -> dict[str, tf.Tensor]:
     """Boxes, classes, scores and masks of the detected instances."""
     class_outputs, box_outputs = self.detection_head(self.roi_aligner(features, proposals))
@@ -194,7 +205,7 @@ class OANet(tf_keras.Model):
       tf.cast(box_outputs, tf.float32),
       tf.cast(class_outputs, tf.float32),
       proposals,
-      geometry.size_in_input(image_info),
+      limits,
       BOX_WEIGHTS,
     )
     return {**detections, 'detection_masks': self._masks_of(features, detections)}
@@ -219,7 +230,7 @@ class OANet(tf_keras.Model):
 
 
 def normalize(images: tf.Tensor, image_info: tf.Tensor) -> tf.Tensor:
-  """[B, H, W, 3] uint8 -> float32, normalized by ImageNet's mean and deviation; 0 in the padding.
+  """[B, H, W, 3] in 0–255 -> float32, normalized by ImageNet's mean and deviation; 0 in padding.
 
   The constants are those of the Model Garden's `preprocess_ops.normalize_image`.
   """

@@ -18,23 +18,32 @@ _CANONICAL_SIZE, _CANONICAL_LEVEL = 224.0, 4
 class RoIAlign(tf_keras.layers.Layer):
   """RoIAlign (He et al., Mask R-CNN, section 3) on the level of the pyramid that fits each RoI.
 
-  A bin is the mean of bilinear samples at Q × Q regular positions. The centre of a cell lies at
-  half a cell, as everywhere in this package; the Model Garden's `MultilevelROIAligner` takes one
-  sample of a bin, and cell k to lie at k. Indices are computed in float32, which is exact below
-  2^24 cells, as TensorFlow computes int32 on the host.
+  A bin is the mean of bilinear samples at Q × Q regular positions. Indices are computed in float32,
+  which is exact below 2^24 cells, as TensorFlow computes int32 on the host.
 
   Args:
     crop_size: S.
     samples: Q.
     max_level: the coarsest level to sample from.
+    aligned: whether the centre of cell k lies at k + 0.5, as everywhere in this package. With False
+      and one sample this is the Model Garden's `MultilevelROIAligner`, for which it lies at k.
     **kwargs: of the Keras layer.
   """
 
-  def __init__(self, *, crop_size: int, samples: int = 2, max_level: int = 5, **kwargs):
+  def __init__(
+    self,
+    *,
+    crop_size: int,
+    samples: int = 2,
+    max_level: int = 5,
+    aligned: bool = True,
+    **kwargs,
+  ):
     super().__init__(**kwargs)
     self._crop_size = crop_size
     self._samples = samples
     self._max_level = max_level
+    self._shift = 0.5 if aligned else 0.0
 
   def call(self, features: Mapping[str, tf.Tensor], rois: tf.Tensor) -> tf.Tensor:
     """Samples the RoIs.
@@ -47,7 +56,7 @@ class RoIAlign(tf_keras.layers.Layer):
       [B, N, S, S, C] of the features' type.
     """
     levels = [level for level in sorted(features, key=int) if int(level) <= self._max_level]
-    pyramid = _Pyramid.of([features[level] for level in levels])
+    pyramid = Pyramid.of([features[level] for level in levels])
     rois = tf.cast(rois, tf.float32)
     index = assign_levels(rois, int(levels[0]), int(levels[-1])) - int(levels[0])
     stride = 2.0 ** tf.cast(index + int(levels[0]), tf.float32)
@@ -72,7 +81,7 @@ class RoIAlign(tf_keras.layers.Layer):
     # TensorFlow moves constants about in some graphs and not in others. In this form, all round
     # alike.
     fractions = (np.arange(number, dtype=np.float32) + 0.5) / number
-    positions = (low - 0.5)[..., None] + (high - low)[..., None] * fractions
+    positions = (low - self._shift)[..., None] + (high - low)[..., None] * fractions
     length = length[..., None]
     # Beyond the outermost cells' centres their values continue for a cell, and then is nothing.
     inside = tf.cast((positions >= -1.0) & (positions <= length), tf.float32)
@@ -109,7 +118,7 @@ class _Neighbours(NamedTuple):
   weights: tf.Tensor
 
 
-class _Pyramid(NamedTuple):
+class Pyramid(NamedTuple):
   """The cells of all levels, one after the other.
 
   Attributes:
@@ -124,7 +133,7 @@ class _Pyramid(NamedTuple):
   first: tf.Tensor
 
   @classmethod
-  def of(cls, maps: list[tf.Tensor]) -> '_Pyramid':
+  def of(cls, maps: list[tf.Tensor]) -> 'Pyramid':
     """From [B, h, w, C] maps."""
     sizes = [height_and_width(level) for level in maps]
     flat = [

@@ -7,6 +7,7 @@ import tf_keras
 
 from oanet_tf.data.geometry import height_and_width
 from oanet_tf.modeling.spatial_ranking import SpatialRankingModule, rank_ground_truth
+from oanet_tf.modeling.stuff_channels import StuffChannels
 
 
 class SRMOnly(tf_keras.Model):
@@ -20,7 +21,7 @@ class SRMOnly(tf_keras.Model):
     super().__init__(name='srm_only')
     self.spatial_ranking = spatial_ranking
     self.num_things = num_things
-    self.num_stuff = num_stuff
+    self.stuff_channels = StuffChannels.of_all(num_things, num_stuff)
 
   def call(
     self,
@@ -46,10 +47,9 @@ class SRMOnly(tf_keras.Model):
     del image_info
     if training:
       return rank_ground_truth(self.spatial_ranking, labels, height_and_width(images))
-    num_labels = self.num_things + self.num_stuff
     return {
       **{
         f'detection_{key}': labels[f'gt_{key}'] for key in ('boxes', 'scores', 'classes', 'masks')
       },
-      'stuff_logits': tf.one_hot(labels['category_labels'] - 1, num_labels),
+      'stuff_logits': tf.one_hot(labels['category_labels'] - 1, self.stuff_channels.total),
     }

@@ -58,13 +58,15 @@ def predictions(
   trained = ModelFolder(model_dir).load()
   model, categories, fuser = trained.model, trained.categories, trained.fuser(methods)
   output_size = trained.config.task.validation_data.output_size
+  resizing = trained.config.task.model.resizing
 
   @tf.function(autograph=False)
   def run(images: tf.Tensor, info: tf.Tensor, size: tf.Tensor) -> tuple:
     batch = fuser.batch(model(images, info), info, size)
     instances, maps = batch.instances, {method: fuse(batch, method) for method in methods}
     boxes = geometry.boxes_to_original(instances.boxes, info)
-    masks = paste_masks(instances.masks, boxes, *tf.unstack(size)) >= fuser.settings.mask_threshold
+    masks = paste_masks(instances.masks, boxes, *tf.unstack(size), fuser.rules.mask_edges)
+    masks = fuser.rules.reaches(masks, fuser.settings.mask_threshold)
     per_instance = (masks, instances.classes, instances.scores, batch.ranking.scores)
     return maps, batch.ranking.map, instances.kept, per_instance
 
@@ -72,7 +74,7 @@ def predictions(
   for path in pictures:
     image = read_picture(path)
     portrait = side != other_side and image.shape[0] > image.shape[1]
-    example = network_input(tf.constant(image), output_size, portrait)
+    example = network_input(tf.constant(image), output_size, portrait, resizing)
     results = run(example['image'][None], example['image_info'][None], tf.constant(image.shape[:2]))
     maps, ranking_map, kept, per_instance = tf.nest.map_structure(lambda x: x[0].numpy(), results)
     masks, labels, detection_scores, ranking_scores = (values[kept] for values in per_instance)

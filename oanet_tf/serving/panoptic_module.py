@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from oanet_tf.data import geometry
 from oanet_tf.data.preprocess import network_input
+from oanet_tf.data.resizing import DTYPES, resize
 from oanet_tf.model_folder import Trained
 from oanet_tf.modeling.fusion.fuser import FusionBatch
 from oanet_tf.modeling.fusion.methods import fuse
@@ -54,6 +55,7 @@ class PanopticModule(tf.Module):
     # Only the variables are saved. A Keras model would add the functions of each layer.
     self.variables_of_model = model.variables
     self.output_size = list(trained.config.task.validation_data.output_size)
+    self._resizing = trained.config.task.model.resizing
     self._category_ids = trained.categories.id_of_label_table()
     self._method = method
     self._maps_only = maps_only
@@ -95,7 +97,7 @@ class PanopticModule(tf.Module):
     scaled = size_within(canvas_size, fit)
     scale = np.divide(scaled, canvas_size).astype(np.float32)
     # In float32, since TFLite cannot resize uint8.
-    resized = tf.round(tf.image.resize(tf.cast(image, tf.float32), scaled))
+    resized = resize(tf.cast(image[0], tf.float32), list(scaled), self._resizing)[None]
     size = size_on_canvas(image[0])
     valid = tf.maximum(tf.round(size * scale), 1.0)
     return self._results(
@@ -135,11 +137,11 @@ class PanopticModule(tf.Module):
   ) -> dict[str, tf.Tensor]:
     def prepare(inputs: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
       image, (height, width) = inputs[0], tf.unstack(inputs[1])
-      example = network_input(image[:height, :width], self.output_size, portrait)
+      example = network_input(image[:height, :width], self.output_size, portrait, self._resizing)
       return example['image'], example['image_info']
 
     prepared, image_info = tf.map_fn(
-      prepare, (images, image_shapes), fn_output_signature=(tf.uint8, tf.float32)
+      prepare, (images, image_shapes), fn_output_signature=(DTYPES[self._resizing], tf.float32)
     )
     return self._results(prepared, image_info, tf.shape(images)[1:3])
 

@@ -12,6 +12,7 @@ from official.vision.losses import maskrcnn_losses
 
 from oanet_tf.config import definitions
 from oanet_tf.config.definitions import Losses
+from oanet_tf.modeling.stuff_channels import StuffChannels
 
 # Offsets up to this count as 0, as in the Model Garden's `RpnBoxLoss`.
 _ZERO = 1e-6
@@ -23,7 +24,7 @@ def oanet_losses(
   outputs: dict[str, tf.Tensor],
   labels: dict[str, tf.Tensor],
   task: definitions.OANetTask,
-  num_things: int,
+  stuff_channels: StuffChannels,
 ) -> dict[str, tf.Tensor]:
   """All losses of one batch, without weight decay.
 
@@ -31,7 +32,7 @@ def oanet_losses(
     outputs: of `OANet` in training.
     labels: the examples of `data.preprocess.training_steps`.
     task: has the weights and what the losses are means of.
-    num_things: T.
+    stuff_channels: of the network.
 
   Returns:
     Scalars before their weights: `loss_rpn_class`, `loss_rpn_box`, `loss_class`, `loss_box`,
@@ -42,8 +43,7 @@ def oanet_losses(
   losses['loss_stuff'] = stuff_loss(
     outputs['stuff_logits'],
     labels['category_labels'],
-    num_things,
-    task.model.stuff_head.object_context,
+    stuff_channels,
     resample=2**task.model.min_level != label_stride,
   )
   losses['loss_srm'] = srm_loss(
@@ -244,17 +244,15 @@ def huber(errors: tf.Tensor, delta: float) -> tf.Tensor:
 def stuff_loss(
   logits: tf.Tensor,
   labels: tf.Tensor,
-  num_things: int,
-  object_context: bool,
+  channels: StuffChannels,
   resample: bool = False,
 ) -> tf.Tensor:
   """Cross-entropy of the stuff branch over the pixels that it is supervised on.
 
   Args:
-    logits: [B, h, w, T + S], or [B, h, w, S] without object context.
-    labels: [B, H, W] int32 in [0, T + S]. Void is ignored, and without object context things too.
-    num_things: T.
-    object_context: whether things are supervised.
+    logits: [B, h, w, channels.total].
+    labels: [B, H, W] int32 in [0, T + S]. Those without a channel are ignored.
+    channels: what the logits stand for.
     resample: whether the logits must be resampled to the labels' size.
 
   Returns:
@@ -262,7 +260,7 @@ def stuff_loss(
   """
   if resample:
     logits = tf.image.resize(logits, tf.shape(labels)[1:3])
-  targets = labels - (1 if object_context else num_things + 1)
+  targets = channels.of_labels(labels)
   return _mean_cross_entropy(logits, targets, targets >= 0)
 
 

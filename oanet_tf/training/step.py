@@ -172,7 +172,7 @@ def _losses_of(
   if task.mode == 'srm_only':
     scalars = losses.srm_only_losses(outputs, batch, task)
   else:
-    scalars = losses.oanet_losses(outputs, batch, task, model.num_things)
+    scalars = losses.oanet_losses(outputs, batch, task, model.stuff_channels)
   decay = tf.add_n(model.losses) if model.losses else tf.constant(0.0)
   return {'loss': scalars.pop('loss') + decay, **scalars, 'loss_weight_decay': decay}
 

@@ -111,7 +111,26 @@ COSINE = (
     ('task.losses.box_loss_mean_over=rois', 'one of objects, samples'),
     ('task.model.coarse_levels=none', 'one of pooling, convolution'),
     ('task.model.frozen_level=1', 'one of 0, 2, 3, 4, 5'),
-    ('task.model.roi_aligner.samples=0', 'at least 1'),
+    (
+      'task.model.roi_aligner.samples=0,task.model.roi_aligner.aligned=false',
+      'where aligned is false',
+    ),
+    ('task.model.anchor.cell_offset=2.0', 'from 0 to 1'),
+    (
+      'task.model.stuff_head.layout=detectron2,task.model.stuff_head.object_context=false',
+      'True where',
+    ),
+    (
+      'task.model.stuff_head.layout=model_garden,task.model.stuff_head.num_filters=100',
+      'multiple of 32',
+    ),
+    ('task.model.fusion.rules=coco', 'one of panopticapi, model_garden, detectron2'),
+    ('task.model.resizing=cubic', 'one of bilinear, pillow, unrounded'),
+    ('task.model.boxes_within=canvas', 'one of image, input'),
+    (
+      'task.model.backbone.type=torch_resnet,task.model.backbone.torch_resnet.model_id=26',
+      '18, 34',
+    ),
     ('task.model.mask_roi_aligner.max_level=1', 'at most task.model.mask_roi_aligner.max_level, 1'),
     ('task.model.roi_generator.use_batched_nms=true', 'use_batched_nms'),
     ('task.seed=-1', 'below 2^31'),

@@ -292,7 +292,8 @@ def test_anchor_targets_agree_with_the_boxes(categories):
 def test_network_input_is_what_evaluation_sees():
   record = decoded(40, 60)
   data, _ = settings()
-  evaluated = preprocess.apply(preprocess.evaluation_steps(data, portrait=False), record)
+  steps = preprocess.evaluation_steps(data, definitions.OANet(), portrait=False)
+  evaluated = preprocess.apply(steps, record)
   alone = preprocess.network_input(record['image'], data.output_size, portrait=False)
   np.testing.assert_array_equal(evaluated['image'], alone['image'])
   np.testing.assert_array_equal(evaluated['image_info'], alone['image_info'])

@@ -21,7 +21,7 @@ def make(categories, *overrides):
 
 def all_losses(model, task, batch):
   outputs = model(batch['image'], batch['image_info'], labels=batch, training=True)
-  return losses.oanet_losses(outputs, batch, task, num_things=2)
+  return losses.oanet_losses(outputs, batch, task, model.stuff_channels)
 
 
 @pytest.fixture(scope='module')

@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from oanet_tf.model_folder import Trained
 from oanet_tf.modeling.spatial_ranking import SpatialRankingModule
+from oanet_tf.modeling.stuff_channels import StuffChannels
 from oanet_tf.serving.letterbox import letterbox
 from oanet_tf.serving.panoptic_module import PanopticModule
 from tests import small_model
@@ -18,7 +19,7 @@ class HalfNetwork:
   How sure it is shows how bright the picture is.
   """
 
-  num_things, num_stuff, variables = 2, 2, ()
+  num_things, stuff_channels, variables = 2, StuffChannels.of_all(2, 2), ()
   spatial_ranking = SpatialRankingModule(num_things=2)
 
   def __call__(self, images, image_info):

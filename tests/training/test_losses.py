@@ -3,9 +3,11 @@ import pytest
 import tensorflow as tf
 from official.vision.losses import maskrcnn_losses
 
+from oanet_tf.modeling.stuff_channels import StuffChannels
 from oanet_tf.training import losses
 
 T, S = 3, 2
+ALL = StuffChannels.of_all(T, S)
 
 
 def logits_for(labels, channels, right=2.0):
@@ -24,21 +26,21 @@ def test_stuff_loss_is_the_mean_over_pixels_that_are_not_void():
   )  # Right, right, void, wrong (label 5 is channel 4).
   wrong = -np.log(1 / (np.exp(2.0) + T + S - 1))
   expected = (2 * cross_entropy(T + S) + wrong) / 3
-  loss = losses.stuff_loss(tf.constant(logits), labels, T, object_context=True)
+  loss = losses.stuff_loss(tf.constant(logits), labels, ALL)
   assert float(loss) == pytest.approx(expected, rel=1e-5)
 
 
 def test_stuff_loss_without_object_context_ignores_things():
   labels = tf.constant([[[1, 3], [4, 5]]])
   logits = logits_for([[[1, 1], [0, 1]]], S)
-  loss = losses.stuff_loss(tf.constant(logits), labels, T, object_context=False)
+  loss = losses.stuff_loss(tf.constant(logits), labels, StuffChannels(0, 0, logits.shape[-1], T))
   assert float(loss) == pytest.approx(cross_entropy(S), rel=1e-5)
 
 
 def test_stuff_loss_of_nothing_but_void_is_zero_with_zero_gradient():
   logits = tf.Variable(tf.random.normal([1, 2, 2, T + S]))
   with tf.GradientTape() as tape:
-    loss = losses.stuff_loss(logits, tf.zeros([1, 2, 2], tf.int32), T, object_context=True)
+    loss = losses.stuff_loss(logits, tf.zeros([1, 2, 2], tf.int32), ALL)
   assert float(loss) == 0.0
   assert not tape.gradient(loss, logits).numpy().any()
 
@@ -46,7 +48,7 @@ def test_stuff_loss_of_nothing_but_void_is_zero_with_zero_gradient():
 def test_stuff_loss_resamples_logits_to_finer_labels():
   labels = tf.fill([1, 4, 4], 2)
   logits = logits_for(np.ones((1, 2, 2), int), T + S)
-  loss = losses.stuff_loss(tf.constant(logits), labels, T, object_context=True, resample=True)
+  loss = losses.stuff_loss(tf.constant(logits), labels, ALL, resample=True)
   assert float(loss) == pytest.approx(cross_entropy(T + S), rel=1e-5)
 
 

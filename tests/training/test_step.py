@@ -140,7 +140,7 @@ def test_gradient_norms_by_branch(categories):
     start_anew(trained, weights)
     with tf.GradientTape() as tape:
       outputs = trained.model(batch['image'], batch['image_info'], labels=batch, training=True)
-      scalars = losses.oanet_losses(outputs, batch, config.task, 2)
+      scalars = losses.oanet_losses(outputs, batch, config.task, trained.model.stuff_channels)
       names = losses.INSTANCE_LOSSES if branch == 'instance' else ['loss_stuff']
       loss = tf.add_n([scalars[name] for name in names])
     expected = float(tf.norm(tape.gradient(loss, outputs['last_feature'])))

@@ -14,7 +14,9 @@ from oanet_tf.config.definitions import Fusion
 from oanet_tf.data.geometry import Canvas
 from oanet_tf.modeling import spatial_ranking
 from oanet_tf.modeling.fusion.instances import Instances
-from oanet_tf.modeling.fusion.stuff import drop_small_stuff, stuff_labels
+from oanet_tf.modeling.fusion.rules import RULES, Rules
+from oanet_tf.modeling.fusion.stuff import stuff_areas, stuff_labels
+from oanet_tf.modeling.stuff_channels import StuffChannels
 
 
 class GroundTruth(NamedTuple):
@@ -47,7 +49,8 @@ class Fuser:
 
   Attributes:
     settings: thresholds and limits.
-    num_things, num_stuff: T and S.
+    num_things: T.
+    stuff_channels: what the stuff logits stand for.
     stuff_stride: of the stuff logits, relative to the network input.
     ranking_module: ranks the instances of the fusion 'srm'. Suppression and all orders use its
       canvas.
@@ -57,11 +60,16 @@ class Fuser:
 
   settings: Fusion
   num_things: int
-  num_stuff: int
+  stuff_channels: StuffChannels
   stuff_stride: int
   ranking_module: spatial_ranking.SpatialRankingModule
   scored_pixels: str = 'all'
   class_prior: np.ndarray | None = None
+
+  @property
+  def rules(self) -> Rules:
+    """Of merging, as the settings name them."""
+    return RULES[self.settings.rules]
 
   def batch(
     self,
@@ -125,10 +133,10 @@ class FusionBatch:
     return self.inside * stuff_labels(
       self.outputs['stuff_logits'],
       self.canvas,
-      num_things=self.fuser.num_things,
-      num_stuff=self.fuser.num_stuff,
+      channels=self.fuser.stuff_channels,
       stride=self.fuser.stuff_stride,
       stuff_from=self.fuser.settings.stuff_from,
+      resampling=self.fuser.rules.resampling,
     )
 
   @functools.cached_property
@@ -145,8 +153,15 @@ class FusionBatch:
     """
     classes = tf.pad(self.instances.classes, [[0, 0], [1, 0]])
     things = tf.gather(classes, instance_mask, batch_dims=1)
-    stuff = tf.where(instance_mask > 0, tf.zeros_like(stuff), stuff)
-    settings = self.fuser.settings
-    num_labels = 1 + self.fuser.num_things + self.fuser.num_stuff
-    stuff = drop_small_stuff(stuff, num_labels, settings.stuff_area_limit, settings.stuff_area_by)
-    return Panoptic(things + stuff, instance_mask)
+    visible = tf.where(instance_mask > 0, tf.zeros_like(stuff), stuff)
+    if self.fuser.rules.counts_hidden_stuff:
+      large = self._is_large(stuff)
+    else:
+      large = self._is_large(visible)
+    return Panoptic(things + visible * large, instance_mask)
+
+  def _is_large(self, stuff: tf.Tensor) -> tf.Tensor:
+    settings, rules = self.fuser.settings, self.fuser.rules
+    num_labels = 1 + self.fuser.num_things + self.fuser.stuff_channels.stuff
+    areas = stuff_areas(stuff, num_labels, settings.stuff_area_by)
+    return tf.cast(rules.reaches(areas, settings.stuff_area_limit), tf.int32)

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from oanet_tf.config.definitions import Fusion
+from oanet_tf.modeling.fusion.rules import RULES
 from oanet_tf.modeling.mask_paste import paste_masks
 
 
@@ -39,13 +40,14 @@ class Instances:
       outputs[f'detection_{name}'] for name in ('boxes', 'scores', 'classes', 'masks')
     )
     self._settings = settings
+    self._rules = RULES[settings.rules]
     self._input_size = input_size
     self._stride = stride
 
   @functools.cached_property
   def kept(self) -> tf.Tensor:
     """[B, N] bool: detections with a high enough score that are not suppressed."""
-    kept = self.scores >= self._settings.score_threshold
+    kept = self._rules.reaches(self.scores, self._settings.score_threshold)
     threshold = self._settings.suppression_threshold
     return suppress(self._pasted, kept, threshold) if threshold < 1.0 else kept
 
@@ -67,12 +69,12 @@ class Instances:
   @functools.cached_property
   def _pasted(self) -> tf.Tensor:
     pasted = self.paste(self.masks, self._stride)
-    return tf.cast(pasted >= self._settings.mask_threshold, tf.float32)
+    return tf.cast(self._rules.reaches(pasted, self._settings.mask_threshold), tf.float32)
 
   def paste(self, masks: tf.Tensor, stride: int) -> tf.Tensor:
     """[B, N, M, M] values in the boxes -> [B, N, h, w] at a stride of the network input."""
     height, width = (side // stride for side in self._input_size)
-    return paste_masks(masks, self.boxes / stride, height, width)
+    return paste_masks(masks, self.boxes / stride, height, width, self._rules.mask_edges)
 
 
 def suppress(masks: tf.Tensor, kept: tf.Tensor, threshold: float) -> tf.Tensor:

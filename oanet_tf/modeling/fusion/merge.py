@@ -12,6 +12,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from oanet_tf.data.geometry import Canvas
+from oanet_tf.modeling.fusion.rules import RULES, Rules
 from oanet_tf.modeling.mask_paste import cell_positions, weights_of_cells
 
 # An instance is pasted only in the horizontal strips of the canvas that its box meets. This halves
@@ -36,6 +37,7 @@ def merge_instances(
   *,
   mask_threshold: float,
   overlap_threshold: float,
+  rules: Rules = RULES['panopticapi'],
 ) -> tf.Tensor:
   """Pastes instances on the canvas, the first of the order on top.
 
@@ -49,6 +51,7 @@ def merge_instances(
     canvas: nothing is pasted outside the originals.
     mask_threshold: an instance has the pixels at which its pasted mask is at least this.
     overlap_threshold: in [0, 1].
+    rules: of merging.
 
   Returns:
     [B, H, W] int32: 1 + index of the instance, or 0 where there is none.
@@ -57,8 +60,8 @@ def merge_instances(
   def of_image(image: Sequence[tf.Tensor]) -> tf.Tensor:
     masks, boxes, kept, size = image
     number = tf.reduce_sum(tf.cast(kept, tf.int32))
-    strips = _strips(masks, boxes, size, canvas, mask_threshold)
-    return _paste_all(strips, number, masks.shape[0], overlap_threshold)
+    strips = _strips(masks, boxes, size, canvas, mask_threshold, rules)
+    return _paste_all(strips, number, masks.shape[0], overlap_threshold, rules)
 
   in_order = [tf.gather(x, order, batch_dims=1) for x in (masks, boxes, kept)]
   images = (*in_order, canvas.image_info[:, 0])
@@ -79,7 +82,8 @@ class _Strip(NamedTuple):
     stretched: [N, S, W], the masks, resampled to the columns of the canvas.
     meets: [N] bool, whether the instance has a row in the strip.
     empty: [L, W] float32 zeros.
-    threshold: least mask value of an instance's pixels.
+    threshold: of the mask values of an instance's pixels.
+    rules: of merging.
   """
 
   rows: tf.Tensor
@@ -87,13 +91,14 @@ class _Strip(NamedTuple):
   meets: tf.Tensor
   empty: tf.Tensor
   threshold: float
+  rules: Rules
 
   def paste(self, index: tf.Tensor, below: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """An instance's mask [L, W] in {0, 1}, its area and its area covered by `below`; float32."""
 
     def paste() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-      mask = tf.matmul(self.rows[index], self.stretched[index]) >= self.threshold
-      mask = tf.cast(mask, tf.float32)
+      mask = tf.matmul(self.rows[index], self.stretched[index])
+      mask = tf.cast(self.rules.reaches(mask, self.threshold), tf.float32)
       return mask, tf.reduce_sum(mask), tf.reduce_sum(tf.minimum(below, mask))
 
     return tf.cond(self.meets[index], paste, lambda: (self.empty, 0.0, 0.0))
@@ -103,28 +108,39 @@ class _Strip(NamedTuple):
 
 
 def _strips(
-  masks: tf.Tensor, boxes: tf.Tensor, size: tf.Tensor, canvas: Canvas, threshold: float
+  masks: tf.Tensor,
+  boxes: tf.Tensor,
+  size: tf.Tensor,
+  canvas: Canvas,
+  threshold: float,
+  rules: Rules,
 ) -> list[_Strip]:
   y1, x1, y2, x2 = tf.unstack(boxes, axis=1)
   side, strip_height = masks.shape[-1], -(-canvas.height // _NUM_STRIPS)
-  columns = cell_positions(x1, x2, side, canvas.width, limit=size[1:])
+  edges = rules.mask_edges
+  columns = cell_positions(x1, x2, side, canvas.width, size[1:], edges)
   stretched = tf.matmul(masks, weights_of_cells(columns, masks), transpose_b=True)
-  positions = cell_positions(y1, y2, side, _NUM_STRIPS * strip_height, limit=size[:1])
+  positions = cell_positions(y1, y2, side, _NUM_STRIPS * strip_height, size[:1], edges)
   empty = tf.zeros([strip_height, canvas.width])
   return [
     _Strip(
       rows=weights_of_cells(rows, masks),
       stretched=stretched,
-      meets=tf.reduce_any(rows >= 0.0, axis=1),
+      meets=tf.reduce_any((rows > -1.0) & (rows < side), axis=1),
       empty=empty,
       threshold=threshold,
+      rules=rules,
     )
     for rows in tf.split(positions, _NUM_STRIPS, axis=1)
   ]
 
 
 def _paste_all(
-  strips: Sequence[_Strip], number: tf.Tensor, most: int, overlap_threshold: float
+  strips: Sequence[_Strip],
+  number: tf.Tensor,
+  most: int,
+  overlap_threshold: float,
+  rules: Rules,
 ) -> tf.Tensor:
   """Pastes the first `number` of `most` instances, in their order.
 
@@ -137,7 +153,8 @@ def _paste_all(
   def paste(index: tf.Tensor, *canvas: tf.Tensor) -> tuple[tf.Tensor, ...]:
     pasted = [strip.paste(index, below) for strip, below in zip(strips, canvas, strict=True)]
     masks, areas, covered = zip(*pasted, strict=True)
-    is_kept = tf.add_n(covered) / tf.maximum(tf.add_n(areas), 1.0) <= overlap_threshold
+    fraction = tf.add_n(covered) / tf.maximum(tf.add_n(areas), 1.0)
+    is_kept = rules.is_low(fraction, overlap_threshold)
     value = tf.where(is_kept, tf.cast(most - index, tf.float32), 0.0)
     return index + 1, *(
       strip.add(index, below, mask, value)

@@ -44,6 +44,7 @@ def ordered_by(score: Callable[[FusionBatch], tf.Tensor]) -> Callable[[FusionBat
       batch.canvas,
       mask_threshold=settings.mask_threshold,
       overlap_threshold=settings.overlap_threshold,
+      rules=batch.fuser.rules,
     )
     return batch.panoptic(instance_mask, batch.stuff)
 

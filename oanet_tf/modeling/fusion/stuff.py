@@ -1,7 +1,8 @@
-"""Stuff logits at the network's stride -> labels at the image's own size, small areas removed."""
+"""Stuff logits at the network's stride -> labels at the image's own size, and their areas."""
 
-# B images, C channels, S stuff categories, T thing categories, H, W canvas, h, w grid of logits.
+# B images, C channels, S stuff, T thing categories, H, W canvas, h, w grid of logits.
 
+import functools
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -9,42 +10,47 @@ import tensorflow as tf
 from oanet_tf.data.categories import VOID_LABEL
 from oanet_tf.data.geometry import Canvas
 from oanet_tf.modeling.fusion.connected_components import connected_components
+from oanet_tf.modeling.fusion.rules import Resampling, directly
+from oanet_tf.modeling.stuff_channels import StuffChannels
 
 
 def stuff_labels(
   logits: tf.Tensor,
   canvas: Canvas,
   *,
-  num_things: int,
-  num_stuff: int,
+  channels: StuffChannels,
   stride: int,
   stuff_from: str = 'stuff',
+  resampling: Resampling = directly,
 ) -> tf.Tensor:
   """The most likely stuff label of each pixel of the originals.
 
   The paper's softmax over all labels is left out, as it does not change the largest.
 
   Args:
-    logits: [B, h, w, C] of the stuff branch: the things, if they are there, then the S stuff
-      categories.
+    logits: [B, h, w, C] of the stuff branch.
     canvas: of the labels.
-    num_things, num_stuff: T and S.
+    channels: what the logits stand for.
     stride: of the logits, relative to the network input.
     stuff_from: 'stuff' takes the largest of the stuff channels. 'all' takes the largest of all
-      channels, and makes the pixel void if it is a thing.
+      channels, and makes the pixel void if it is a thing or void.
+    resampling: of `rules.Rules`.
 
   Returns:
     [B, H, W] int32: 0 for void, or in [T + 1, T + S].
   """
-  first_label = 1 if stuff_from == 'all' else 1 + num_things
-  channels = logits if stuff_from == 'all' else logits[..., logits.shape[-1] - num_stuff :]
-  if channels.shape[-1] == 0:
+  counted = logits if stuff_from == 'all' else channels.stuff_logits(logits)
+  if counted.shape[-1] == 0:
     return tf.fill([tf.shape(logits)[0], canvas.height, canvas.width], VOID_LABEL)
-  labels = first_label + resampled_argmax(channels, canvas, stride)
-  return tf.where(labels > num_things, labels, tf.zeros_like(labels))
+  # The last channels are the last labels.
+  first_label = 1 + channels.num_things + channels.stuff - counted.shape[-1]
+  labels = first_label + resampled_argmax(counted, canvas, stride, resampling)
+  return tf.where(labels > channels.num_things, labels, tf.zeros_like(labels))
 
 
-def resampled_argmax(logits: tf.Tensor, canvas: Canvas, stride: int) -> tf.Tensor:
+def resampled_argmax(
+  logits: tf.Tensor, canvas: Canvas, stride: int, resampling: Resampling = directly
+) -> tf.Tensor:
   """The channel of the largest logit, after bilinear resampling to the original size.
 
   Channels are resampled in turn, so memory does not grow with their number. Those that cannot be
@@ -54,21 +60,24 @@ def resampled_argmax(logits: tf.Tensor, canvas: Canvas, stride: int) -> tf.Tenso
     logits: [B, h, w, C], C at least 1.
     canvas: of the originals.
     stride: of the logits, relative to the network input.
+    resampling: of `rules.Rules`.
 
   Returns:
     [B, H, W] int32 in [0, C); of equal logits the first.
   """
   _, h, w, num_channels = logits.shape
-  rows = _samples(canvas.cells_of_pixels(0, h, stride))
-  columns = _samples(canvas.cells_of_pixels(1, w, stride))
+  rows, columns = (
+    [_samples(positions) for positions in resampling(canvas, axis, cells, stride)]
+    for axis, cells in enumerate((h, w))
+  )
   planes = tf.transpose(logits, [3, 0, 2, 1])
-  candidates = _can_be_largest(logits)
+  candidates = _can_be_largest(logits, 1 + len(rows))
   order = tf.argsort(tf.cast(candidates, tf.int32), direction='DESCENDING', stable=True)
   shape = [tf.shape(logits)[0], canvas.height, canvas.width]
 
   def plane_of(channel: tf.Tensor) -> tf.Tensor:
-    plane = tf.transpose(_resample(tf.gather(planes, channel), columns), [0, 2, 1])
-    return _resample(plane, rows)
+    plane = functools.reduce(_resample, columns, tf.gather(planes, channel))
+    return functools.reduce(_resample, rows, tf.transpose(plane, [0, 2, 1]))
 
   def compare(step: tf.Tensor, largest: tf.Tensor, winner: tf.Tensor) -> tuple[tf.Tensor, ...]:
     channel = order[step]
@@ -88,13 +97,14 @@ def resampled_argmax(logits: tf.Tensor, canvas: Canvas, stride: int) -> tf.Tenso
   return tf.cast(winner, tf.int32)
 
 
-def _can_be_largest(logits: tf.Tensor) -> tf.Tensor:
-  """[C] bool: false for channels that are below another one in every cell.
+def _can_be_largest(logits: tf.Tensor, reach: int) -> tf.Tensor:
+  """[C] bool: false for channels that are below another one in every window of `reach` cells.
 
-  Inside a cell, a channel lies between the smallest and the greatest of its four corners.
+  A sample lies between the smallest and the greatest of the cells that it is a mean of. These are
+  two along an axis, and three where it is resampled twice.
   """
-  highest = tf.nn.max_pool2d(logits, 2, 1, 'SAME')
-  lowest = -tf.nn.max_pool2d(-logits, 2, 1, 'SAME')
+  highest = tf.nn.max_pool2d(logits, reach, 1, 'SAME')
+  lowest = -tf.nn.max_pool2d(-logits, reach, 1, 'SAME')
   bound = tf.reduce_max(lowest, axis=-1, keepdims=True)
   return tf.reduce_max(highest - bound, axis=[0, 1, 2]) >= 0.0
 
@@ -118,18 +128,18 @@ def _resample(values: tf.Tensor, samples: _Samples) -> tf.Tensor:
   return below + samples.fraction * tf.gather(steps, samples.below, batch_dims=1)
 
 
-def drop_small_stuff(
-  labels: tf.Tensor, num_labels: int, area_limit: int, area_by: str = 'class'
-) -> tf.Tensor:
-  """Makes stuff void if its area in an image is too small.
+def stuff_areas(labels: tf.Tensor, num_labels: int, area_by: str = 'class') -> tf.Tensor:
+  """The area of the stuff at each pixel.
 
   Args:
     labels: [B, H, W] int32 in [0, num_labels); 0 where there is no stuff.
     num_labels: 1 + T + S.
-    area_limit: least number of pixels.
     area_by: 'class' counts all pixels of a label in an image, as
       `panopticapi.combine_semantic_and_instance_predictions` does. 'component' counts those of each
       connected component (section 4.2: "the min area of a connected stuff area").
+
+  Returns:
+    [B, H, W] int32, in pixels.
   """
   if area_by == 'component':
     areas_of = connected_components(labels)
@@ -140,6 +150,4 @@ def drop_small_stuff(
     num_areas = batch * num_labels
   # These are ones. A constant would take the canvas's size in a TFLite file.
   ones = tf.cast(labels >= 0, tf.int32)
-  sizes = tf.math.unsorted_segment_sum(ones, areas_of, num_areas)
-  large = tf.cast(tf.gather(sizes, areas_of) >= area_limit, tf.int32)
-  return labels * large
+  return tf.gather(tf.math.unsorted_segment_sum(ones, areas_of, num_areas), areas_of)

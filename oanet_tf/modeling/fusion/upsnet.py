@@ -18,12 +18,14 @@ def upsnet(batch: FusionBatch) -> Panoptic:
   category; outside it is 0. The unknown class has the stuff branch's largest thing logit minus the
   largest that an instance used, and becomes void. Masks are not pruned first.
   """
-  num_things, num_stuff = batch.fuser.num_things, batch.fuser.num_stuff
-  things, stuff = tf.split(batch.outputs['stuff_logits'], [num_things, num_stuff], axis=-1)
+  channels, logits = batch.fuser.stuff_channels, batch.outputs['stuff_logits']
+  resampling = batch.fuser.rules.resampling
+  num_things, num_stuff = channels.num_things, channels.stuff
+  things, stuff = channels.thing_logits(logits), channels.stuff_logits(logits)
   masks, used = _instance_logits(batch, things)
   unknown = tf.reduce_max(things, axis=-1, keepdims=True) - used
   logits = tf.concat([stuff, unknown, masks], axis=-1)
-  winner = resampled_argmax(logits, batch.canvas, batch.fuser.stuff_stride)
+  winner = resampled_argmax(logits, batch.canvas, batch.fuser.stuff_stride, resampling)
   instance_mask = tf.maximum(winner - num_stuff, 0) * batch.inside
   is_stuff = tf.cast(winner < num_stuff, tf.int32) * batch.inside
   return batch.panoptic(instance_mask, (1 + num_things + winner) * is_stuff)

@@ -6,6 +6,7 @@ import tensorflow as tf
 from oanet_tf.config.definitions import Fusion
 from oanet_tf.modeling.fusion import fuser, methods
 from oanet_tf.modeling.spatial_ranking import Ranking, SpatialRankingModule
+from oanet_tf.modeling.stuff_channels import StuffChannels
 
 NUM_THINGS, NUM_STUFF = 3, 2
 GRASS, SKY = NUM_THINGS + 1, NUM_THINGS + 2
@@ -52,7 +53,7 @@ def batch(
   made = fuser.Fuser(
     settings=Fusion(**{'stuff_area_limit': 0, **settings}),
     num_things=NUM_THINGS,
-    num_stuff=NUM_STUFF,
+    stuff_channels=StuffChannels.of_all(NUM_THINGS, NUM_STUFF),
     stuff_stride=stride,
     ranking_module=SpatialRankingModule(num_things=NUM_THINGS, stride=stride),
     class_prior=class_prior,

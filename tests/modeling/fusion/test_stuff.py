@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oanet_tf.data.geometry import Canvas
-from oanet_tf.modeling.fusion.stuff import drop_small_stuff, resampled_argmax, stuff_labels
+from oanet_tf.modeling.fusion.stuff import resampled_argmax, stuff_areas, stuff_labels
+from oanet_tf.modeling.stuff_channels import StuffChannels
 from tests.modeling.fusion.given import image_info
 
 
@@ -74,17 +75,16 @@ LOGITS = tf.constant([[[[9.0, 0, 1, 2], [0, 1, 5, 2], [0, 8, 7, 1], [0, 0, 0, 1]
   ],
 )
 def test_stuff_labels(stuff_from, logits, expected):
-  labels = stuff_labels(
-    logits, Canvas(image_info((1, 4)), 1, 4), num_things=2, num_stuff=min(2, logits.shape[-1]),
-    stride=1, stuff_from=stuff_from,
-  )  # fmt: skip
+  stuff = min(2, logits.shape[-1])
+  channels = StuffChannels(0, logits.shape[-1] - stuff, stuff, num_things=2)
+  canvas = Canvas(image_info((1, 4)), 1, 4)
+  labels = stuff_labels(logits, canvas, channels=channels, stride=1, stuff_from=stuff_from)
   np.testing.assert_array_equal(labels, [[expected]])
 
 
 def test_a_dataset_without_stuff_is_void():
-  labels = stuff_labels(
-    LOGITS[..., :2], Canvas(image_info((1, 4)), 1, 4), num_things=2, num_stuff=0, stride=1
-  )
+  canvas = Canvas(image_info((1, 4)), 1, 4)
+  labels = stuff_labels(LOGITS[..., :2], canvas, channels=StuffChannels.of_all(2, 0), stride=1)
   np.testing.assert_array_equal(labels, [[[0] * 4]])
 
 
@@ -105,6 +105,6 @@ SCATTERED = np.array([[3, 3, 0, 4, 4], [0, 0, 0, 4, 4], [3, 3, 3, 0, 3]])
 def test_small_areas_become_void(area_by, limit, expected):
   # Beside another image, whose areas do not count.
   labels = tf.constant(np.stack([SCATTERED, np.full_like(SCATTERED, 3)]), tf.int32)
-  found = drop_small_stuff(labels, 5, limit, area_by)
+  found = tf.where(stuff_areas(labels, 5, area_by) >= limit, labels, 0)
   np.testing.assert_array_equal(found[0], expected)
   np.testing.assert_array_equal(found[1], labels[1])
