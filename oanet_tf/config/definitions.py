@@ -80,8 +80,9 @@ class StuffHead(hyperparams.Config):
     layout: 'oanet' (Figure 3), or the semantic head of a Panoptic FPN: 'detectron2' or
       'model_garden'. These have one channel for all things, and the last one for void too.
     num_filters: channels of the 3×3 convolutions.
-    num_convs: 3×3 convolutions on each FPN level of 'oanet'.
-    group_norm: whether group normalization follows each of them; the paper has none.
+    num_convs: 3×3 convolutions on each FPN level, in 'oanet'; the others have theirs.
+    group_norm: whether group normalization follows each of them; the paper has none, the others
+      always have it.
     object_context: whether all T+S categories are supervised, as in the second row of Table 2, or
       only the S stuff categories.
   """

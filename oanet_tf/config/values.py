@@ -237,9 +237,8 @@ def _check_stuff_head(values: Values) -> None:
   head = 'task.model.stuff_head'
   if (layout := values[f'{head}.layout']) == 'oanet':
     return
-  for name, only in (('num_convs', 2), ('group_norm', False), ('object_context', True)):
-    if values[f'{head}.{name}'] != only:
-      _refuse(f'{head}.{name}', values[f'{head}.{name}'], f'{only} where {head}.layout is {layout}')
+  if not values[f'{head}.object_context']:
+    _refuse(f'{head}.object_context', False, f'true where {head}.layout is {layout}')
   filters = f'{head}.num_filters'
   if values[filters] % GROUPS:
     _refuse(filters, values[filters], f'a multiple of {GROUPS} where {head}.layout is {layout}')

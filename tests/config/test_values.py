@@ -118,7 +118,7 @@ COSINE = (
     ('task.model.anchor.cell_offset=2.0', 'from 0 to 1'),
     (
       'task.model.stuff_head.layout=detectron2,task.model.stuff_head.object_context=false',
-      'True where',
+      'true where',
     ),
     (
       'task.model.stuff_head.layout=model_garden,task.model.stuff_head.num_filters=100',
