@@ -62,8 +62,7 @@ class RoIAlign(hyperparams.Config):
       as a bin has cells, rounded up, as Detectron2 does.
     max_level: coarsest level of the pyramid that is sampled. Detectron2's is 5, and the Model
       Garden's that of the network.
-    aligned: whether the centre of cell k lies at k + 0.5, as it does. In the Model Garden and
-      torchvision it lies at k.
+    aligned: whether the centre of cell k lies at k + 0.5, as it does; in torchvision it lies at k.
   """
 
   crop_size: int = 7
@@ -166,8 +165,11 @@ class OANet(hyperparams.Config):
     frozen_level: the backbone's layers up to this level's are not trained; 0 trains all, and 2
       freezes stem and res2, as in Detectron2.
     resizing: how images are brought to the network's size: 'bilinear'; 'pillow', which is the same
-      but a mean of all pixels where the image shrinks, as in Detectron2; or 'unrounded', the Model
-      Garden's, which keeps fractions of a grey level.
+      but a mean of all pixels where the image shrinks, as in Detectron2; or 'normalized', the Model
+      Garden's, which normalizes colours before and does not round them.
+    roi_layers: what proposes and samples regions of interest: the layers of 'oanet', or those of
+      'model_garden'. The latter need images of one size, and of `roi_aligner` and
+      `mask_roi_aligner` only `crop_size` matters to them.
     boxes_within: proposals and detections end at the edge of the 'image', or at that of the network
       'input', padding included, as in the Model Garden.
   """
@@ -177,6 +179,7 @@ class OANet(hyperparams.Config):
   coarse_levels: str = 'pooling'
   frozen_level: int = 0
   resizing: str = 'bilinear'
+  roi_layers: str = 'oanet'
   boxes_within: str = 'image'
   sharing: str = 'backbone_and_fpn'
   batch_norm: str = 'frozen'

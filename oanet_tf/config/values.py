@@ -71,7 +71,8 @@ _CHOICES = {
   'task.model.fusion.rules': RULES,
   'task.model.fusion.stuff_area_by': ('class', 'component'),
   'task.model.fusion.stuff_from': ('stuff', 'all'),
-  'task.model.resizing': ('bilinear', 'pillow', 'unrounded'),
+  'task.model.resizing': ('bilinear', 'pillow', 'normalized'),
+  'task.model.roi_layers': ('oanet', 'model_garden'),
   'task.model.sharing': ('none', 'backbone', 'backbone_and_fpn'),
   'task.model.spatial_ranking.convolution': ('1x1', '3x3', '1x7+7x1'),
   'task.model.spatial_ranking.scored_pixels': ('all', 'conflicting'),
@@ -227,10 +228,19 @@ def _check_network(values: Values) -> None:
   check_fusion(values[f'{model}.fusion.method'], values)
   if values['task.mode'] == 'srm_only':
     _check_srm_only(values)
+  _check_roi_layers(values)
   _check_stuff_head(values)
   object_context = f'{model}.stuff_head.object_context'
   if values[f'{model}.fusion.stuff_from'] == 'all' and not values[object_context]:
     _refuse(f'{model}.fusion.stuff_from', 'all', f"'stuff' where {object_context} is false")
+
+
+def _check_roi_layers(values: Values) -> None:
+  size = values['task.train_data.output_size']
+  if values['task.model.roi_layers'] == 'model_garden' and size[0] != size[1]:
+    _refuse(
+      'task.model.roi_layers', 'model_garden', f"'oanet' unless output_size is square, not {size}"
+    )
 
 
 def _check_stuff_head(values: Values) -> None:

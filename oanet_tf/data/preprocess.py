@@ -41,7 +41,7 @@ def training_steps(
   """Steps for training: the dict of `tf_example.decode` and a `seed` -> network input and targets.
 
   The result has
-    image: [A, B, 3] uint8, or float32 if `model.resizing` is 'unrounded'.
+    image: [A, B, 3] uint8, or normalized float32 if `model.resizing` says so.
     image_info: [4, 2] float32 as in `geometry`.
     source_id: [64] uint8, the first bytes of the image id, padded with 0, as not every device takes
       strings.

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
+from official.vision.ops import preprocess_ops
 
 # By `task.model.resizing`, what a pixel of the network input is.
-DTYPES = {'bilinear': tf.uint8, 'pillow': tf.uint8, 'unrounded': tf.float32}
+DTYPES = {'bilinear': tf.uint8, 'pillow': tf.uint8, 'normalized': tf.float32}
 
 
 def resize(image: tf.Tensor, size: Sequence[int] | tf.Tensor, how: str) -> tf.Tensor:
@@ -17,10 +18,10 @@ def resize(image: tf.Tensor, size: Sequence[int] | tf.Tensor, how: str) -> tf.Te
   Args:
     image: [H, W, 3] uint8 or float32, in [0, 255].
     size: [h, w] int.
-    how: 'bilinear' takes each pixel from the nearest four. 'unrounded' does so too, but keeps
-      fractions of a grey level. 'pillow' is `PIL.Image.resize` with `BILINEAR`: where the image
-      shrinks, a pixel is a weighted mean of all that it covers, row by row and then column by
-      column.
+    how: 'bilinear' takes each pixel from the nearest four. 'normalized' does so too, but with
+      colours that are normalized before, and not rounded. 'pillow' is `PIL.Image.resize` with
+      `BILINEAR`: where the image shrinks, a pixel is a weighted mean of all that it covers, first
+      of its row and then of its column.
 
   Returns:
     [h, w, 3] of the type in `DTYPES`.
@@ -28,13 +29,28 @@ def resize(image: tf.Tensor, size: Sequence[int] | tf.Tensor, how: str) -> tf.Te
   if how == 'pillow':
     for axis in (1, 0):
       image = tf.round(_shrink(tf.cast(image, tf.float32), axis, size[axis]))
-  image = tf.image.resize(image, size)
-  return image if how == 'unrounded' else rounded(image)
+  if how == 'normalized':
+    return tf.image.resize(normalize(image), size)
+  return rounded(tf.image.resize(image, size))
 
 
 def antialiased(image: tf.Tensor, size: Sequence[int] | tf.Tensor) -> tf.Tensor:
   """As `resize`, but a pixel of a smaller image is a mean of all that it covers."""
   return rounded(tf.image.resize(image, size, antialias=True))
+
+
+def normalize(image: tf.Tensor) -> tf.Tensor:
+  """[..., 3] in [0, 255] -> float32, to the bit as the Model Garden's `normalize_image`."""
+  image = tf.cast(image, tf.float32) * (1.0 / 255.0)
+  return preprocess_ops.normalize_scaled_float_image(image)
+
+
+def as_pixels(image: np.ndarray) -> np.ndarray:
+  """[h, w, 3] of `resize` -> uint8."""
+  if image.dtype == np.uint8:
+    return image
+  colors = image * preprocess_ops.STDDEV_RGB + preprocess_ops.MEAN_RGB
+  return np.clip(np.round(colors), 0, 255).astype(np.uint8)
 
 
 def rounded(image: tf.Tensor) -> tf.Tensor:

@@ -16,6 +16,7 @@ from oanet_tf.config import definitions
 from oanet_tf.data import geometry, input_pipeline, shard_files
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.panoptic_map import Segments, segments_of_masks
+from oanet_tf.data.resizing import as_pixels
 from oanet_tf.evaluation.coco_results import PanopticResultsWriter
 from oanet_tf.evaluation.panoptic_quality import PanopticQuality
 from oanet_tf.evaluation.ranking_map import RankingMap
@@ -279,7 +280,7 @@ def _evaluated(image: dict, categories: PanopticCategories) -> EvaluatedImage:
       method: prediction_of(masks, ground_truth.index.shape, categories)
       for method, masks in image['maps'].items()
     },
-    image=image['image'],
+    image=as_pixels(image['image']),
     image_info=image['image_info'],
     ranking_map=image.get('ranking_map'),
     detections={key: image[key] for key in (*DETECTIONS, 'ranking_scores')},

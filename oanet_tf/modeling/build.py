@@ -5,7 +5,7 @@ import tensorflow as tf
 import tf_keras
 from official.vision.modeling import backbones, decoders
 from official.vision.modeling.heads import dense_prediction_heads, instance_heads
-from official.vision.modeling.layers import detection_generator
+from official.vision.modeling.layers import detection_generator, roi_aligner
 
 from oanet_tf.config import definitions
 from oanet_tf.data.anchors import Anchors
@@ -14,6 +14,7 @@ from oanet_tf.errors import InputError
 from oanet_tf.modeling.adaptive_roi_align import AdaptiveRoIAlign
 from oanet_tf.modeling.fusion.fuser import Fuser
 from oanet_tf.modeling.keras_resnet import KerasResNet
+from oanet_tf.modeling.model_garden_rois import ModelGardenROIGenerator
 from oanet_tf.modeling.oanet import OANet
 from oanet_tf.modeling.proposals import ROIGenerator
 from oanet_tf.modeling.roi_align import RoIAlign
@@ -122,16 +123,16 @@ def build_oanet(
       **config.rpn_head.as_dict(),
       **norm_options,
     ),
-    roi_generator=ROIGenerator(config.roi_generator),
+    roi_generator=_roi_generator(config),
     roi_sampler=ROISampler(config.roi_sampler),
-    roi_aligner=_roi_align(config.roi_aligner),
+    roi_aligner=_roi_align(config.roi_aligner, config.roi_layers),
     detection_head=instance_heads.DetectionHead(
       num_classes=num_classes, **detection_head, **norm_options
     ),
     detection_generator=detection_generator.DetectionGenerator(
       **config.detection_generator.as_dict(), **BOXES_IN_FLOAT32
     ),
-    mask_roi_aligner=_roi_align(config.mask_roi_aligner),
+    mask_roi_aligner=_roi_align(config.mask_roi_aligner, config.roi_layers),
     mask_head=instance_heads.MaskHead(
       num_classes=num_classes, **config.mask_head.as_dict(), **norm_options
     ),
@@ -186,7 +187,14 @@ def _regularizer(l2_weight_decay: float) -> tf_keras.regularizers.Regularizer | 
   return tf_keras.regularizers.l2(l2_weight_decay / 2.0) if l2_weight_decay else None
 
 
-def _roi_align(config: definitions.RoIAlign) -> tf_keras.layers.Layer:
+def _roi_generator(config: definitions.OANet) -> ROIGenerator | ModelGardenROIGenerator:
+  own = config.roi_layers == 'oanet'
+  return (ROIGenerator if own else ModelGardenROIGenerator)(config.roi_generator)
+
+
+def _roi_align(config: definitions.RoIAlign, roi_layers: str) -> tf_keras.layers.Layer:
+  if roi_layers == 'model_garden':
+    return roi_aligner.MultilevelROIAligner(config.crop_size)
   if config.samples:
     return RoIAlign(**config.as_dict())
   return AdaptiveRoIAlign(crop_size=config.crop_size, max_level=config.max_level)

@@ -3,6 +3,8 @@
 # B images, H, W network input, N proposals, RoIs or detections, K sampled masks, C detection
 # classes (background and T things), M mask side.
 
+from collections.abc import Callable
+
 import tensorflow as tf
 import tf_keras
 from official.vision.ops import box_ops, preprocess_ops
@@ -11,7 +13,6 @@ from oanet_tf.data import geometry
 from oanet_tf.data.anchor_targets import rpn_targets
 from oanet_tf.data.anchors import Anchors
 from oanet_tf.modeling.mask_targets import first_objects, mask_targets
-from oanet_tf.modeling.proposals import ROIGenerator
 from oanet_tf.modeling.roi_sampling import ROISampler
 from oanet_tf.modeling.spatial_ranking import SpatialRankingModule, rank_ground_truth
 from oanet_tf.modeling.stuff_channels import StuffChannels
@@ -52,7 +53,7 @@ class OANet(tf_keras.Model):
     stuff_decoder: tf_keras.Model | None,
     anchors: Anchors,
     rpn_head: tf_keras.layers.Layer,
-    roi_generator: ROIGenerator,
+    roi_generator: Callable[..., tf.Tensor],
     roi_sampler: ROISampler,
     roi_aligner: tf_keras.layers.Layer,
     detection_head: tf_keras.layers.Layer,
@@ -98,7 +99,8 @@ class OANet(tf_keras.Model):
     """The forward pass.
 
     Args:
-      images: [B, H, W, 3] of `data.preprocess`; in inference, H and W are static.
+      images: [B, H, W, 3] uint8, or normalized float32, of `data.preprocess`; in inference, H and W
+        are static.
       image_info: [B, 4, 2] float32, as in `data.geometry`.
       labels: in training, the examples of `data.preprocess.training_steps`.
       training: whether to return raw predictions and targets for the losses, or detections.
@@ -230,10 +232,13 @@ class OANet(tf_keras.Model):
 
 
 def normalize(images: tf.Tensor, image_info: tf.Tensor) -> tf.Tensor:
-  """[B, H, W, 3] in 0–255 -> float32, normalized by ImageNet's mean and deviation; 0 in padding.
+  """[B, H, W, 3] uint8 -> float32, normalized by ImageNet's mean and deviation; 0 in the padding.
 
-  The constants are those of the Model Garden's `preprocess_ops.normalize_image`.
+  The constants are those of the Model Garden's `preprocess_ops.normalize_image`. Images of float32
+  are normalized already.
   """
+  if images.dtype.is_floating:
+    return images
   mean, deviation = map(tf.constant, (preprocess_ops.MEAN_RGB, preprocess_ops.STDDEV_RGB))
   normalized = (tf.cast(images, tf.float32) - mean) / deviation
   inside = geometry.inside_input(image_info, *geometry.height_and_width(images))

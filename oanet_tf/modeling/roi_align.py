@@ -25,8 +25,7 @@ class RoIAlign(tf_keras.layers.Layer):
     crop_size: S.
     samples: Q.
     max_level: the coarsest level to sample from.
-    aligned: whether the centre of cell k lies at k + 0.5, as everywhere in this package. With False
-      and one sample this is the Model Garden's `MultilevelROIAligner`, for which it lies at k.
+    aligned: whether the centre of cell k lies at k + 0.5, as everywhere in this package, or at k.
     **kwargs: of the Keras layer.
   """
 

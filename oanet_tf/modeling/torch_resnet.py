@@ -89,6 +89,8 @@ class TorchResNet(tf_keras.Model):
         x = _relu(tf_keras.layers.Add(name=f'{block}.add')([x, shortcut]), f'{block}.out')
       features[str(level)] = x
     super().__init__(inputs=images, outputs=features)
+    self.model_id = model_id
+    self.stride_in = stride_in
 
 
 def _relu(x: tf.Tensor, name: str) -> tf.Tensor:

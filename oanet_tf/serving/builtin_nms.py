@@ -26,7 +26,9 @@ def use_builtin_nms(model: OANet, config: OANetConfig) -> None:
     model: is changed.
     config: that it was built from.
   """
-  model.roi_generator = Proposals(config.roi_generator)
+  limits = Limits.of(config.roi_generator, training=False)
+  as_model_garden = config.roi_layers == 'model_garden'
+  model.roi_generator = Proposals(limits._replace(as_model_garden=as_model_garden))
   model.detection_generator = Detections(config.detection_generator)
   model.all_shapes_static = True
 
@@ -76,8 +78,8 @@ def non_max_suppression(
 class Proposals:
   """Replaces `ROIGenerator` in inference."""
 
-  def __init__(self, settings: maskrcnn.ROIGenerator):
-    self._limits = Limits.of(settings, training=False)
+  def __init__(self, limits: Limits):
+    self._limits = limits
 
   def __call__(
     self,

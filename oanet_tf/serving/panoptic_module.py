@@ -3,6 +3,7 @@
 # B images, H, W canvas, A, B network input, N detections, M mask side, L rows of the segment table.
 
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -60,8 +61,14 @@ class PanopticModule(tf.Module):
     self._method = method
     self._maps_only = maps_only
 
-    def batch_of(images: tf.Tensor, image_info: tf.Tensor, canvas_size: tf.Tensor) -> FusionBatch:
-      return fuser.batch(model(images, image_info), image_info, canvas_size)
+    def batch_of(
+      images: tf.Tensor,
+      image_info: tf.Tensor,
+      canvas_size: tf.Tensor,
+      whole_size: Sequence[int] | None,
+    ) -> FusionBatch:
+      outputs = model(images, image_info)
+      return fuser.batch(outputs, image_info, canvas_size, whole_size=whole_size)
 
     self._batch_of = batch_of
     # Functions that are attributes would all be traced and saved.
@@ -104,6 +111,7 @@ class PanopticModule(tf.Module):
       tf.image.pad_to_bounding_box(resized, 0, 0, *canvas),
       tf.stack([size, valid, scale, tf.zeros([2])])[None],
       tf.constant(canvas_size),
+      whole_size=np.ceil(np.float32(canvas) / scale).astype(int),
     )
 
   def _make_function(self, portrait: int) -> tf.types.experimental.GenericFunction:
@@ -146,9 +154,13 @@ class PanopticModule(tf.Module):
     return self._results(prepared, image_info, tf.shape(images)[1:3])
 
   def _results(
-    self, images: tf.Tensor, image_info: tf.Tensor, canvas_size: tf.Tensor
+    self,
+    images: tf.Tensor,
+    image_info: tf.Tensor,
+    canvas_size: tf.Tensor,
+    whole_size: Sequence[int] | None = None,
   ) -> dict[str, tf.Tensor]:
-    batch = self._batch_of(images, image_info, canvas_size)
+    batch = self._batch_of(images, image_info, canvas_size, whole_size)
     maps, ids = fuse(batch, self._method), tf.constant(self._category_ids)
     results = {
       'panoptic_category_mask': tf.gather(ids, maps.category_mask),

@@ -125,7 +125,9 @@ COSINE = (
       'multiple of 32',
     ),
     ('task.model.fusion.rules=coco', 'one of panopticapi, model_garden, detectron2'),
-    ('task.model.resizing=cubic', 'one of bilinear, pillow, unrounded'),
+    ('task.model.resizing=cubic', 'one of bilinear, pillow, normalized'),
+    ('task.model.roi_layers=detectron2', 'one of oanet, model_garden'),
+    ('task.model.roi_layers=model_garden,task.train_data.output_size=[64,96]', 'square'),
     ('task.model.boxes_within=canvas', 'one of image, input'),
     (
       'task.model.backbone.type=torch_resnet,task.model.backbone.torch_resnet.model_id=26',

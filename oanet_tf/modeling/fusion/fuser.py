@@ -77,6 +77,7 @@ class Fuser:
     image_info: tf.Tensor,
     canvas_size: Sequence[int] | tf.Tensor,
     ground_truth: GroundTruth | None = None,
+    whole_size: Sequence[int] | None = None,
   ) -> 'FusionBatch':
     """Prepares a batch of images for the fusions.
 
@@ -86,8 +87,11 @@ class Fuser:
       canvas_size: [2] int [height, width], at least the largest original of the batch. If it is a
         constant, all shapes of the fusions are static except for B.
       ground_truth: for the fusion 'oracle'.
+      whole_size: [height, width] of the network input in pixels of the originals, if it is known
+        when the graph is made.
     """
-    return FusionBatch(self, outputs, Canvas.of_size(image_info, canvas_size), ground_truth)
+    canvas = Canvas.of_size(image_info, canvas_size)
+    return FusionBatch(self, outputs, canvas, ground_truth, whole_size)
 
 
 class FusionBatch:
@@ -109,13 +113,31 @@ class FusionBatch:
     outputs: Mapping[str, tf.Tensor],
     canvas: Canvas,
     ground_truth: GroundTruth | None,
+    whole_size: Sequence[int] | None,
   ):
     self.fuser = fuser
     self.outputs = outputs
     self.canvas = canvas
     self.ground_truth = ground_truth
-    input_size = [side * fuser.stuff_stride for side in outputs['stuff_logits'].shape[1:3]]
-    self.instances = Instances(outputs, fuser.settings, input_size, fuser.ranking_module.stride)
+    self._whole_size = whole_size
+    self._input_size = [side * fuser.stuff_stride for side in outputs['stuff_logits'].shape[1:3]]
+    self.instances = Instances(
+      outputs, fuser.settings, self._input_size, fuser.ranking_module.stride
+    )
+
+  @functools.cached_property
+  def merge_canvas(self) -> Canvas:
+    """On which instances are merged: that of the maps, or one with the input's padding."""
+    if not self.fuser.rules.merges_padding:
+      return self.canvas
+    sizes = tf.math.ceil(tf.constant(self._input_size, tf.float32) / self.canvas.image_info[:, 2])
+    size = [self.canvas.height, self.canvas.width]
+    if self._whole_size is not None:
+      size = np.maximum(size, self._whole_size)
+    else:
+      size = tf.maximum(tf.stack(size), tf.cast(tf.reduce_max(sizes, axis=0), tf.int32))
+    # Nothing of the input is outside.
+    return Canvas.of_size(tf.concat([sizes[:, None], self.canvas.image_info[:, 1:]], axis=1), size)
 
   @functools.cached_property
   def ranking(self) -> spatial_ranking.Ranking:

@@ -36,17 +36,19 @@ def ordered_by(score: Callable[[FusionBatch], tf.Tensor]) -> Callable[[FusionBat
 
   def fusion(batch: FusionBatch) -> Panoptic:
     instances, settings = batch.instances, batch.fuser.settings
-    instance_mask = merge_instances(
+    merged = merge_instances(
       instances.masks,
       geometry.boxes_to_original(instances.boxes, batch.canvas.image_info),
       merge_order(score(batch), instances.kept),
       instances.kept,
-      batch.canvas,
+      batch.merge_canvas,
       mask_threshold=settings.mask_threshold,
       overlap_threshold=settings.overlap_threshold,
       rules=batch.fuser.rules,
     )
-    return batch.panoptic(instance_mask, batch.stuff)
+    if batch.fuser.rules.merges_padding:
+      merged = merged[:, : batch.canvas.height, : batch.canvas.width] * batch.inside
+    return batch.panoptic(merged, batch.stuff)
 
   return fusion
 

@@ -23,6 +23,8 @@ class Rules(NamedTuple):
     strict: whether scores, mask probabilities and areas must be above their thresholds, and the
       covered fraction below its own; else they may be equal.
     mask_edges: of `mask_paste.cell_positions`.
+    merges_padding: whether masks go on beyond the image, into the padding of the network input, and
+      are counted there.
     counts_hidden_stuff: whether the area of stuff includes what instances hide.
     resampling: (canvas, axis, N, stride of the logits) -> the positions at which an axis of the
       logits is sampled, one after the other, [B, L] float32 each.
@@ -30,6 +32,7 @@ class Rules(NamedTuple):
 
   strict: bool
   mask_edges: str
+  merges_padding: bool
   counts_hidden_stuff: bool
   resampling: Resampling
 
@@ -68,12 +71,24 @@ def through_the_input(canvas: Canvas, axis: int, num_cells: int, stride: int) ->
 
 RULES = {
   'panopticapi': Rules(
-    strict=False, mask_edges='repeat', counts_hidden_stuff=False, resampling=directly
+    strict=False,
+    mask_edges='repeat',
+    merges_padding=False,
+    counts_hidden_stuff=False,
+    resampling=directly,
   ),
   'model_garden': Rules(
-    strict=True, mask_edges='from_corner', counts_hidden_stuff=True, resampling=by_whole_pixels
+    strict=True,
+    mask_edges='from_corner',
+    merges_padding=True,
+    counts_hidden_stuff=True,
+    resampling=by_whole_pixels,
   ),
   'detectron2': Rules(
-    strict=False, mask_edges='fade', counts_hidden_stuff=False, resampling=through_the_input
+    strict=False,
+    mask_edges='fade',
+    merges_padding=False,
+    counts_hidden_stuff=False,
+    resampling=through_the_input,
   ),
 }
