@@ -115,8 +115,10 @@ def ranking_module_for(folder: ModelFolder, module_dir: pathlib.Path) -> ModelFo
   if folder.values['task.mode'] != 'panoptic':
     raise InputError(f'{folder.path}: has no detector for the ranking module of {module_dir}')
   other = ModelFolder(module_dir)
-  if other.categories != folder.categories:
-    raise InputError(f'{module_dir}: its ranking module has other categories than the model')
+  if difference := other.categories.difference(folder.categories):
+    raise InputError(
+      f'{module_dir}: its ranking module has other categories than {folder.path}: {difference}'
+    )
   return other
 
 

@@ -7,9 +7,13 @@ import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+import yaml
+
+from oanet_tf import files
 from oanet_tf.config import check as config_check
 from oanet_tf.config import values as config_values
 from oanet_tf.data.categories import CATEGORIES_FILE, PanopticCategories
+from oanet_tf.data.json_file import read_json_object
 from oanet_tf.errors import InputError, first_line
 
 if TYPE_CHECKING:
@@ -22,6 +26,24 @@ if TYPE_CHECKING:
   from oanet_tf.modeling.srm_only import SRMOnly
 
 log = logging.getLogger(__name__)
+
+
+# Says where an imported network came from; see `weights.importing`.
+IMPORT_FILE = 'import.json'
+
+
+def write_settings(
+  folder: pathlib.Path,
+  config: 'config_definitions.ExperimentConfig',
+  categories: PanopticCategories,
+) -> None:
+  """Writes what a model folder has besides checkpoints.
+
+  Raises:
+    InputError: if a file cannot be written.
+  """
+  files.write_text(folder / config_check.PARAMS_FILE, yaml.dump(config.as_dict()))
+  categories.to_json(folder / CATEGORIES_FILE)
 
 
 class Trained(NamedTuple):
@@ -99,8 +121,20 @@ class ModelFolder:
       )
     method = method or self.values['task.model.fusion.method']
     config_values.check_fusion(method, self.values)
+    self._check_ranking_module(method)
     self.class_prior([method])
     return method
+
+  def _check_ranking_module(self, method: str) -> None:
+    """Refuses to rank by the random weights that an import leaves where none are given."""
+    imported = self.path / IMPORT_FILE
+    if method != 'srm' or not imported.is_file():
+      return
+    if read_json_object(imported).get('ranking_module') is None:
+      raise InputError(
+        f'{self.path}: was imported without a ranking module, which the fusion srm needs; import '
+        'it again with --ranking_module, or use --fusion heuristic'
+      )
 
   def class_prior(self, methods: Sequence[str]) -> 'np.ndarray | None':
     """The [T, T] table of the fusion 'class_prior', or None if that is not among the methods.

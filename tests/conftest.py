@@ -35,7 +35,7 @@ HEAVY_FILES = {
   'test_benchmarks.py',
   'test_srm_only.py',
   'test_train.py',
-  'training/test_initialization.py',
+  'weights/test_initialization.py',
   'training/test_multi_worker.py',
   'training/test_resume.py',
   'training/test_step.py',

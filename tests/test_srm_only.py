@@ -20,8 +20,8 @@ from oanet_tf.modeling import build
 from oanet_tf.modeling.fusion.methods import fuse
 from oanet_tf.modeling.srm_only import SRMOnly
 from oanet_tf.training import loop, task
-from oanet_tf.training.initialization import load_initial_weights
 from oanet_tf.training.state import create_state, find_categories
+from oanet_tf.weights.initialization import load_initial_weights
 from tests import end_to_end, small_model
 
 SRM_ONLY = 'task.mode=srm_only'

@@ -63,6 +63,19 @@ def load_experiment(
     raise InputError(f'there is no experiment {experiment!r}; known are {known}') from None
   if not isinstance(config.task, OANetTask) or not isinstance(config.trainer, Trainer):
     raise InputError(f'{experiment}: is not an experiment of OANet')
+  return override(config, config_files, params_override)
+
+
+def override(
+  config: config_definitions.ExperimentConfig,
+  config_files: Sequence[str] = (),
+  params_override: str = '',
+) -> config_definitions.ExperimentConfig:
+  """Changes a configuration by YAML files and then by an override string, and returns it.
+
+  Raises:
+    InputError: as `config_check.resolve`.
+  """
   settings = config_check.resolve(describe(config), config_files, params_override)
   config.override(config_check.to_nested(settings))
   return config

@@ -6,6 +6,7 @@ order of the dataset's ids. A thing's label is also its detection class (0 is ba
 
 import colorsys
 import dataclasses
+import itertools
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -97,6 +98,19 @@ class PanopticCategories:
     """
     text = json.dumps({'categories': self.to_coco()}, indent=1) + '\n'
     files.write_text(pathlib.Path(path), text, durable=True)
+
+  def difference(self, other: 'PanopticCategories') -> str | None:
+    """The first difference to other categories but for colours, in words; None if there is none."""
+    for one, another in itertools.zip_longest(self, other):
+      if one is None or another is None:
+        return f'{len(self)} categories, not {len(other)}'
+      if (one.id, one.name, one.is_thing) != (another.id, another.name, another.is_thing):
+        first, second = (
+          f'{"thing" if category.is_thing else "stuff"} {category.id} {category.name!r}'
+          for category in (one, another)
+        )
+        return f'{first}, not {second}'
+    return None
 
   @property
   def num_things(self) -> int:

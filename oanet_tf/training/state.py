@@ -7,28 +7,26 @@ import tempfile
 
 import numpy as np
 import tensorflow as tf
-import yaml
 from official.core import config_definitions
 from official.modeling.optimization import ema_optimizer
 
-from oanet_tf import files
 from oanet_tf.cluster import Cluster
 from oanet_tf.config import definitions
-from oanet_tf.config.check import PARAMS_FILE
 from oanet_tf.data import shard_files
 from oanet_tf.data.categories import CATEGORIES_FILE, PanopticCategories
 from oanet_tf.errors import InputError, first_line
+from oanet_tf.model_folder import IMPORT_FILE, write_settings
 from oanet_tf.modeling.build import build_network
 from oanet_tf.modeling.oanet import OANet
 from oanet_tf.modeling.srm_only import SRMOnly
 from oanet_tf.training import checkpoints
-from oanet_tf.training.initialization import load_initial_weights
 from oanet_tf.training.optimizer import (
   Optimizer,
   ScaledLearningRate,
   build_learning_rate,
   build_optimizer,
 )
+from oanet_tf.weights.initialization import load_initial_weights
 
 log = logging.getLogger(__name__)
 
@@ -116,8 +114,7 @@ def find_categories(task: definitions.OANetTask, model_dir: pathlib.Path) -> Pan
 
 def save_config(state: State) -> None:
   """Writes the files that `model_folder` reads besides the checkpoint."""
-  files.write_text(state.folder / PARAMS_FILE, yaml.dump(state.config.as_dict()))
-  state.categories.to_json(state.folder / CATEGORIES_FILE)
+  write_settings(state.folder, state.config, state.categories)
 
 
 def save(state: State) -> None:
@@ -155,6 +152,11 @@ def advice(state: State) -> str:
 
 
 def _restore(state: State, model_dir: pathlib.Path) -> None:
+  if (model_dir / IMPORT_FILE).is_file():
+    raise InputError(
+      f'{model_dir}: is an imported network and no training; train in another folder, with '
+      f'task.init_checkpoint={model_dir}'
+    )
   path = checkpoints.newest_readable(model_dir)
   if path:
     try:

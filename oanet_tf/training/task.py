@@ -22,10 +22,10 @@ from oanet_tf.modeling.build import build_fuser, build_oanet
 from oanet_tf.modeling.fusion.methods import fuse
 from oanet_tf.modeling.oanet import OANet
 from oanet_tf.training import losses
-from oanet_tf.training.initialization import load_initial_weights
 from oanet_tf.training.optimizer import Optimizer, build_learning_rate, build_optimizer
 from oanet_tf.training.state import find_categories
 from oanet_tf.training.step import Batch, gradients_of
+from oanet_tf.weights.initialization import load_initial_weights
 
 LOSSES = (*losses.INSTANCE_LOSSES, 'loss_stuff', 'loss_srm', 'loss_weight_decay')
 

@@ -18,6 +18,14 @@ from oanet_tf.weights.torch_weights import (
 MASK_RCNN_MARK = 'backbone.body.'
 RESNET_MARK = 'layer1.0.conv1.weight'
 STRIDE_IN = '3x3'
+# How its Mask R-CNNs differ from Detectron2's.
+SETTINGS = {
+  'task.model.roi_aligner.samples': 2,
+  'task.model.roi_aligner.aligned': False,
+  'task.model.mask_roi_aligner.samples': 2,
+  'task.model.mask_roi_aligner.aligned': False,
+  'task.model.resizing': 'bilinear',
+}
 # Of `torch.nn.BatchNorm2d`.
 _EPSILON = 1e-5
 _WEIGHT = r'(?P<weight>weight|bias)'

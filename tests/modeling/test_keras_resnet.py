@@ -13,7 +13,7 @@ from oanet_tf.config import definitions
 from oanet_tf.errors import InputError
 from oanet_tf.modeling import build, oanet
 from oanet_tf.modeling.keras_resnet import KerasResNet
-from oanet_tf.training.initialization import load_initial_weights
+from oanet_tf.weights.initialization import load_initial_weights
 from tests import small_model
 
 # What every variable holds before it is loaded, and no file.

@@ -19,7 +19,7 @@ from oanet_tf.config import experiments
 from oanet_tf.data.categories import Category, PanopticCategories
 from oanet_tf.errors import InputError
 from oanet_tf.modeling import build
-from oanet_tf.training.initialization import load_initial_weights
+from oanet_tf.weights.initialization import load_initial_weights
 from tests import small_model
 
 PARTS = ('backbone', 'decoder', 'rpn_head', 'detection_head', 'mask_head')

@@ -61,12 +61,32 @@ def load_initial_weights(
 ) -> dict[str, PartReport]:
   """Assigns the values in a file to the network's variables, and logs which.
 
+  Args:
+    model: the network with its variables created, under any `tf.distribute` strategy.
+    path: of `opening.open_weights`.
+    modules: of `load_weights`.
+
+  Raises:
+    InputError: as `open_weights` and `load_weights`.
+  """
+  reports = load_weights(model, open_weights(path), modules)
+  log.info('initial weights: %s', path)
+  for part, report in reports.items():
+    log.info('%s: %s', part, report)
+  return reports
+
+
+def load_weights(
+  model: OANet | SRMOnly, file: WeightsFile, modules: str = 'all'
+) -> dict[str, PartReport]:
+  """Assigns the values in a file to the network's variables.
+
   The stuff branch's own backbone and decoder (Table 4) start like the instance branch's, unless the
   file has them. A backbone that fits only in part is an error. On an error, nothing is assigned.
 
   Args:
     model: the network with its variables created, under any `tf.distribute` strategy.
-    path: of `weights.opening.open_weights`.
+    file: of `opening.open_weights`.
     modules: 'all' for what fits by name and shape; 'backbone' or 'backbone,decoder' for all of
       these parts, as in `official.vision.configs.maskrcnn.MaskRCNNTask.init_checkpoint_modules`.
 
@@ -74,11 +94,10 @@ def load_initial_weights(
     A report for each part of the network that the modules name.
 
   Raises:
-    InputError: if there is no such file, it is damaged or of another kind, lacks a variable of the
-      given modules, has another backbone, or has nothing for this network.
+    InputError: if the file is damaged, lacks a variable of the given modules, has another backbone,
+      or has nothing for this network.
   """
-  parts = _parts(model, modules)
-  file = open_weights(path)
+  path, parts = file.path, _parts(model, modules)
   if modules == 'all' and not any(file.has(part) for part in parts):
     raise InputError(f'{path}: has no part of this network ({", ".join(parts)})')
   sources = {part: part if file.has(part) else STAND_INS.get(part, part) for part in parts}
@@ -92,9 +111,6 @@ def load_initial_weights(
     values = [stored.read() for _, stored in assignments]
   for (variable, _), value in zip(assignments, values, strict=True):
     variable.assign(value)
-  log.info('initial weights: %s', path)
-  for part, report in reports.items():
-    log.info('%s: %s', part, report)
   return reports
 
 

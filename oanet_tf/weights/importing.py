@@ -1,0 +1,138 @@
+"""Makes a model folder of a file of weights that another package published."""
+
+import json
+import pathlib
+from typing import NamedTuple
+
+import tensorflow as tf
+import yaml
+
+from oanet_tf import files
+from oanet_tf.config import experiments
+from oanet_tf.errors import InputError
+from oanet_tf.model_folder import IMPORT_FILE, ModelFolder, write_settings
+from oanet_tf.modeling.build import build_network
+from oanet_tf.modeling.oanet import OANet
+from oanet_tf.training import checkpoints
+from oanet_tf.weights import coco_rows, origins
+from oanet_tf.weights.initialization import MAX_NAMES, PartReport, load_weights
+from oanet_tf.weights.model_garden_params import settings_beside
+from oanet_tf.weights.opening import open_weights
+
+# Normalization that PyTorch's FPN and heads do not have; it starts as the identity.
+_NORMS = ('norm', '_bn')
+
+
+class Imported(NamedTuple):
+  """What became of a file's tensors and of the network's variables.
+
+  Attributes:
+    source: path of the file.
+    name: what it is.
+    experiment: registered, of the same network.
+    not_used: the file's tensors that no network needs.
+    own: the network's variables that the file has nothing for, by part.
+    ranking_module: path of the folder that the ranking module came from; None if it is random.
+  """
+
+  source: str
+  name: str
+  experiment: str
+  not_used: list[str]
+  own: dict[str, list[str]]
+  ranking_module: str | None
+
+
+def import_weights(
+  path: str,
+  model_dir: pathlib.Path,
+  ranking_module: pathlib.Path | None = None,
+  params_override: str = '',
+) -> Imported:
+  """Writes a model folder: `params.yaml`, `categories.json`, a checkpoint and `import.json`.
+
+  Args:
+    path: of a file that `origins.origin_of` knows.
+    model_dir: is made, or is empty. Nothing is left there on an error.
+    ranking_module: model folder of the module alone, or of a whole network, for COCO's categories.
+    params_override: changes to the configuration.
+
+  Raises:
+    InputError: if the file or the ranking module does not fit.
+  """
+  file = open_weights(path)
+  origin = origins.origin_of(file)
+  # Merging by random ranking scores would be worse than by detection scores.
+  settings = {**origin.settings, 'task.model.fusion.method': 'heuristic'}
+  if isinstance(file, origins.Checkpoint):
+    settings |= settings_beside(path)
+  module = ModelFolder(ranking_module) if ranking_module else None
+  if module:
+    settings |= _settings_of_module(module, path)
+  config = experiments.load_experiment(origin.experiment, (), yaml.dump(_nested(settings)))
+  config = experiments.override(config, (), params_override)
+  model = build_network(config.task, coco_rows.coco_categories())
+  reports = load_weights(model, file)
+  not_used, left = origins.of_no_use(file.unused())
+  _check_complete(path, reports, left, origin.has_stuff_head)
+  own = {part: report.absent for part, report in reports.items() if report.absent}
+  if module:
+    _copy_ranking_module(module, model)
+    del own['spatial_ranking']
+  source = str(module.path) if module else None
+  imported = Imported(path, origin.name, origin.experiment, not_used, own, source)
+  with files.making_folder(model_dir) as folder:
+    write_settings(folder, config, coco_rows.coco_categories())
+    files.write_text(folder / IMPORT_FILE, json.dumps(imported._asdict(), indent=1) + '\n')
+    with files.writing(model_dir):
+      manager = tf.train.CheckpointManager(
+        tf.train.Checkpoint(model=model), str(folder), 1, checkpoint_name=checkpoints.PREFIX
+      )
+      manager.save(checkpoint_number=0)
+  return imported
+
+
+def _nested(settings: dict[str, object]) -> dict:
+  nested = {}
+  for key, value in settings.items():
+    *groups, name = key.split('.')
+    parent = nested
+    for group in groups:
+      parent = parent.setdefault(group, {})
+    parent[name] = value
+  return nested
+
+
+def _settings_of_module(module: ModelFolder, path: str) -> dict[str, object]:
+  """The settings of a network that ranks by another training's module."""
+  if difference := module.categories.difference(coco_rows.coco_categories()):
+    raise InputError(
+      f'{module.path}: its ranking module has other categories than {path}: {difference}'
+    )
+  group = 'task.model.spatial_ranking'
+  return {
+    'task.model.fusion.method': 'srm',
+    **{key: value for key, value in module.values.items() if key.startswith(f'{group}.')},
+  }
+
+
+def _copy_ranking_module(module: ModelFolder, model: OANet) -> None:
+  ours, theirs = model.spatial_ranking, module.load().model.spatial_ranking
+  for variable, value in zip(ours.variables, theirs.variables, strict=True):
+    variable.assign(value)
+
+
+def _check_complete(
+  path: str, reports: dict[str, PartReport], left: list[str], has_stuff_head: bool
+) -> None:
+  """Refuses tensors that the network has no place for, and variables that the file must have."""
+  for part, report in reports.items():
+    if report.other_shape:
+      raise InputError(f"{path}: {part}'s {report.reason(next(iter(report.other_shape)))}")
+    is_random = part == 'spatial_ranking' or (part == 'stuff_head' and not has_stuff_head)
+    missing = [name for name in report.absent if not any(norm in name for norm in _NORMS)]
+    if missing and not is_random:
+      raise InputError(f"{path}: lacks {part}'s {missing[0]}, and {len(missing) - 1} more")
+  if left:
+    names = ', '.join(left[:MAX_NAMES])
+    raise InputError(f'{path}: the network has no place for {len(left)} of its tensors: {names}')
