@@ -88,43 +88,44 @@ def _content(data: mmap.mmap, path: str) -> Any:
 
 
 def _read_zip(data: mmap.mmap, path: str) -> Any:
-  records = _zip_records(data, path)
-  pickles = [name for name in records if name.count('/') == 1 and name.endswith('/data.pkl')]
+  entries = _zip_entries(path)
+  pickles = [name for name in entries if name.count('/') == 1 and name.endswith('/data.pkl')]
   if len(pickles) != 1:
     raise Malformed(f'is a zip archive without weights (no data.pkl); {EXPECTED}')
   root = pickles[0].removesuffix('data.pkl')
-  if any(name.startswith((f'{root}code/', f'{root}constants.pkl')) for name in records):
+  if any(name.startswith((f'{root}code/', f'{root}constants.pkl')) for name in entries):
     raise Malformed(
       'is a TorchScript archive; save its weights by torch.save(model.state_dict(), …)'
     )
-  if bytes(records.get(f'{root}byteorder', b'little')) != b'little':
+  order = entries.get(f'{root}byteorder')
+  if order and _zip_record(data, order) != b'little':
     raise Malformed('was written on a big-endian machine, which is not supported')
 
   def storage_of(persistent_id: Any) -> Storage:
     key, storage = _storage(persistent_id, 5)
-    record = records.get(f'{root}data/{key}')
-    if record is None or len(record) != storage.size:
+    entry = entries.get(f'{root}data/{key}')
+    if entry is None or entry.file_size != storage.size:
       raise Malformed(f'{DAMAGED} (storage {shown(key)} should have {storage.size} bytes)')
-    storage.data = record
+    storage.data = _zip_record(data, entry)
     return storage
 
-  return load(io.BytesIO(records[pickles[0]]), path, storage_of)
+  return load(io.BytesIO(_zip_record(data, entries[pickles[0]])), path, storage_of)
 
 
-def _zip_records(data: mmap.mmap, path: str) -> dict[str, memoryview]:
-  """The files of an archive, by name, as views of it: PyTorch compresses none.
-
-  Checksums are not compared, as PyTorch does not and can leave them out.
-  """
+def _zip_entries(path: str) -> dict[str, zipfile.ZipInfo]:
+  """What an archive says of its files, by name."""
   try:
     with zipfile.ZipFile(path) as archive:
-      entries = archive.infolist()
+      return {entry.filename: entry for entry in archive.infolist()}
   except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError, struct.error) as error:
     raise Malformed(f'{DAMAGED} ({shown(str(error))})') from None
-  return {entry.filename: _zip_record(data, entry) for entry in entries}
 
 
 def _zip_record(data: mmap.mmap, entry: zipfile.ZipInfo) -> memoryview:
+  """A file of an archive, as a view.
+
+  Its checksum is not compared: PyTorch does not either, and can leave it out.
+  """
   encrypted = entry.flag_bits & 1
   if entry.compress_type != zipfile.ZIP_STORED or encrypted:
     raise Malformed('is a compressed archive, and PyTorch compresses none')

@@ -175,6 +175,11 @@ def test_other_archives(tmp_path):
     path, {'data.pkl': content, 'data/0': ONES['w'].tobytes()}, compression=zipfile.ZIP_DEFLATED
   )
   assert refusal(path) == 'is a compressed archive, and PyTorch compresses none'
+  # PyTorch does compress TorchScript's code.
+  write_archive(
+    path, {'data.pkl': content, 'code/a.py': b'', 'constants.pkl': b''}, zipfile.ZIP_DEFLATED
+  )
+  assert refusal(path).startswith('is a TorchScript archive')
 
 
 LEGACY = dict_of({'w': tensor('k', ONES['w'], (None,))})
