@@ -249,6 +249,8 @@ class Data(hyperparams.Config):
     output_size: [height, width] for a landscape image, transposed for a portrait one. The image is
       scaled to the largest size that fits, keeping its aspect ratio, and padded at the bottom and
       right to multiples of 32. [800, 1333] makes the short side 800 and the long one at most 1,333.
+    tight_padding: whether an image is padded only to multiples of 32 of its own size, and a batch
+      to its largest, as in Detectron2; for evaluation and prediction only.
     random_flip: whether half of the images are mirrored.
     min_scale, max_scale: range of a random factor of that scale. An image that becomes too large is
       cropped at a random position.
@@ -273,6 +275,7 @@ class Data(hyperparams.Config):
   input_path: str = ''
   global_batch_size: int = 16
   output_size: list[int] = dataclasses.field(default_factory=lambda: [800, 1333])
+  tight_padding: bool = False
   random_flip: bool = True
   min_scale: float = 1.0
   max_scale: float = 1.0

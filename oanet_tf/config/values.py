@@ -78,6 +78,7 @@ _CHOICES = {
   'task.model.spatial_ranking.scored_pixels': ('all', 'conflicting'),
   'task.model.stuff_head.layout': ('oanet', 'detectron2', 'model_garden'),
   'task.train_data.objects_from': ('annotations', 'segments'),
+  'task.train_data.tight_padding': (False,),
   'task.validation_data.objects_from': ('annotations',),
   'trainer.best_checkpoint_metric_comp': ('higher', 'lower'),
 }

@@ -33,15 +33,26 @@ def height_and_width(batch: tf.Tensor) -> tuple[Size, Size]:
   return tuple(sides[axis] if batch.shape[axis] is None else batch.shape[axis] for axis in (1, 2))
 
 
-def canvas_of(output_size: Sequence[int], portrait: bool) -> tuple[list[int], list[int]]:
+def canvas_of(
+  output_size: Sequence[int], portrait: bool | tf.Tensor
+) -> tuple[list[Size], list[Size]]:
   """[height, width] of what an image is fitted into, and of the padded network input."""
-  fit = list(output_size)[::-1] if portrait else list(output_size)
+  fit, transposed = list(output_size), list(output_size)[::-1]
+  if tf.is_tensor(portrait):
+    fit = tf.unstack(tf.where(portrait, transposed, fit))
+  elif portrait:
+    fit = transposed
   return fit, [-(-side // CANVAS_STRIDE) * CANVAS_STRIDE for side in fit]
+
+
+def tight_canvas(image_info: tf.Tensor) -> tf.Tensor:
+  """[4, 2] -> [2] int32 [height, width] of the network input with the least padding."""
+  return -(-tf.cast(size_in_input(image_info), tf.int32) // CANVAS_STRIDE) * CANVAS_STRIDE
 
 
 def fit_image(
   size: tf.Tensor,
-  output_size: Sequence[int],
+  output_size: Sequence[int] | tf.Tensor,
   zoom: tf.Tensor | float = 1.0,
   crop: tf.Tensor | float = 0.0,
 ) -> tf.Tensor:
@@ -76,15 +87,18 @@ def fit_short_side(
   return _place(size, tf.minimum(wanted, _fitting_scale(size, output_size)), output_size)
 
 
-def _fitting_scale(size: tf.Tensor, output_size: Sequence[int]) -> tf.Tensor:
-  return tf.reduce_min(np.array(output_size, np.float32) / size)
+def _fitting_scale(size: tf.Tensor, output_size: Sequence[int] | tf.Tensor) -> tf.Tensor:
+  return tf.reduce_min(tf.cast(output_size, tf.float32) / size)
 
 
 def _place(
-  size: tf.Tensor, scale: tf.Tensor, output_size: Sequence[int], crop: tf.Tensor | float = 0.0
+  size: tf.Tensor,
+  scale: tf.Tensor,
+  output_size: Sequence[int] | tf.Tensor,
+  crop: tf.Tensor | float = 0.0,
 ) -> tf.Tensor:
   """`image_info` of an image that is scaled and cropped to at most `output_size`."""
-  output = np.array(output_size, np.float32)
+  output = tf.cast(output_size, tf.float32)
   scaled = tf.maximum(tf.round(size * scale), 1.0)
   excess = tf.maximum(scaled - output, 0.0)
   offset = tf.minimum(tf.floor(crop * (excess + 1.0)), excess)
@@ -165,7 +179,7 @@ class Canvas(NamedTuple):
     """[B, H, W] bool, true for the pixels of each original."""
     return _inside(self.image_info[:, 0], self.height, self.width)
 
-  def cells_of_pixels(self, axis: int, num_cells: int, stride: int) -> tf.Tensor:
+  def cells_of_pixels(self, axis: int, num_cells: Size, stride: int) -> tf.Tensor:
     """Positions of the originals' pixel centres among the cells, along one axis.
 
     Args:
@@ -178,7 +192,8 @@ class Canvas(NamedTuple):
     """
     scale, offset = (self.image_info[:, row, axis, None] for row in (2, 3))
     centres = tf.cast(tf.range(self[1 + axis]), tf.float32) + 0.5
-    return tf.clip_by_value((centres * scale - offset) / stride - 0.5, 0.0, num_cells - 1.0)
+    last = tf.cast(num_cells - 1, tf.float32)
+    return tf.clip_by_value((centres * scale - offset) / stride - 0.5, 0.0, last)
 
 
 def inside_input(image_info: tf.Tensor, height: Size, width: Size) -> tf.Tensor:

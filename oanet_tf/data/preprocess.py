@@ -6,13 +6,13 @@ so the order in which records are processed does not matter.
 
 # H, W original size; A, B network input; M instances; S mask side; T thing categories.
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 from official.vision.ops import preprocess_ops
 
-from oanet_tf.config.definitions import Data, OANet
+from oanet_tf.config.definitions import Data, OANet, OANetTask
 from oanet_tf.data import geometry
 from oanet_tf.data.anchor_targets import AnchorLabeler
 from oanet_tf.data.annotation_scores import score_instances
@@ -81,8 +81,7 @@ def evaluation_steps(data: Data, model: OANet, portrait: bool) -> list[Step]:
     segment_index: [H, W] int32, k for the k-th segment, 0 for void.
     segment_ids, segment_category_ids, segment_is_crowd: [K] int32, [K] int32, [K] bool.
   """
-  fit, canvas = geometry.canvas_of(data.output_size, portrait)
-  return [_fit(fit), _warp_image(canvas, model.resizing), _keep(*_EVALUATED)]
+  return [*_input_steps(data, model, portrait), _keep(*_EVALUATED)]
 
 
 def srm_training_steps(data: Data, categories: PanopticCategories, portrait: bool) -> list[Step]:
@@ -134,14 +133,18 @@ def _true_instances(data: Data, canvas: list[int], label_stride: int) -> list[St
   ]
 
 
-def network_input(
-  image: tf.Tensor, output_size: Sequence[int], portrait: bool, resizing: str = 'bilinear'
-) -> Example:
+def network_input(image: tf.Tensor, task: OANetTask, portrait: bool) -> Example:
   """One [H, W, 3] uint8 image -> `image` [A, B, 3] and `image_info` [4, 2], as in evaluation."""
   example = {'image': image, 'height': tf.shape(image)[0], 'width': tf.shape(image)[1]}
-  fit, canvas = geometry.canvas_of(output_size, portrait)
-  steps = [_fit(fit), _warp_image(canvas, resizing), _keep('image', 'image_info')]
-  return apply(steps, example)
+  steps = _input_steps(task.validation_data, task.model, portrait)
+  return apply([*steps, _keep('image', 'image_info')], example)
+
+
+def _input_steps(data: Data, model: OANet, portrait: bool) -> list[Step]:
+  fit, canvas = geometry.canvas_of(data.output_size, portrait)
+  if data.tight_padding:
+    canvas = None
+  return [_fit(fit), _warp_image(canvas, model.resizing)]
 
 
 def source_ids(encoded: np.ndarray) -> list[str]:
@@ -244,8 +247,10 @@ def _distort_colors(strength: float) -> Step:
   return step
 
 
-def _warp_image(canvas: list[int], resizing: str, smooth: bool = False) -> Step:
+def _warp_image(canvas: list[int] | None, resizing: str, smooth: bool = False) -> Step:
   """Makes `image` [A, B, 3], black in the padding; uint8 takes a quarter of float's space.
+
+  Without a canvas, there is as little padding as possible.
 
   With `smooth`, a pixel of a smaller image is a mean of all pixels that it covers. Otherwise it is
   taken from the nearest four, which leaves little of an image at a tenth of its size.
@@ -269,6 +274,9 @@ def _warp_image(canvas: list[int], resizing: str, smooth: bool = False) -> Step:
     image = warp(image, scaled)
     start, length = tf.cast(offset, tf.int32), tf.cast(valid, tf.int32)
     image = tf.slice(image, [start[0], start[1], 0], [length[0], length[1], 3])
+    if canvas is None:
+      tight = tf.unstack(geometry.tight_canvas(example['image_info']))
+      return {**example, 'image': tf.image.pad_to_bounding_box(image, 0, 0, *tight)}
     image = tf.image.pad_to_bounding_box(image, 0, 0, *canvas)
     return {**example, 'image': tf.ensure_shape(image, [*canvas, 3])}
 

@@ -138,7 +138,8 @@ def evaluated_images(
       inputs['ground_truth'] = sample_ground_truth(batch, size, stride, categories)
     return inputs
 
-  step = evaluation_step(model, fuser, methods, cluster.strategy, with_ranking_maps)
+  any_size = task.validation_data.tight_padding
+  step = evaluation_step(model, fuser, methods, cluster.strategy, with_ranking_maps, any_size)
   with tqdm.tqdm(desc='evaluating', unit='image', leave=False) as progress:
     for batches in _batches_of_replicas(task, categories, cluster):
       results = step(_distribute(cluster, [inputs_of(batch) for batch in batches]))
@@ -155,12 +156,14 @@ def evaluation_step(
   methods: Sequence[str],
   strategy: tf.distribute.Strategy,
   with_ranking_maps: bool,
+  any_size: bool = False,
 ) -> Callable[[dict], dict]:
   """The compiled function from each replica's `INPUTS` and `ground_truth` to what is evaluated.
 
   Args:
     model, fuser, methods, with_ranking_maps: of `evaluate`.
     strategy: the replicas.
+    any_size: whether images of many sizes come.
   """
 
   def replica_step(inputs: dict) -> dict:
@@ -181,8 +184,12 @@ def evaluation_step(
     return results
 
   # Nothing that varies from batch to batch is a Python argument, so there is one trace for each
-  # orientation of the images.
-  return tf.function(lambda inputs: strategy.run(replica_step, args=(inputs,)), autograph=False)
+  # orientation of the images, or one for all sizes of those with tight padding.
+  return tf.function(
+    lambda inputs: strategy.run(replica_step, args=(inputs,)),
+    autograph=False,
+    reduce_retracing=any_size,
+  )
 
 
 def sample_ground_truth(

@@ -58,7 +58,6 @@ def predictions(
   trained = ModelFolder(model_dir).load()
   model, categories, fuser = trained.model, trained.categories, trained.fuser(methods)
   output_size = trained.config.task.validation_data.output_size
-  resizing = trained.config.task.model.resizing
 
   @tf.function(autograph=False)
   def run(images: tf.Tensor, info: tf.Tensor, size: tf.Tensor) -> tuple:
@@ -74,7 +73,7 @@ def predictions(
   for path in pictures:
     image = read_picture(path)
     portrait = side != other_side and image.shape[0] > image.shape[1]
-    example = network_input(tf.constant(image), output_size, portrait, resizing)
+    example = network_input(tf.constant(image), trained.config.task, portrait)
     results = run(example['image'][None], example['image_info'][None], tf.constant(image.shape[:2]))
     maps, ranking_map, kept, per_instance = tf.nest.map_structure(lambda x: x[0].numpy(), results)
     masks, labels, detection_scores, ranking_scores = (values[kept] for values in per_instance)

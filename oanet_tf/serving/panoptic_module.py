@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
+from oanet_tf.config.values import CANVAS_STRIDE
 from oanet_tf.data import geometry
 from oanet_tf.data.preprocess import network_input
 from oanet_tf.data.resizing import DTYPES, resize
@@ -55,8 +56,8 @@ class PanopticModule(tf.Module):
     model, fuser = trained.model, trained.fuser([method])
     # Only the variables are saved. A Keras model would add the functions of each layer.
     self.variables_of_model = model.variables
-    self.output_size = list(trained.config.task.validation_data.output_size)
-    self._resizing = trained.config.task.model.resizing
+    self._task = trained.config.task
+    self.output_size = list(self._task.validation_data.output_size)
     self._category_ids = trained.categories.id_of_label_table()
     self._method = method
     self._maps_only = maps_only
@@ -81,6 +82,8 @@ class PanopticModule(tf.Module):
       images: [B, H, W, 3] uint8 RGB, each image at the top left, with any padding.
       image_shapes: [B, 2] int32, [height, width] of each image, from 1 to H and W.
     """
+    if self._task.validation_data.tight_padding:
+      return self._segment_each(images, image_shapes)
     height, width = self.output_size
     if height == width:
       return self._of_orientation(0)(images, image_shapes)
@@ -102,9 +105,11 @@ class PanopticModule(tf.Module):
     canvas_size = image.shape[1:3].as_list()
     fit, canvas = geometry.canvas_of(self.output_size, portrait=canvas_size[0] > canvas_size[1])
     scaled = size_within(canvas_size, fit)
+    if self._task.validation_data.tight_padding:
+      canvas = [-(-side // CANVAS_STRIDE) * CANVAS_STRIDE for side in scaled]
     scale = np.divide(scaled, canvas_size).astype(np.float32)
     # In float32, since TFLite cannot resize uint8.
-    resized = resize(tf.cast(image[0], tf.float32), list(scaled), self._resizing)[None]
+    resized = resize(tf.cast(image[0], tf.float32), list(scaled), self._task.model.resizing)[None]
     size = size_on_canvas(image[0])
     valid = tf.maximum(tf.round(size * scale), 1.0)
     return self._results(
@@ -112,6 +117,28 @@ class PanopticModule(tf.Module):
       tf.stack([size, valid, scale, tf.zeros([2])])[None],
       tf.constant(canvas_size),
       whole_size=np.ceil(np.float32(canvas) / scale).astype(int),
+    )
+
+  def _segment_each(self, images: tf.Tensor, image_shapes: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Segments images of any sizes one by one, each with its own padding."""
+
+    def of_image(image: tf.Tensor, size: tf.Tensor) -> dict[str, tf.Tensor]:
+      height, width = tf.unstack(size)
+      canvas_size = tf.shape(image)[:2]
+      example = network_input(image[:height, :width], self._task, portrait=height > width)
+      return self._results(example['image'][None], example['image_info'][None], canvas_size)
+
+    signature = [tf.TensorSpec(spec.shape[1:], spec.dtype) for spec in SEGMENT_INPUTS]
+    function = tf.function(of_image, signature, autograph=False)
+    outputs = {
+      name: tf.TensorSpec(spec.shape[1:], spec.dtype)
+      for name, spec in function.get_concrete_function().structured_outputs.items()
+    }
+    return tf.map_fn(
+      lambda inputs: {name: values[0] for name, values in function(*inputs).items()},
+      (images, image_shapes),
+      fn_output_signature=outputs,
+      parallel_iterations=1,
     )
 
   def _make_function(self, portrait: int) -> tf.types.experimental.GenericFunction:
@@ -145,11 +172,13 @@ class PanopticModule(tf.Module):
   ) -> dict[str, tf.Tensor]:
     def prepare(inputs: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
       image, (height, width) = inputs[0], tf.unstack(inputs[1])
-      example = network_input(image[:height, :width], self.output_size, portrait, self._resizing)
+      example = network_input(image[:height, :width], self._task, portrait)
       return example['image'], example['image_info']
 
     prepared, image_info = tf.map_fn(
-      prepare, (images, image_shapes), fn_output_signature=(DTYPES[self._resizing], tf.float32)
+      prepare,
+      (images, image_shapes),
+      fn_output_signature=(DTYPES[self._task.model.resizing], tf.float32),
     )
     return self._results(prepared, image_info, tf.shape(images)[1:3])
 

@@ -294,7 +294,9 @@ def test_network_input_is_what_evaluation_sees():
   data, _ = settings()
   steps = preprocess.evaluation_steps(data, definitions.OANet(), portrait=False)
   evaluated = preprocess.apply(steps, record)
-  alone = preprocess.network_input(record['image'], data.output_size, portrait=False)
+  alone = preprocess.network_input(
+    record['image'], definitions.OANetTask(validation_data=data), portrait=False
+  )
   np.testing.assert_array_equal(evaluated['image'], alone['image'])
   np.testing.assert_array_equal(evaluated['image_info'], alone['image_info'])
 

@@ -10,7 +10,6 @@ from oanet_tf.modeling.fusion.methods import fuse
 def image_predictor(trained, method):
   """[H, W, 3] uint8 of any size -> the network's outputs with `ranking_scores`, and the maps."""
   fuser, output_size = trained.fuser([method]), trained.config.task.validation_data.output_size
-  resizing = trained.config.task.model.resizing
 
   @tf.function(autograph=False)
   def run(images, info, size):
@@ -19,7 +18,7 @@ def image_predictor(trained, method):
 
   def predict(image):
     portrait = output_size[0] != output_size[1] and image.shape[0] > image.shape[1]
-    example = network_input(tf.constant(image), output_size, portrait, resizing)
+    example = network_input(tf.constant(image), trained.config.task, portrait)
     size = tf.constant(np.array(image.shape[:2], np.int32))
     return run(example['image'][None], example['image_info'][None], size)
 

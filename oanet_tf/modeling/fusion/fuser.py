@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from oanet_tf.config.definitions import Fusion
-from oanet_tf.data.geometry import Canvas
+from oanet_tf.data.geometry import Canvas, height_and_width
 from oanet_tf.modeling import spatial_ranking
 from oanet_tf.modeling.fusion.instances import Instances
 from oanet_tf.modeling.fusion.rules import RULES, Rules
@@ -120,7 +120,8 @@ class FusionBatch:
     self.canvas = canvas
     self.ground_truth = ground_truth
     self._whole_size = whole_size
-    self._input_size = [side * fuser.stuff_stride for side in outputs['stuff_logits'].shape[1:3]]
+    sides = height_and_width(outputs['stuff_logits'])
+    self._input_size = [side * fuser.stuff_stride for side in sides]
     self.instances = Instances(
       outputs, fuser.settings, self._input_size, fuser.ranking_module.stride
     )
@@ -130,7 +131,8 @@ class FusionBatch:
     """On which instances are merged: that of the maps, or one with the input's padding."""
     if not self.fuser.rules.merges_padding:
       return self.canvas
-    sizes = tf.math.ceil(tf.constant(self._input_size, tf.float32) / self.canvas.image_info[:, 2])
+    input_size = tf.cast(tf.stack(self._input_size), tf.float32)
+    sizes = tf.math.ceil(input_size / self.canvas.image_info[:, 2])
     size = [self.canvas.height, self.canvas.width]
     if self._whole_size is not None:
       size = np.maximum(size, self._whole_size)

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from oanet_tf.config.definitions import Fusion
+from oanet_tf.data.geometry import Size
 from oanet_tf.modeling.fusion.rules import RULES
 from oanet_tf.modeling.mask_paste import paste_masks
 
@@ -33,7 +34,7 @@ class Instances:
     self,
     outputs: Mapping[str, tf.Tensor],
     settings: Fusion,
-    input_size: Sequence[int],
+    input_size: Sequence[Size],
     stride: int,
   ):
     self.boxes, self.scores, self.classes, self.masks = (
@@ -116,5 +117,7 @@ def mask_overlap(masks: tf.Tensor) -> tf.Tensor:
 
 
 def _flat(masks: tf.Tensor) -> tf.Tensor:
-  _, number, height, width = masks.shape
-  return tf.reshape(masks, [tf.shape(masks)[0], number, height * width])
+  if None not in masks.shape[2:]:
+    return tf.reshape(masks, [tf.shape(masks)[0], masks.shape[1], masks.shape[2:].num_elements()])
+  sides = tf.shape(masks)
+  return tf.reshape(masks, [sides[0], masks.shape[1], sides[2] * sides[3]])

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from oanet_tf.data.geometry import Canvas
+from oanet_tf.data.geometry import Canvas, Size
 
-Resampling = Callable[[Canvas, int, int, int], list[tf.Tensor]]
+Resampling = Callable[[Canvas, int, Size, int], list[tf.Tensor]]
 
 
 class Rules(NamedTuple):
@@ -45,24 +45,26 @@ class Rules(NamedTuple):
     return values < threshold if self.strict else values <= threshold
 
 
-def directly(canvas: Canvas, axis: int, num_cells: int, stride: int) -> list[tf.Tensor]:
+def directly(canvas: Canvas, axis: int, num_cells: Size, stride: int) -> list[tf.Tensor]:
   """Takes the logits at the centres of the original's pixels."""
   return [canvas.cells_of_pixels(axis, num_cells, stride)]
 
 
-def by_whole_pixels(canvas: Canvas, axis: int, num_cells: int, stride: int) -> list[tf.Tensor]:
+def by_whole_pixels(canvas: Canvas, axis: int, num_cells: Size, stride: int) -> list[tf.Tensor]:
   """Scales the whole canvas to a whole number of pixels, as the Model Garden's generator."""
-  length = tf.math.ceil(float(num_cells * stride) / canvas.image_info[:, 2, axis, None])
-  centres = tf.range(canvas[1 + axis], dtype=tf.float32) + 0.5
-  return [tf.clip_by_value(centres * (num_cells / length) - 0.5, 0.0, num_cells - 1.0)]
+  cells = tf.cast(num_cells, tf.float32)
+  length = tf.math.ceil(cells * stride / canvas.image_info[:, 2, axis, None])
+  centres = tf.cast(tf.range(canvas[1 + axis]), tf.float32) + 0.5
+  return [tf.clip_by_value(centres * (cells / length) - 0.5, 0.0, cells - 1.0)]
 
 
-def through_the_input(canvas: Canvas, axis: int, num_cells: int, stride: int) -> list[tf.Tensor]:
+def through_the_input(canvas: Canvas, axis: int, num_cells: Size, stride: int) -> list[tf.Tensor]:
   """Scales to the network input, cuts off its padding, and scales that, as Detectron2 does."""
   _, valid, scale, _ = (canvas.image_info[:, row, axis, None] for row in range(4))
-  pixels = tf.range(num_cells * stride, dtype=tf.float32)
-  cells = tf.clip_by_value((pixels + 0.5) / stride - 0.5, 0.0, num_cells - 1.0)
-  centres = tf.range(canvas[1 + axis], dtype=tf.float32) + 0.5
+  pixels = tf.cast(tf.range(num_cells * stride), tf.float32)
+  last = tf.cast(num_cells - 1, tf.float32)
+  cells = tf.clip_by_value((pixels + 0.5) / stride - 0.5, 0.0, last)
+  centres = tf.cast(tf.range(canvas[1 + axis]), tf.float32) + 0.5
   return [
     tf.tile(cells[None], [tf.shape(scale)[0], 1]),
     tf.clip_by_value(centres * scale - 0.5, 0.0, valid - 1.0),

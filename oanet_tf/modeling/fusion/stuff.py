@@ -8,7 +8,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from oanet_tf.data.categories import VOID_LABEL
-from oanet_tf.data.geometry import Canvas
+from oanet_tf.data.geometry import Canvas, height_and_width
 from oanet_tf.modeling.fusion.connected_components import connected_components
 from oanet_tf.modeling.fusion.rules import Resampling, directly
 from oanet_tf.modeling.stuff_channels import StuffChannels
@@ -65,7 +65,7 @@ def resampled_argmax(
   Returns:
     [B, H, W] int32 in [0, C); of equal logits the first.
   """
-  _, h, w, num_channels = logits.shape
+  (h, w), num_channels = height_and_width(logits), logits.shape[-1]
   rows, columns = (
     [_samples(positions) for positions in resampling(canvas, axis, cells, stride)]
     for axis, cells in enumerate((h, w))
