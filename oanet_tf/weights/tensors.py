@@ -91,7 +91,7 @@ def _read_zip(data: mmap.mmap, path: str) -> Any:
   entries = _zip_entries(path)
   pickles = [name for name in entries if name.count('/') == 1 and name.endswith('/data.pkl')]
   if len(pickles) != 1:
-    raise Malformed(f'is a zip archive without weights (no data.pkl); {EXPECTED}')
+    raise Malformed(f'is a zip archive without weights (no single data.pkl); {EXPECTED}')
   root = pickles[0].removesuffix('data.pkl')
   if any(name.startswith((f'{root}code/', f'{root}constants.pkl')) for name in entries):
     raise Malformed(
@@ -128,7 +128,7 @@ def _zip_record(data: mmap.mmap, entry: zipfile.ZipInfo) -> memoryview:
   """
   encrypted = entry.flag_bits & 1
   if entry.compress_type != zipfile.ZIP_STORED or encrypted:
-    raise Malformed('is a compressed archive, and PyTorch compresses none')
+    raise Malformed('is a compressed or encrypted archive, which PyTorch does not write')
   offset = entry.header_offset
   header = data[offset : offset + LOCAL_HEADER_SIZE] if offset >= 0 else b''
   if len(header) < LOCAL_HEADER_SIZE or not header.startswith(ZIP_START):

@@ -152,6 +152,12 @@ def test_calls_of_what_is_no_function(function):
   assert refusal(whole(pickled(function) + b')R')) == f'calls what is no function, {NOT_RUN}'
 
 
+@pytest.mark.parametrize('arguments', [[], {}, None, 'ab'])
+def test_arguments_that_are_no_tuple(arguments):
+  content = whole(named('collections.OrderedDict') + pickled(arguments) + b'R')
+  assert refusal(content) == f'calls what is no function, {NOT_RUN}'
+
+
 @pytest.mark.parametrize('dotted', ['numpy.ndarray', 'torch.float32', 'torch.FloatStorage'])
 def test_calls_of_what_weights_only_name(dotted):
   assert refusal(whole(called(dotted))) == f'calls what is no function, {NOT_RUN}'

@@ -134,6 +134,14 @@ def test_types_that_numpy_would_not_write(state):
   assert message == 'has an array of a structured or unknown type'
 
 
+@pytest.mark.parametrize('order', ['A', '', 'c'])
+def test_an_order_that_numpy_would_not_write(order):
+  dtype = called('numpy.dtype', pickled('f4'), pickled(False), pickled(True))
+  parts = pickled('\x00' * 8), dtype, pickled((2,)), pickled(order)
+  content = whole(called('numpy.core.numeric._frombuffer', *parts))
+  assert refusal(content) == 'has an array of an unknown order'
+
+
 def test_text_that_is_no_bytes():
   array = read(whole(array_of((2,), 'abcdefg€')))
   assert isinstance(array, Array)

@@ -140,6 +140,7 @@ def test_where_tensors_are_found(content, tmp_path):
   assert_same(read_tensors(str(path)), ONES)
 
 
+@pytest.mark.filterwarnings('error')
 @pytest.mark.parametrize(
   'content, fact',
   [

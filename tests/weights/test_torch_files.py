@@ -1,5 +1,6 @@
 """Files that are almost PyTorch's: views beyond a storage, storages that are not there, code."""
 
+import struct
 import tracemalloc
 import zipfile
 
@@ -18,6 +19,7 @@ from tests.weights.files import (
   whole,
   write_archive,
   write_legacy_parts,
+  write_torch_zip,
 )
 from tests.weights.test_tensors import ONES, assert_same, refusal
 
@@ -69,6 +71,7 @@ def write_six(tmp_path, offset, shape, stride):
     (2, (3,), (0,), [2, 2, 2]),
     (1, (2, 3), (1, 1), [[1, 2, 3], [2, 3, 4]]),
     (6, (0,), (1,), []),
+    (9, (0,), (1,), []),
     (0, (2, 0), (1, 1), [[], []]),
   ],
 )
@@ -169,17 +172,55 @@ def test_archives_of_other_content(records, fact, tmp_path):
 def test_other_archives(tmp_path):
   path = tmp_path / 'w.zip'
   write_archive(path, {'notes.txt': b'x'})
-  assert refusal(path).startswith('is a zip archive without weights (no data.pkl)')
+  assert refusal(path).startswith('is a zip archive without weights (no single data.pkl)')
   content = one_tensor(tensor('0', ONES['w']))
   write_archive(
     path, {'data.pkl': content, 'data/0': ONES['w'].tobytes()}, compression=zipfile.ZIP_DEFLATED
   )
-  assert refusal(path) == 'is a compressed archive, and PyTorch compresses none'
+  assert refusal(path) == 'is a compressed or encrypted archive, which PyTorch does not write'
   # PyTorch does compress TorchScript's code.
   write_archive(
     path, {'data.pkl': content, 'code/a.py': b'', 'constants.pkl': b''}, zipfile.ZIP_DEFLATED
   )
   assert refusal(path).startswith('is a TorchScript archive')
+
+
+def test_an_archive_of_two_networks(tmp_path):
+  with zipfile.ZipFile(tmp_path / 'w', 'w') as archive:
+    for name in ('a', 'b'):
+      archive.writestr(f'{name}/data.pkl', one_tensor(tensor('0', ONES['w'])))
+      archive.writestr(f'{name}/data/0', ONES['w'].tobytes())
+  assert refusal(tmp_path / 'w').startswith('is a zip archive without weights (no single data.pkl)')
+
+
+@pytest.mark.parametrize(
+  'start, offset, byte, fact',
+  [
+    (b'PK\x01\x02', 8, 1, 'is a compressed or encrypted archive'),  # The flag of encryption.
+    (b'PK\x01\x02', 42, 1, 'is damaged or cut off'),  # Where the first file starts.
+    (b'PK\x03\x04', 27, 255, 'is damaged or cut off'),  # The length of its name.
+    (b'PK\x05\x06', 16, None, 'is damaged or cut off'),  # Where the list of files starts.
+  ],
+)
+def test_archives_whose_lists_are_wrong(start, offset, byte, fact, tmp_path):
+  write_torch_zip(tmp_path / 'w', ONES)
+  content = bytearray((tmp_path / 'w').read_bytes())
+  place = content.index(start) + offset
+  if byte is None:
+    # All files would start before the archive, as far as its end is behind their place.
+    (first,) = struct.unpack('<I', content[place : place + 4])
+    content[place : place + 4] = struct.pack('<I', first + len(content))
+  else:
+    content[place] = byte
+  (tmp_path / 'w').write_bytes(content)
+  assert refusal(tmp_path / 'w').startswith(fact)
+
+
+def test_an_archive_whose_list_names_what_is_no_file(tmp_path):
+  write_torch_zip(tmp_path / 'w', ONES)
+  content = (tmp_path / 'w').read_bytes()
+  (tmp_path / 'w').write_bytes(content[:4] + content[4:].replace(b'PK\x03\x04', b'PK\x03\x05'))
+  assert refusal(tmp_path / 'w') == 'is damaged or cut off'
 
 
 LEGACY = dict_of({'w': tensor('k', ONES['w'], (None,))})
