@@ -19,7 +19,15 @@ import numpy as np
 
 from oanet_tf.errors import InputError
 from oanet_tf.weights.restricted_pickle import DAMAGED, load, named_errors
-from oanet_tf.weights.stand_ins import Array, Malformed, Storage, StorageKind, Tensor, shown
+from oanet_tf.weights.stand_ins import (
+  MOST_ELEMENTS,
+  Array,
+  Malformed,
+  Storage,
+  StorageKind,
+  Tensor,
+  shown,
+)
 
 EXPECTED = 'expected are weights of PyTorch (.pth) or Detectron2 (.pkl)'
 # The first pickles of PyTorch's older files.
@@ -82,7 +90,8 @@ def _content(data: mmap.mmap, path: str) -> Any:
   for first_bytes, kind in OTHER_KINDS:
     if start.lstrip().startswith(first_bytes):
       raise Malformed(f'is {kind}; {EXPECTED}')
-  if start[8:9] == b'{':
+  header_size = int.from_bytes(start[:8], 'little')
+  if start[8:9] == b'{' and header_size < len(data):
     raise Malformed(f'is a safetensors file; {EXPECTED}')
   raise Malformed(f'is neither a zip archive nor a pickle; {EXPECTED}')
 
@@ -189,7 +198,9 @@ def _storage(persistent_id: Any, length: int) -> tuple[str, Storage]:
   if not known or persistent_id[0] != 'storage' or any(x is not None for x in persistent_id[5:]):
     raise Malformed('refers to data in an unknown way')
   _, kind, key, _, count = persistent_id[:5]
-  if type(kind) is not StorageKind or type(key) is not str or type(count) is not int or count < 0:
+  if type(kind) is not StorageKind or type(key) is not str:
+    raise Malformed('refers to data in an unknown way')
+  if type(count) is not int or not 0 <= count <= MOST_ELEMENTS:
     raise Malformed('refers to data in an unknown way')
   return key, Storage(kind.dtype, count)
 

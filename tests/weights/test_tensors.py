@@ -177,6 +177,7 @@ def test_values_of_pytorch_that_are_not_finite(kind, tmp_path):
     (b'<!DOCTYPE html><html>', 'is an HTML or XML page'),
     (b'\n  <?xml version="1.0"?>', 'is an HTML or XML page'),
     (struct.pack('<Q', 2) + b'{}', 'is a safetensors file'),
+    (b'function{\n}', 'is neither a zip archive nor a pickle'),
     (b'a text\n', 'is neither a zip archive nor a pickle'),
     (b'\x80', 'is neither a zip archive nor a pickle'),
     (b'\x80\x01}.', 'is neither a zip archive nor a pickle'),

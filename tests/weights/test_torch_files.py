@@ -144,6 +144,7 @@ def test_persistent_ids_of_a_wrong_form(persistent_id, fact, tmp_path):
     ('0', 3.0, ()),
     ('0', 3, (None,)),
     ('0', True, ()),
+    pytest.param('0', 2**20_000, (), id='more digits than Python writes'),
   ],
 )
 def test_storages_of_a_wrong_form(key, size, more, tmp_path):
