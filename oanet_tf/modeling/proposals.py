@@ -16,7 +16,7 @@ class Limits(NamedTuple):
   """Which boxes become proposals; the meaning is that of `maskrcnn.ROIGenerator`.
 
   `as_model_garden` is for its own generator's choice. That compares probabilities, of which many
-  are 1 in float32, and keeps boxes without area.
+  are equal in float32 where logits are not, and keeps boxes without area.
   """
 
   pre_nms_top_k: int

@@ -63,8 +63,11 @@ def non_max_suppression(
     iou_threshold: boxes with a greater overlap are dropped.
     score_threshold: boxes with at most this score are dropped.
   """
+  # Of a box without area, TFLite's operation makes copies up to the end. No such box overlaps any.
+  has_area = tf.reduce_min(boxes[:, 2:] - boxes[:, :2], axis=1, keepdims=True) > 0.0
+  apart = -2.0 * tf.range(1.0, boxes.shape[0] + 1.0)[:, None] + tf.constant([[0.0, 0.0, 1.0, 1.0]])
   indices, number = tf.raw_ops.NonMaxSuppressionV4(
-    boxes=boxes,
+    boxes=tf.where(has_area, boxes, apart),
     scores=scores,
     max_output_size=most,
     iou_threshold=iou_threshold,
