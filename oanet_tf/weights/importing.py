@@ -18,9 +18,7 @@ from oanet_tf.weights import coco_rows, origins
 from oanet_tf.weights.initialization import MAX_NAMES, PartReport, load_weights
 from oanet_tf.weights.model_garden_params import settings_beside
 from oanet_tf.weights.opening import open_weights
-
-# Normalization that PyTorch's FPN and heads do not have; it starts as the identity.
-_NORMS = ('norm', '_bn')
+from oanet_tf.weights.stored import WeightsFile
 
 
 class Imported(NamedTuple):
@@ -74,7 +72,7 @@ def import_weights(
   model = build_network(config.task, coco_rows.coco_categories())
   reports = load_weights(model, file)
   not_used, left = origins.of_no_use(file.unused())
-  _check_complete(path, reports, left, origin.has_stuff_head)
+  _check_complete(file, reports, left, origin.has_stuff_head)
   own = {part: report.absent for part, report in reports.items() if report.absent}
   if module:
     _copy_ranking_module(module, model)
@@ -123,14 +121,15 @@ def _copy_ranking_module(module: ModelFolder, model: OANet) -> None:
 
 
 def _check_complete(
-  path: str, reports: dict[str, PartReport], left: list[str], has_stuff_head: bool
+  file: WeightsFile, reports: dict[str, PartReport], left: list[str], has_stuff_head: bool
 ) -> None:
   """Refuses tensors that the network has no place for, and variables that the file must have."""
+  path = file.path
   for part, report in reports.items():
     if report.other_shape:
       raise InputError(f"{path}: {part}'s {report.reason(next(iter(report.other_shape)))}")
     is_random = part == 'spatial_ranking' or (part == 'stuff_head' and not has_stuff_head)
-    missing = [name for name in report.absent if not any(norm in name for norm in _NORMS)]
+    missing = [name for name in report.absent if not file.never_has(part, name)]
     if missing and not is_random:
       raise InputError(f"{path}: lacks {part}'s {missing[0]}, and {len(missing) - 1} more")
   if left:

@@ -153,7 +153,9 @@ def _check(
   """Refuses parts that must be loaded in full but are not, and files with nothing to load."""
   for part, report in reports.items():
     module = STAND_INS.get(part, part)
-    left, has_part = [*report.other_shape, *report.absent], file.has(sources[part])
+    has_part = file.has(sources[part])
+    absent = [name for name in report.absent if not file.never_has(sources[part], name)]
+    left = [*report.other_shape, *(absent if has_part else report.absent)]
     if left and not has_part and modules != 'all':
       raise InputError(f'{path}: has no {module}; change task.init_checkpoint_modules, {modules!r}')
     if left and has_part and (modules != 'all' or module == 'backbone'):

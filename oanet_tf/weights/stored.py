@@ -42,6 +42,11 @@ class WeightsFile(abc.ABC):
   def find(self, part: str, name: str) -> Stored | None:
     """A variable of a part that the file has; None if it lacks the variable."""
 
+  def never_has(self, part: str, name: str) -> bool:
+    """Whether files of this kind lack a variable because their network has no such layer."""
+    del part, name
+    return False
+
   @abc.abstractmethod
   def unused(self) -> list[str]:
     """The file's own names of the tensors that `find` was never asked for."""

@@ -14,6 +14,8 @@ from oanet_tf.errors import InputError
 from oanet_tf.modeling.torch_resnet import TorchResNet
 from oanet_tf.weights.stored import Stored, WeightsFile, layer_paths, object_paths
 
+# Parts of our names of batch normalization outside the backbone.
+_NORMS = ('norm_', '_norms/', '_bn/')
 # Our names of a layer's variables.
 _VARIABLES = {
   'weight': 'kernel',
@@ -141,6 +143,10 @@ class TorchWeights(WeightsFile):
       return None
     self._unused.discard(self._sources[part, name])
     return Stored(array.shape, lambda: array)
+
+  def never_has(self, part: str, name: str) -> bool:
+    """FPN and heads have no batch normalization, which starts as the identity."""
+    return part != 'backbone' and any(norm in name for norm in _NORMS)
 
   def unused(self) -> list[str]:
     return sorted(self._unused)
