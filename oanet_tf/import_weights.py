@@ -48,7 +48,9 @@ def main() -> None:
   imported = import_weights(source, model_dir, arguments.ranking_module, arguments.params_override)
   print(f'{model_dir}: {imported.name} as {imported.experiment}')
   for part, names in imported.own.items():
-    print(f'not in the file: {len(names)} variables of {part}, {_shortened(names)}')
+    print(f'not in the file, so random: {len(names)} variables of {part}')
+  if imported.identity:
+    print(f'not in the file, so the identity: {len(imported.identity)} variables of normalization')
   if imported.not_used:
     print(f'not used of the file: {len(imported.not_used)}, {_shortened(imported.not_used)}')
   if 'stuff_head' in imported.own:

@@ -55,8 +55,10 @@ def test_the_folder_says_what_it_is(imported, detectron2_file):
   assert record['source'] == str(detectron2_file)
   assert record['experiment'] == 'panoptic_fpn_detectron2'
   assert record['not_used'] == [] and record['ranking_module'] is None
-  assert set(result.own) == {'decoder', 'rpn_head', 'detection_head', 'mask_head',
-                             'spatial_ranking'}  # fmt: skip
+  assert list(result.own) == ['spatial_ranking'] and len(result.own['spatial_ranking']) == 4
+  # Four for each of 4 levels, the RPN on each of 5, 2 dense layers and 5 convolutions.
+  assert len(result.identity) == 4 * (4 + 5 + 2 + 5)
+  assert all('norm' in name or '_bn' in name for name in result.identity)
   values = ModelFolder(folder).values
   for key, value in {
     'backbone.torch_resnet.model_id': 18,
@@ -162,7 +164,7 @@ def test_a_ranking_module_is_joined(run, detectron2_file, tmp_path):
     '--from', detectron2_file, '--model_dir', tmp_path / 'model', '--ranking_module', folder,
     '--params_override', SMALL,
   )  # fmt: skip
-  assert code == 0 and 'ranking' not in out, err
+  assert code == 0 and 'spatial_ranking' not in out and 'no ranking' not in out, err
   joined = ModelFolder(tmp_path / 'model')
   assert joined.fusion() == 'srm'
   assert joined.values['task.model.spatial_ranking.convolution'] == '3x3'

@@ -29,7 +29,8 @@ class Imported(NamedTuple):
     name: what it is.
     experiment: registered, of the same network.
     not_used: the file's tensors that no network needs.
-    own: the network's variables that the file has nothing for, by part.
+    identity: the network's variables of normalization that the file's network does not have.
+    own: the network's other variables that the file has nothing for, which are random, by part.
     ranking_module: path of the folder that the ranking module came from; None if it is random.
   """
 
@@ -37,6 +38,7 @@ class Imported(NamedTuple):
   name: str
   experiment: str
   not_used: list[str]
+  identity: list[str]
   own: dict[str, list[str]]
   ranking_module: str | None
 
@@ -73,12 +75,17 @@ def import_weights(
   reports = load_weights(model, file)
   not_used, left = origins.of_no_use(file.unused())
   _check_complete(file, reports, left, origin.has_stuff_head)
-  own = {part: report.absent for part, report in reports.items() if report.absent}
+  absent = [(part, name) for part, report in reports.items() for name in report.absent]
+  identity = [f'{part}/{name}' for part, name in absent if file.never_has(part, name)]
+  own = {}
+  for part, name in absent:
+    if f'{part}/{name}' not in identity:
+      own.setdefault(part, []).append(name)
   if module:
     _copy_ranking_module(module, model)
     del own['spatial_ranking']
   source = str(module.path) if module else None
-  imported = Imported(path, origin.name, origin.experiment, not_used, own, source)
+  imported = Imported(path, origin.name, origin.experiment, not_used, identity, own, source)
   with files.making_folder(model_dir) as folder:
     write_settings(folder, config, coco_rows.coco_categories())
     files.write_text(folder / IMPORT_FILE, json.dumps(imported._asdict(), indent=1) + '\n')

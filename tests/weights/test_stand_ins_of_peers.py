@@ -9,7 +9,7 @@ import tensorflow as tf
 from panopticapi.utils import rgb2id
 from PIL import Image
 
-from oanet_tf import predict
+from oanet_tf import export, predict
 from oanet_tf.data import preprocess
 from oanet_tf.model_folder import ModelFolder
 from oanet_tf.modeling.build import build_fuser
@@ -207,3 +207,31 @@ def test_the_model_gardens_outputs(model_garden, model_garden_stand_in, request,
       found = ids[found] if name == 'category_mask' else found
       # The sums of the last layer differ by 3e-6, as it has 81 outputs and not 91.
       assert np.count_nonzero(found != expected[name][index, :height, :width]) <= 1
+
+
+# Exports
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('peer', ['detectron2', 'model_garden'])
+def test_exports_give_the_same_map(request, peer, tmp_path, monkeypatch, capsys):
+  """Builtin operations only, on which the export itself insists."""
+  stand_in = request.getfixturevalue(f'{peer}_stand_in')
+  if peer == 'detectron2':
+    size = (256, 320)
+    files = [('expected_even.npz', 'image'), ('expected_odd.npz', 'image')]
+  else:
+    size = (256, 256)
+    files = [('expected_unscaled.npz', 'picture_0'), ('expected_scaled.npz', 'picture_1')]
+  for number, (file, key) in enumerate(files):
+    Image.fromarray(np.load(stand_in / file)[key]).save(tmp_path / f'{number}.png')
+  code, _, _ = end_to_end.run_command(
+    monkeypatch, capsys, export.main, '--model_dir', request.getfixturevalue(f'{peer}_folder'),
+    '--export_dir', tmp_path / 'exports', '--formats', 'savedmodel,tflite_float32', '--image_size',
+    *size, '--images', *sorted(tmp_path.glob('*.png')),
+    '--params_override', f'task.validation_data.output_size={list(size)}',
+  )  # fmt: skip
+  assert code == 0
+  records = json.loads((tmp_path / 'exports' / 'export.json').read_text())
+  assert records['savedmodel/1']['same_pixels'] == 1.0
+  assert records['tflite_float32/1']['same_pixels'] >= 0.999
