@@ -13,18 +13,13 @@ ByLevel = Mapping[str, tf.Tensor]
 
 
 class Limits(NamedTuple):
-  """Which boxes become proposals; the meaning is that of `maskrcnn.ROIGenerator`.
-
-  `as_model_garden` is for its own generator's choice. That compares probabilities, of which many
-  are equal in float32 where logits are not, and keeps boxes without area.
-  """
+  """Which boxes become proposals; the meaning is that of `maskrcnn.ROIGenerator`."""
 
   pre_nms_top_k: int
   score_threshold: float
   min_size: float
   iou_threshold: float
   num_proposals: int
-  as_model_garden: bool = False
 
   @classmethod
   def of(cls, settings: maskrcnn.ROIGenerator, training: bool) -> 'Limits':
@@ -121,14 +116,10 @@ def best_boxes(
   number = tf.minimum(tf.shape(scores)[1], limits.pre_nms_top_k)
   if count:  # TFLite needs a static number.
     number = min(count, limits.pre_nms_top_k)
-  if limits.as_model_garden:
-    scores = tf.sigmoid(scores)
   scores, indices = tf.math.top_k(scores, number)
   offsets = tf.gather(tf.reshape(raw_boxes, [tf.shape(raw_boxes)[0], -1, 4]), indices, batch_dims=1)
   boxes = _decode(offsets, tf.gather(tf.reshape(anchors, [-1, 4]), indices))
   boxes = box_ops.clip_boxes(boxes, image_shape[:, None])
-  if limits.as_model_garden:
-    return boxes, scores
   return box_ops.filter_boxes(boxes, tf.sigmoid(scores), image_shape[:, None], limits.min_size)
 
 

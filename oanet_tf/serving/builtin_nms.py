@@ -7,7 +7,7 @@ of a small network. These keep the same boxes.
 
 # One image. N boxes, K boxes kept, P proposals or RoIs, T thing categories.
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -15,6 +15,7 @@ from official.vision.configs import maskrcnn
 from official.vision.modeling.layers import detection_generator
 
 from oanet_tf.config.definitions import OANet as OANetConfig
+from oanet_tf.modeling import model_garden_rois
 from oanet_tf.modeling.oanet import OANet
 from oanet_tf.modeling.proposals import Limits, best_boxes
 
@@ -27,8 +28,11 @@ def use_builtin_nms(model: OANet, config: OANetConfig) -> None:
     config: that it was built from.
   """
   limits = Limits.of(config.roi_generator, training=False)
-  as_model_garden = config.roi_layers == 'model_garden'
-  model.roi_generator = Proposals(limits._replace(as_model_garden=as_model_garden))
+  if config.roi_layers == 'model_garden':
+    limits = limits._replace(score_threshold=limits.score_threshold or -1.0)
+    model.roi_generator = Proposals(limits, model_garden_rois.best_boxes)
+  else:
+    model.roi_generator = Proposals(limits, best_boxes)
   model.detection_generator = Detections(config.detection_generator)
   model.all_shapes_static = True
 
@@ -79,10 +83,16 @@ def non_max_suppression(
 
 
 class Proposals:
-  """Replaces `ROIGenerator` in inference."""
+  """Replaces the generator of proposals in inference.
 
-  def __init__(self, limits: Limits):
+  Args:
+    limits: for inference.
+    best_boxes: that of `proposals` or of `model_garden_rois`.
+  """
+
+  def __init__(self, limits: Limits, best_boxes: Callable[..., tuple[tf.Tensor, tf.Tensor]]):
     self._limits = limits
+    self._best_boxes = best_boxes
 
   def __call__(
     self,
@@ -107,7 +117,7 @@ class Proposals:
     limits = self._limits
     levels = []
     for level in sorted(raw_scores, key=int):
-      boxes, scores = best_boxes(
+      boxes, scores = self._best_boxes(
         raw_boxes[level], raw_scores[level], anchors[level], image_shape, limits
       )
       kept = non_max_suppression(
@@ -117,7 +127,9 @@ class Proposals:
         iou_threshold=limits.iou_threshold,
         score_threshold=limits.score_threshold,
       )
-      levels.append((kept.of(boxes[0]), kept.of(scores[0])))
+      # Boxes with a score of 0 come before padding.
+      padded = tf.where(kept.is_box, tf.gather(scores[0], kept.indices), -1.0)
+      levels.append((kept.of(boxes[0]), padded))
     boxes, scores = (tf.concat(parts, axis=0) for parts in zip(*levels, strict=True))
     best = tf.nn.top_k(scores, min(scores.shape[0], limits.num_proposals)).indices
     return tf.gather(boxes, best)[None]

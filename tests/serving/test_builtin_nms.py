@@ -6,9 +6,11 @@ import tensorflow as tf
 from official.vision.configs import maskrcnn
 from official.vision.modeling.layers import detection_generator
 
+from oanet_tf.modeling import model_garden_rois
 from oanet_tf.modeling.oanet import BOX_WEIGHTS
-from oanet_tf.modeling.proposals import ROIGenerator
+from oanet_tf.modeling.proposals import Limits, ROIGenerator, best_boxes
 from oanet_tf.serving.builtin_nms import Detections, Proposals, non_max_suppression
+from tests.lite import run_in_litert
 
 IMAGE_SHAPE = np.array([[90, 128]], np.float32)
 NUM_ANCHORS, NUM_THINGS = 3, 4
@@ -26,6 +28,21 @@ def test_the_best_of_those_that_overlap_is_kept():
   assert kept.of(scores).numpy().tolist() == pytest.approx([0.9, 0.5, 0, 0])
   none = non_max_suppression(boxes, scores, most=2, iou_threshold=0.5, score_threshold=0.9)
   assert not none.is_box.numpy().any() and not none.of(boxes).numpy().any()
+
+
+def test_boxes_without_area_are_kept_once_also_in_litert():
+  """LiteRT's operation would repeat the second one up to the end."""
+  boxes = np.float32([[0, 0, 9, 9], [5, 2, 9, 2], [0, 0, 9, 8], [5, 2, 9, 2], [3, 3, 3, 8]])
+  scores = np.float32([0.9, 0.8, 0.7, 0.6, 0.5])
+
+  def suppress(boxes, scores):
+    kept = non_max_suppression(boxes, scores, most=6, iou_threshold=0.7, score_threshold=0.0)
+    return {'scores': kept.of(scores)}
+
+  expected = [0.9, 0.8, 0.6, 0.5, 0, 0]
+  np.testing.assert_allclose(suppress(tf.constant(boxes), tf.constant(scores))['scores'], expected)
+  found = run_in_litert(suppress, {'boxes': tf.constant(boxes), 'scores': tf.constant(scores)})
+  np.testing.assert_allclose(found['scores'], expected)
 
 
 def levels(seed):
@@ -60,11 +77,32 @@ def test_proposals_are_those_in_memory(changes):
   settings = maskrcnn.ROIGenerator(**{'test_num_proposals': 30, **changes})
   inputs = levels(seed=1)
   expected = ROIGenerator(settings)(*inputs, tf.constant(IMAGE_SHAPE), False).numpy()
-  boxes = Proposals(settings)(*inputs, tf.constant(IMAGE_SHAPE), False)
+  limits = Limits.of(settings, training=False)
+  boxes = Proposals(limits, best_boxes)(*inputs, tf.constant(IMAGE_SHAPE), False)
   number = boxes.shape[1]
   assert np.count_nonzero(expected.any(-1)) > 3
   np.testing.assert_allclose(boxes, expected[:, :number], rtol=1e-6)
   assert not expected[:, number:].any()
+
+
+@pytest.mark.parametrize('scale', [1.0, 200.0])
+@pytest.mark.parametrize('number', [30, 600])
+def test_proposals_are_the_model_gardens(scale, number):
+  """With many probabilities of 0 and 1, boxes without area, and boxes at the origin."""
+  settings = maskrcnn.ROIGenerator(test_num_proposals=number, use_batched_nms=False)
+  boxes, scores, anchors = levels(seed=2)
+  scores = {level: scale * score for level, score in scores.items()}
+  anchors = {level: anchor - 24.0 for level, anchor in anchors.items()}
+  shape = tf.constant(IMAGE_SHAPE)
+  generator = model_garden_rois.ModelGardenROIGenerator(settings)
+  expected = generator(boxes, scores, anchors, shape, False).numpy()
+  limits = Limits.of(settings, training=False)._replace(score_threshold=-1.0)
+  proposals = Proposals(limits, model_garden_rois.best_boxes)
+  found = proposals(boxes, scores, anchors, shape, False).numpy()
+  sides = found[0, :, 2:] - found[0, :, :2]
+  assert number == 30 or (sides.min(axis=1) == 0).sum() > 3
+  np.testing.assert_allclose(found, expected[:, : found.shape[1]], rtol=1e-6)
+  assert not expected[:, found.shape[1] :].any()
 
 
 def rois(seed, number):

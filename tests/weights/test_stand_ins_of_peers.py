@@ -225,13 +225,13 @@ def test_exports_give_the_same_map(request, peer, tmp_path, monkeypatch, capsys)
     files = [('expected_unscaled.npz', 'picture_0'), ('expected_scaled.npz', 'picture_1')]
   for number, (file, key) in enumerate(files):
     Image.fromarray(np.load(stand_in / file)[key]).save(tmp_path / f'{number}.png')
-  code, _, _ = end_to_end.run_command(
+  code, _, err = end_to_end.run_command(
     monkeypatch, capsys, export.main, '--model_dir', request.getfixturevalue(f'{peer}_folder'),
     '--export_dir', tmp_path / 'exports', '--formats', 'savedmodel,tflite_float32', '--image_size',
     *size, '--images', *sorted(tmp_path.glob('*.png')),
     '--params_override', f'task.validation_data.output_size={list(size)}',
   )  # fmt: skip
-  assert code == 0
+  assert code == 0, err
   records = json.loads((tmp_path / 'exports' / 'export.json').read_text())
   assert records['savedmodel/1']['same_pixels'] == 1.0
   assert records['tflite_float32/1']['same_pixels'] >= 0.999
