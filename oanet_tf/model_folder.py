@@ -46,6 +46,31 @@ def write_settings(
   categories.to_json(folder / CATEGORIES_FILE)
 
 
+def write_model(
+  folder: pathlib.Path,
+  model: 'OANet | SRMOnly',
+  config: 'config_definitions.ExperimentConfig',
+  categories: PanopticCategories,
+) -> None:
+  """Fills a model folder with a network that was not trained here.
+
+  Raises:
+    InputError: if a file cannot be written.
+  """
+  import tensorflow as tf
+
+  from oanet_tf.training import checkpoints
+
+  write_settings(folder, config, categories)
+  manager = tf.train.CheckpointManager(
+    tf.train.Checkpoint(model=model), str(folder), 1, checkpoint_name=checkpoints.PREFIX
+  )
+  try:
+    manager.save(checkpoint_number=0)
+  except tf.errors.OpError as error:
+    raise InputError(f'{folder}: cannot be written ({first_line(error)})') from None
+
+
 class Trained(NamedTuple):
   """A trained network, its configuration and its categories."""
 

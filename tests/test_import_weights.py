@@ -11,9 +11,9 @@ import yaml
 from oanet_tf import import_weights, predict
 from oanet_tf.config import experiments
 from oanet_tf.data.categories import Category, PanopticCategories
-from oanet_tf.model_folder import IMPORT_FILE, ModelFolder, write_settings
+from oanet_tf.model_folder import IMPORT_FILE, ModelFolder, write_model
 from oanet_tf.modeling.build import build_network, build_oanet
-from oanet_tf.training import checkpoints, state
+from oanet_tf.training import state
 from oanet_tf.weights import coco_rows
 from oanet_tf.weights.initialization import load_initial_weights
 from tests import end_to_end, small_model
@@ -151,10 +151,7 @@ def ranking_folder(folder, categories, bias=0.0):
   for variable in model.variables:
     variable.assign(tf.random.stateless_normal(variable.shape, [1, 2]) + bias)
   folder.mkdir()
-  write_settings(folder, config, categories)
-  checkpoint = tf.train.Checkpoint(model=model)
-  manager = tf.train.CheckpointManager(checkpoint, folder, 1, checkpoint_name=checkpoints.PREFIX)
-  manager.save(checkpoint_number=7)
+  write_model(folder, model, config, categories)
   return folder, model
 
 

@@ -77,7 +77,7 @@ def test_folders_import_one_way():
       imports[importing].add(imported)
   # Raises CycleError, which names the folders.
   order = list(graphlib.TopologicalSorter(imports).static_order())
-  expected = ['config', 'data', 'modeling', 'evaluation', 'training']
+  expected = ['config', 'data', 'modeling', 'evaluation', 'weights', 'training']
   assert [folder for folder in order if folder in expected] == expected
 
 

@@ -4,16 +4,14 @@ import json
 import pathlib
 from typing import NamedTuple
 
-import tensorflow as tf
 import yaml
 
 from oanet_tf import files
 from oanet_tf.config import experiments
 from oanet_tf.errors import InputError
-from oanet_tf.model_folder import IMPORT_FILE, ModelFolder, write_settings
+from oanet_tf.model_folder import IMPORT_FILE, ModelFolder, write_model
 from oanet_tf.modeling.build import build_network
 from oanet_tf.modeling.oanet import OANet
-from oanet_tf.training import checkpoints
 from oanet_tf.weights import coco_rows, origins
 from oanet_tf.weights.initialization import MAX_NAMES, PartReport, load_weights
 from oanet_tf.weights.model_garden_params import settings_beside
@@ -87,13 +85,8 @@ def import_weights(
   source = str(module.path) if module else None
   imported = Imported(path, origin.name, origin.experiment, not_used, identity, own, source)
   with files.making_folder(model_dir) as folder:
-    write_settings(folder, config, coco_rows.coco_categories())
+    write_model(folder, model, config, coco_rows.coco_categories())
     files.write_text(folder / IMPORT_FILE, json.dumps(imported._asdict(), indent=1) + '\n')
-    with files.writing(model_dir):
-      manager = tf.train.CheckpointManager(
-        tf.train.Checkpoint(model=model), str(folder), 1, checkpoint_name=checkpoints.PREFIX
-      )
-      manager.save(checkpoint_number=0)
   return imported
 
 
