@@ -98,8 +98,6 @@ def load_weights(
       or has nothing for this network.
   """
   path, parts = file.path, _parts(model, modules)
-  if modules == 'all' and not any(file.has(part) for part in parts):
-    raise InputError(f'{path}: has no part of this network ({", ".join(parts)})')
   sources = {part: part if file.has(part) else STAND_INS.get(part, part) for part in parts}
   reports, assignments = {}, []
   for part, layer in parts.items():
@@ -111,7 +109,21 @@ def load_weights(
     values = [stored.read() for _, stored in assignments]
   for (variable, _), value in zip(assignments, values, strict=True):
     variable.assign(value)
+  for part, layer in parts.items():
+    _make_identity(file, sources[part], layer)
   return reports
+
+
+def _make_identity(file: WeightsFile, part: str, layer: tf_keras.layers.Layer) -> None:
+  """Makes normalization that the file's network does not have the identity, to the last digit."""
+  if not file.has(part):
+    return
+  names = {id(variable): name for name, variable in file.named_variables(layer).items()}
+  for norm in layer.submodules:
+    if not isinstance(norm, tf_keras.layers.BatchNormalization) or not norm.built:
+      continue
+    if file.never_has(part, names[id(norm.moving_variance)]):
+      norm.moving_variance.assign(tf.ones_like(norm.moving_variance) - norm.epsilon)
 
 
 def _parts(model: OANet | SRMOnly, modules: str) -> dict[str, tf_keras.layers.Layer]:

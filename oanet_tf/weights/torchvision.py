@@ -40,12 +40,29 @@ def read(path: str, tensors: Mapping[str, np.ndarray]) -> TorchWeights:
   """
   if RESNET_MARK in tensors:
     return TorchWeights(path, tensors, _backbone_rules(''), STRIDE_IN)
-  tensors = _without_norms(tensors)
-  convs = [name for name in sorted(tensors) if re.match(r'roi_heads\.box_head\.\d', name)]
+  tensors = _without_norms(_with_epsilon(tensors))
+  convs = [
+    name for name in sorted(tensors) if re.fullmatch(r'roi_heads\.box_head\.\d\.0\.weight', name)
+  ]
   before = tensors[convs[-1]] if convs else tensors.get('roi_heads.mask_predictor.conv5_mask.bias')
   channels = 1 if before is None else len(before)
   rules = [*_backbone_rules(re.escape(MASK_RCNN_MARK)), *_rules(channels)]
   return TorchWeights(path, tensors, rules, STRIDE_IN)
+
+
+def _with_epsilon(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """Corrects the scales of version 1, whose frozen normalization has no epsilon, for one with it.
+
+  torchvision sets it to 0 for the published weights. Version 2 has normalization in the FPN too.
+  """
+  tensors = dict(tensors)
+  if any(name.startswith('backbone.fpn') and name.endswith('running_var') for name in tensors):
+    return tensors
+  for name in [name for name in tensors if name.endswith('.running_var')]:
+    scale, variance = f'{name.removesuffix("running_var")}weight', tensors[name]
+    if scale in tensors and (variance > 0.0).all():
+      tensors[scale] = tensors[scale] * np.sqrt((variance + _EPSILON) / variance)
+  return tensors
 
 
 def _without_norms(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
