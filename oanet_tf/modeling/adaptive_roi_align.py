@@ -13,7 +13,7 @@ import tf_keras
 from oanet_tf.modeling.roi_align import Pyramid, assign_levels
 
 # RoIs that are sampled together. Fewer take less memory, and more take less time.
-_GROUPS = 8
+_GROUPS = 16
 
 
 class AdaptiveRoIAlign(tf_keras.layers.Layer):
@@ -44,8 +44,10 @@ class AdaptiveRoIAlign(tf_keras.layers.Layer):
     images, number = tf.unstack(tf.shape(rois)[:2])
     flat = tf.reshape(tf.cast(rois, tf.float32), [-1, 4])
     index = assign_levels(flat, lowest, int(levels[-1])) - lowest
-    scale = 1.0 / 2.0 ** tf.cast(index + lowest, tf.float32)
-    y1, x1, y2, x2 = tf.unstack(flat * scale[:, None], axis=1)
+    # Of the levels, exactly; powers that TensorFlow computes are a bit off in some graphs.
+    scale = tf.gather(tf.constant([0.5 ** int(level) for level in levels]), index)
+    # Halves are subtracted before lengths are taken, so that these round as PyTorch's.
+    y1, x1, y2, x2 = tf.unstack(flat * scale[:, None] - 0.5, axis=1)
     image = tf.cast(tf.repeat(tf.range(images), number), tf.int64)
     cells_of_image = tf.shape(pyramid.features, tf.int64)[1]
     axes = _Axes(
@@ -84,7 +86,7 @@ class _Axis(NamedTuple):
   """RoIs along one axis, [R] float32 in cells of their levels.
 
   Attributes:
-    low, high: the sides.
+    low, high: the sides, where 0 is the centre of the first cell.
     length: number of cells of the level.
   """
 
@@ -113,10 +115,14 @@ class _Weights(NamedTuple):
 
 
 def _weights(axis: _Axis, side: int, dtype: tf.DType) -> _Weights:
-  low, length = axis.low[:, None] - 0.5, axis.length[:, None]
-  extent = (axis.high - axis.low)[:, None]
-  per_bin = tf.math.ceil(extent / side)
-  sample = tf.range(tf.reduce_max(per_bin))
+  low, high, length = (values[:, None] for values in axis)
+  extent = high - low
+  # In a graph, TensorFlow multiplies by the reciprocal instead of dividing by a constant. So that
+  # all graphs round alike, this does so too; and rounding up must not depend on it.
+  bin_size = extent * (1.0 / side)
+  rounded = tf.round(bin_size)
+  per_bin = rounded + tf.cast(rounded * side < extent, tf.float32)
+  sample = tf.range(_most(per_bin))
   # A bin has `per_bin` samples of the greatest number of any.
   counted = sample < per_bin
   positions = (
@@ -125,18 +131,23 @@ def _weights(axis: _Axis, side: int, dtype: tf.DType) -> _Weights:
       tf.range(side, dtype=tf.float32)[:, None]
       + tf.math.divide_no_nan(sample + 0.5, per_bin)[:, None]
     )
-    * (extent / side)[..., None]
+    * bin_size[..., None]
   )
   # Beyond the outermost cells' centres their values continue for a cell, and then is nothing.
   inside = (positions >= -1.0) & (positions <= length[..., None]) & counted[:, None]
   positions = tf.clip_by_value(positions, 0.0, length[..., None] - 1.0)
   start = tf.floor(tf.clip_by_value(low, 0.0, length - 1.0))
-  end = tf.math.ceil(tf.clip_by_value(low + extent, 0.0, length - 1.0))
-  cells = start + tf.range(1.0 + tf.reduce_max(end - start))
+  end = tf.math.ceil(tf.clip_by_value(high, 0.0, length - 1.0))
+  cells = start + tf.range(1.0 + _most(end - start))
   nearness = tf.nn.relu(1.0 - tf.abs(positions[..., None] - cells[:, None, None]))
   of_bins = tf.reduce_sum(nearness * tf.cast(inside, tf.float32)[..., None], axis=2)
   of_bins = tf.math.divide_no_nan(of_bins, per_bin[..., None])
   return _Weights(tf.cast(tf.minimum(cells, length - 1.0), tf.int64), tf.cast(of_bins, dtype))
+
+
+def _most(numbers: tf.Tensor) -> tf.Tensor:
+  """The greatest of [R, 1] numbers; 0 of none, or where RoIs have no area."""
+  return tf.maximum(tf.reduce_max(numbers), 0.0)
 
 
 def _static_or(rois: tf.Tensor, images: tf.Tensor, number: tf.Tensor) -> list[int | tf.Tensor]:
