@@ -9,6 +9,7 @@ from oanet_tf.modeling.spatial_ranking import Ranking, SpatialRankingModule
 from oanet_tf.modeling.stuff_channels import StuffChannels
 
 NUM_THINGS, NUM_STUFF = 3, 2
+ALL_CHANNELS = StuffChannels.of_all(NUM_THINGS, NUM_STUFF)
 GRASS, SKY = NUM_THINGS + 1, NUM_THINGS + 2
 
 # The paper's Figure 7, with its scores.
@@ -47,13 +48,20 @@ def outputs(boxes, classes, scores, ranking=None, stuff=None, side=32, masks=Non
 
 
 def batch(
-  given, info=None, size=(32, 32), stride=1, class_prior=None, ground_truth=None, **settings
+  given,
+  info=None,
+  size=(32, 32),
+  stride=1,
+  class_prior=None,
+  ground_truth=None,
+  channels=ALL_CHANNELS,
+  **settings,
 ):
   """A fusion's input, ranked by `ranking_scores` where `given` has them."""
   made = fuser.Fuser(
     settings=Fusion(**{'stuff_area_limit': 0, **settings}),
     num_things=NUM_THINGS,
-    stuff_channels=StuffChannels.of_all(NUM_THINGS, NUM_STUFF),
+    stuff_channels=channels,
     stuff_stride=stride,
     ranking_module=SpatialRankingModule(num_things=NUM_THINGS, stride=stride),
     class_prior=class_prior,
