@@ -61,7 +61,7 @@ def test_probabilities_at_their_threshold(rules, is_kept):
 def test_the_area_of_stuff(rules, limit, is_kept):
   given = outputs(boxes=[[0, 0, 16, 32]], classes=[1], scores=[0.9])
   # Low enough for masks that fade at the corners.
-  labels, _ = fuse(given, rules=rules, stuff_area_limit=limit, mask_threshold=0.1)
+  labels, _ = fuse(given, rules=rules, stuff_area_limit=limit, mask_threshold=0.3)
   assert (labels == GRASS).any() == is_kept
 
 
@@ -100,7 +100,7 @@ def test_pixels_whose_corner_lies_in_the_box():
   np.testing.assert_array_equal(found, expected)
 
 
-# Of two channels of 3 × 4 cells, after ×4 bilinear, the upper left 10 × 13, and bilinear to 14 × 18.
+# Of two channels of 3 × 4 cells, after ×4, the upper left 10 × 13, and bilinear to 14 × 18.
 LOGITS = (np.arange(24).reshape(2, 3, 4) ** 2 * 14 % 13).astype(np.float32)
 LARGER = """
 111111000000000000
