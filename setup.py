@@ -33,6 +33,7 @@ setup(
     'ai-edge-litert>=2.1,<3',
     'flatbuffers>=24.3',
     'h5py>=3.8,<4',
+    'ml_dtypes>=0.5,<1',
     'matplotlib>=3.7,<4',
     'numpy>=1.26,<2',
     'pillow>=10.4',
