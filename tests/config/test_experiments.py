@@ -54,8 +54,12 @@ def test_files_then_overrides_win(tmp_path):
 
 
 @pytest.mark.parametrize(
-  'name', ['oanet_r50fpn_coco', 'oanet_r101fpn_coco', 'oanet_synthetic', 'oanet_mobilenetv2']
-)
+  'name',
+  [
+    'oanet_r50fpn_coco', 'oanet_r101fpn_coco', 'oanet_synthetic', 'oanet_mobilenetv2',
+    'panoptic_fpn_detectron2', 'panoptic_fpn_model_garden',
+  ],
+)  # fmt: skip
 def test_a_saved_config_says_everything(name, tmp_path):
   """Whatever experiment it is read over, the result is the same."""
   experiment = experiments.load_experiment(name)

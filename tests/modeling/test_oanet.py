@@ -3,6 +3,7 @@ import pytest
 import tensorflow as tf
 from official.vision.ops import preprocess_ops
 
+from oanet_tf.config import experiments
 from oanet_tf.data.categories import Category, PanopticCategories
 from oanet_tf.errors import InputError
 from oanet_tf.modeling import build, oanet
@@ -325,3 +326,34 @@ def test_each_instance_loss_has_its_weight(categories):
   assert total == pytest.approx(
     sum(weights[name.removeprefix('loss_')] * value for name, value in scalars.items()), rel=1e-5
   )
+
+
+@pytest.mark.parametrize('experiment', ['panoptic_fpn_detectron2', 'panoptic_fpn_model_garden'])
+def test_the_peers_networks_train(experiment, categories):
+  overrides = [
+    small_model.SMALL_PARTS.replace('stuff_head.num_filters=16', 'stuff_head.num_filters=32'),
+    'task.train_data.short_sides=[],task.model.batch_norm=plain',
+  ]
+  if experiment == 'panoptic_fpn_detectron2':
+    overrides.append('task.model.backbone.torch_resnet.model_id=18')
+  else:
+    overrides.append('task.model.backbone.resnet.depth_multiplier=0.25')
+  task = experiments.load_experiment(experiment, (), ','.join(overrides)).task
+  model = build.build_oanet(task.model, categories)
+  batch = small_model.training_batch(task, categories, small_model.TIE_ON_PERSON, small_model.VOID)
+  with tf.GradientTape() as tape:
+    scalars = all_losses(model, task, batch)
+  gradients = tape.gradient(scalars['loss'], model.trainable_variables)
+  assert all(np.isfinite(float(loss)) for loss in scalars.values())
+  # Nothing was detected that the mask head could learn from, but all else gets a gradient.
+  trained = [v for v, g in zip(model.trainable_variables, gradients, strict=True) if g is not None]
+  assert {v.name.split('/')[0] for v in trained} == {
+    v.name.split('/')[0] for v in model.trainable_variables
+  }
+  assert all(np.isfinite(g.numpy()).all() for g in gradients if g is not None)
+  # Void is a class of the Model Garden's stuff branch, and of no other.
+  void = small_model.training_batch(task, categories, small_model.VOID, small_model.VOID)
+  learns_void = float(all_losses(model, task, void)['loss_stuff']) > 0
+  assert learns_void == (experiment == 'panoptic_fpn_model_garden')
+  outputs = model(batch['image'], batch['image_info'], training=False)
+  assert outputs['stuff_logits'].shape[-1] == model.stuff_channels.total
