@@ -38,7 +38,10 @@ def find_model(path: pathlib.Path) -> tuple[str, pathlib.Path]:
     return 'saved_model', path
   if versions:
     return 'saved_model', max((part.parent for part in versions), key=lambda part: int(part.name))
-  raise InputError(f'{path}: is no model folder, no SavedModel and no TFLite file')
+  raise InputError(
+    f'{path}: is no model folder, no SavedModel and no TFLite file; weights of other packages are '
+    'first made a model folder by python -m oanet_tf.import_weights'
+  )
 
 
 def segment_files(
