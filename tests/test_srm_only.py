@@ -8,19 +8,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from oanet_tf import evaluate, predict
+from oanet_tf import evaluate, predict, train
 from oanet_tf.cluster import Cluster
 from oanet_tf.config import check as config_check
 from oanet_tf.config import experiments
-from oanet_tf.data import class_prior, preprocess
+from oanet_tf.data import class_prior, convert, inspect, preprocess, tf_example
 from oanet_tf.data.occluded_scenes import dataset as occluded_scenes
 from oanet_tf.errors import InputError
 from oanet_tf.model_folder import ModelFolder
 from oanet_tf.modeling import build
 from oanet_tf.modeling.fusion.methods import fuse
 from oanet_tf.modeling.srm_only import SRMOnly
-from oanet_tf.training import loop, task
-from oanet_tf.training.state import create_state, find_categories
+from oanet_tf.training import loop, losses, state, task
 from oanet_tf.weights.initialization import load_initial_weights
 from tests import end_to_end, small_model
 
@@ -89,6 +88,74 @@ def test_only_the_ranking_module_is_built(folder, trained_srm):
   things = categories.num_things
   shapes = sorted(tuple(variable.shape) for variable in model.variables)
   assert shapes == sorted([(1, 7, things, things), (7, 1, things, things), (things,), (things,)])
+
+
+@pytest.fixture
+def without_images(folder, tmp_path):
+  """Shards of images in which something conflicts, without the images."""
+  annotations = folder / 'scenes' / 'annotations'
+  for split in ('train', 'val'):
+    convert.convert(
+      None,
+      annotations / f'panoptic_{split}.json',
+      annotations / f'panoptic_{split}',
+      tmp_path / 'shards',
+      split,
+      annotations / f'instances_{split}.json',
+      num_workers=1,
+      conflicts_only=True,
+    )
+  return tmp_path
+
+
+def test_shards_without_images_are_enough(without_images):
+  results = loop.run(experiment(without_images, 2), without_images / 'model', 'train_and_eval')
+  assert set(results) == {'srm', 'heuristic', 'oracle'} and results['oracle']['Things']['n'] > 0
+
+
+def test_the_loss_counts_nothing_in_the_images_left_out(folder, without_images):
+  config = experiment(without_images, 1)
+  categories = state.find_categories(config.task, without_images)
+  steps = preprocess.srm_training_steps(config.task.train_data, categories, portrait=False)
+  module = build.build_srm_only(config.task.model, categories)
+  ids = set()
+  for path in sorted((without_images / 'shards').glob('train-*')):
+    for record in tf.data.TFRecordDataset(str(path)):
+      ids.add(tf_example.decode_annotations(record)['source_id'].numpy())
+  for path in sorted((folder / 'shards').glob('train-*')):
+    for record in tf.data.TFRecordDataset(str(path)):
+      example = {**tf_example.decode_annotations(record), 'seed': tf.constant([0, 0], tf.int64)}
+      if example['source_id'].numpy() in ids:
+        continue
+      batch = {key: value[None] for key, value in preprocess.apply(steps, example).items()}
+      outputs = module(batch['image'], batch['image_info'], labels=batch, training=True)
+      assert losses.srm_only_losses(outputs, batch, config.task)['loss'] == 0.0
+
+
+def save_untrained(overrides, model_dir):
+  """A checkpoint of a whole network."""
+  config = experiments.load_experiment('oanet_synthetic', (), overrides)
+  categories = state.find_categories(config.task, model_dir)
+  new = state.create_state(config, categories, model_dir, Cluster(tf.distribute.get_strategy()))
+  state.save_config(new)
+  state.save(new)
+
+
+@pytest.mark.parametrize('mode', ['train', 'eval', 'inspect'])
+def test_shards_without_images_are_refused_for_all_else(
+  mode, folder, without_images, monkeypatch, capsys
+):
+  if mode == 'inspect':
+    main, arguments = inspect.main, [without_images / 'shards' / 'val-*']
+    arguments += ['--output_dir', without_images / 'out']
+  else:
+    overrides = end_to_end.training_overrides(without_images, 1)
+    if mode == 'eval':
+      save_untrained(overrides, without_images / 'm')
+    main, arguments = train.main, ['--experiment', 'oanet_synthetic', '--mode', mode]
+    arguments += ['--model_dir', without_images / 'm', '--params_override', overrides]
+  line = end_to_end.one_line_error(end_to_end.run_command(monkeypatch, capsys, main, *arguments))
+  assert '.tfrecord: record ' in line and 'it has no image' in line and '--image_dir' in line
 
 
 def weights_of(config, model_dir):
@@ -193,8 +260,8 @@ def test_a_frozen_backbone_that_no_file_has_is_warned_of(
   config = experiment(
     folder, 1, f'task.mode={mode},task.model.batch_norm=frozen,task.init_checkpoint={model_dir}'
   )
-  categories = find_categories(config.task, tmp_path)
-  create_state(config, categories, tmp_path, Cluster(tf.distribute.get_strategy()))
+  categories = state.find_categories(config.task, tmp_path)
+  state.create_state(config, categories, tmp_path, Cluster(tf.distribute.get_strategy()))
   warned = [record for record in caplog.records if 'batch norm is frozen' in record.message]
   assert len(warned) == (mode == 'panoptic')
 

@@ -68,7 +68,7 @@ def category_frequencies(data: Data, categories: PanopticCategories) -> np.ndarr
   counts = shard_files.readable_records(shards) if data.skip_damaged else {}
   label_of_id = categories.label_of_id_table()
   objects = np.zeros([categories.num_things + 1], np.int64)
-  with shard_files.named_errors(data.input_path):
+  with shard_files.named_errors(data.input_path, with_images=False):
     for shard in shards:
       dataset = tf.data.TFRecordDataset(shard).take(counts.get(shard, -1)).batch(_BATCH)
       for ids in dataset.map(_single_objects):

@@ -113,7 +113,7 @@ def count(shards: Sequence[str], categories: PanopticCategories) -> ClassPrior:
   pixels = np.zeros([categories.num_things] * 2, np.int64)
   dataset = tf.data.TFRecordDataset(list(shards))
   dataset = dataset.map(tf_example.decode_annotations, tf.data.AUTOTUNE).prefetch(2)
-  with shard_files.named_errors(','.join(shards)):
+  with shard_files.named_errors(','.join(shards), with_images=False):
     for record in tqdm.tqdm(dataset.as_numpy_iterator(), 'counting', total, unit='image'):
       pixels += conflicts(record, categories)
   return ClassPrior(categories, pixels)

@@ -32,7 +32,7 @@ class ImageEntry(NamedTuple):
   Attributes:
     annotation: of its panoptic PNG.
     file_name: of the image, relative to its folder.
-    image_path: of the image.
+    image_path: of the image; None if images are not read.
     height: in pixels.
     width: in pixels.
     instances: of the instances JSON; None if there is none, or it does not list this image.
@@ -41,7 +41,7 @@ class ImageEntry(NamedTuple):
 
   annotation: Annotation
   file_name: str
-  image_path: str
+  image_path: str | None
   height: int
   width: int
   instances: list[Instance] | None = None
@@ -70,18 +70,19 @@ class CocoPanoptic(NamedTuple):
 def load(
   panoptic_json: FilePath,
   panoptic_dir: FilePath,
-  image_dir: FilePath,
+  image_dir: FilePath | None,
   instances_json: FilePath | None = None,
 ) -> CocoPanoptic:
   """Reads and checks the JSON files; images and PNGs are left to `read_record`.
 
   An image that the instances JSON lists has exactly the instances given there, even if none.
+  Without `image_dir`, the entries have no path of an image.
 
   Raises:
     InputError: if a file or folder is missing or not what it should be, or files contradict.
   """
   for folder in (panoptic_dir, image_dir):
-    if not pathlib.Path(folder).is_dir():
+    if folder is not None and not pathlib.Path(folder).is_dir():
       raise InputError(f'{folder}: there is no such folder')
   source = str(panoptic_json)
   content = read_json_object(source, _compact)
@@ -95,7 +96,7 @@ def load(
   for annotation in annotations:
     image = _image_of(annotation.image_id, images, source)
     where = f'{source}: image {annotation.image_id}'
-    path = path_inside(image_dir, image['file_name'], where)
+    path = None if image_dir is None else path_inside(image_dir, image['file_name'], where)
     entries.append(
       ImageEntry(annotation, image['file_name'], path, image['height'], image['width'])
     )

@@ -36,8 +36,8 @@ class PanopticRecord(NamedTuple):
     file_name: of the image, relative to its folder.
     height: H, in pixels.
     width: W, in pixels.
-    image_format: 'jpeg' or 'png'.
-    encoded_image: content of the image file.
+    image_format: 'jpeg' or 'png'; '' without an image.
+    encoded_image: content of the image file; empty if images are not read.
     segments: `index` is uint16.
     is_thing: [S] bool, which segments are things.
     objects: in the order of the instances JSON, or of the panoptic segments.
@@ -60,7 +60,8 @@ def read_record(
   """Reads the image and the panoptic PNG of an entry, and checks them.
 
   A JPEG or PNG is kept byte for byte. Its EXIF orientation is ignored, since COCO annotates the
-  pixels as stored. Instances whose mask has no pixel are left out.
+  pixels as stored. Without a path of the image, only the PNG's size is compared with the JSON's.
+  Instances whose mask has no pixel are left out.
 
   Args:
     entry: one of `load`.
@@ -72,7 +73,7 @@ def read_record(
       than 10^8 pixels or 65,535 segments.
   """
   _check_limits(entry)
-  encoded, image_format = _read_image(entry)
+  encoded, image_format = _read_image(entry) if entry.image_path is not None else (b'', '')
   segments = _read_segments(entry)
   is_thing = segments.is_thing(categories)
   if entry.instances is None:
@@ -95,8 +96,8 @@ def read_record(
 def _check_limits(entry: ImageEntry) -> None:
   if entry.height * entry.width > _MAX_PIXELS:
     raise InputError(
-      f'{entry.image_path}: is said to have {entry.width} × {entry.height} pixels, more than '
-      f'{_MAX_PIXELS:,}; make it smaller'
+      f'{entry.image_path or entry.annotation.png_path}: is said to have {entry.width} × '
+      f'{entry.height} pixels, more than {_MAX_PIXELS:,}; make it smaller'
     )
   if len(entry.annotation.segment_ids) > _MAX_SEGMENTS:
     raise InputError(f'{entry.annotation.png_path}: has more than {_MAX_SEGMENTS:,} segments')

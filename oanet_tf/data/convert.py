@@ -20,7 +20,7 @@ from oanet_tf.data import coco_json, coco_panoptic, tf_example
 from oanet_tf.data.categories import CATEGORIES_FILE, PanopticCategories
 from oanet_tf.data.coco_json import FilePath, ImageEntry
 from oanet_tf.data.coco_panoptic import PanopticRecord
-from oanet_tf.data.objects import Overlaps, overlapping
+from oanet_tf.data.objects import Overlaps, has_conflict, overlapping
 from oanet_tf.data.parallel import map_in_order
 from oanet_tf.data.resume import Progress, SkippedImage, Split, Summary, sha256
 from oanet_tf.data.tf_example import MaskEncoding
@@ -34,7 +34,7 @@ OnError = Literal['raise', 'skip']
 
 
 class Encoded(NamedTuple):
-  """One image: its features and counts, or the error for which it is left out."""
+  """One image: its features, None if it is left out; its counts; the error if it has one."""
 
   features: tf_example.Features | None
   summary: Summary
@@ -42,7 +42,7 @@ class Encoded(NamedTuple):
 
 
 def convert(
-  image_dir: FilePath,
+  image_dir: FilePath | None,
   panoptic_json: FilePath,
   panoptic_dir: FilePath,
   output_dir: FilePath,
@@ -53,6 +53,7 @@ def convert(
   on_error: OnError = 'raise',
   mask_encoding: MaskEncoding = 'cropped',
   overlaps: Overlaps = 'fill_holes',
+  conflicts_only: bool = False,
 ) -> Summary:
   """Writes `<split>-00000-of-000NN.tfrecord`, `<split>_summary.json` and `categories.json`.
 
@@ -62,7 +63,7 @@ def convert(
   same call goes on after them; see `resume`. If no shard was finished, no file is left.
 
   Args:
-    image_dir: folder of the images.
+    image_dir: folder of the images; None leaves them out, for `task.mode=srm_only` alone.
     panoptic_json: COCO panoptic annotations.
     panoptic_dir: folder of the panoptic PNGs.
     output_dir: made if it is missing.
@@ -75,25 +76,24 @@ def convert(
       incomplete are made again. Errors in a JSON file always end the conversion.
     mask_encoding: see `tf_example.features`.
     overlaps: how objects are made from panoptic masks; see `objects.objects_of_segments`.
+    conflicts_only: leaves out images without a conflict; see `objects.has_conflict`.
 
   Raises:
     InputError: if the dataset or an argument is wrong, see `coco_json.load`; if `output_dir` has
-      other shards of this split; if a file cannot be written, for instance on a full disk.
+      other shards of this split; if no image is left; if a file cannot be written.
   """
   target = _target(output_dir, split)
   print(f'reading {panoptic_json}', file=sys.stderr)
   dataset = coco_json.load(panoptic_json, panoptic_dir, image_dir, instances_json)
   shards = _deal(dataset.entries, target, num_shards)
-  made_of = {
-    'panoptic_json': sha256(panoptic_json),
-    'instances_json': sha256(instances_json) if instances_json else None,
-    'num_shards': len(shards),
+  settings = {
     'mask_encoding': mask_encoding,
     'overlaps': overlaps,
-    'schema_version': tf_example.SCHEMA,
+    'conflicts_only': conflicts_only,
   }
+  made_of = _made_of(panoptic_json, instances_json, len(shards), image_dir is None, settings)
   _check_categories(target.folder, dataset.categories)
-  encode = functools.partial(_encode_image, dataset.categories, on_error, mask_encoding, overlaps)
+  encode = functools.partial(_encode_image, dataset.categories, on_error, **settings)
   start = Progress(made_of, dataset.num_unannotated, {}, [])
   with target.only_run():
     progress = target.resume(shards, start, on_error == 'skip')
@@ -121,7 +121,15 @@ def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
     description=f'{__doc__} If it is interrupted, the same command goes on where it stopped.'
   )
-  parser.add_argument('--image_dir', required=True, help='folder of the images')
+  images = parser.add_mutually_exclusive_group(required=True)
+  images.add_argument('--image_dir', help='folder of the images')
+  images.add_argument(
+    '--without_images',
+    dest='image_dir',
+    action='store_const',
+    const=None,
+    help='images are not read, and are empty in the shards: enough for the ranking module alone',
+  )
   parser.add_argument('--panoptic_json', required=True, help='COCO panoptic annotations')
   parser.add_argument('--panoptic_dir', required=True, help='folder of the panoptic PNGs')
   parser.add_argument(
@@ -158,6 +166,12 @@ def _parser() -> argparse.ArgumentParser:
     help='of objects that come from panoptic masks. fill_holes: fill holes that other things '
     'occupy (default); none: leave masks as they are',
   )
+  parser.add_argument(
+    '--conflicts_only',
+    action='store_true',
+    help='leave out images in which no objects of two categories share a pixel; the ranking module '
+    'learns nothing from them',
+  )
   return parser
 
 
@@ -165,6 +179,27 @@ def _target(output_dir: FilePath, split: str) -> Split:
   if not re.fullmatch(r'[\w.-]+', split):
     raise InputError(f'split {split!r} is not made of letters, digits, _, - and . only')
   return Split(pathlib.Path(output_dir), split)
+
+
+def _made_of(
+  panoptic_json: FilePath,
+  instances_json: FilePath | None,
+  num_shards: int,
+  without_images: bool,
+  settings: dict[str, bool | str],
+) -> dict[str, bool | int | str | None]:
+  """What the shards' bytes depend on, but for options that are off.
+
+  So a conversion goes on that was begun before there were these options.
+  """
+  settings = {**settings, 'without_images': without_images}
+  return {
+    'panoptic_json': sha256(panoptic_json),
+    'instances_json': sha256(instances_json) if instances_json else None,
+    'num_shards': num_shards,
+    **{key: value for key, value in settings.items() if value},
+    'schema_version': tf_example.SCHEMA,
+  }
 
 
 def _check_categories(folder: pathlib.Path, categories: PanopticCategories) -> None:
@@ -193,7 +228,7 @@ def _write_shards(
   encode: Callable[[ImageEntry], Encoded],
   num_workers: int | None,
 ) -> None:
-  """Writes the shards that `progress` lacks, and adds them to it."""
+  """Writes the shards that `progress` lacks, and adds them to it; some image must be left."""
   missing = {name: of_shard for name, of_shard in shards.items() if name not in progress.shards}
   if not progress.shards:
     split.summary_path.unlink(missing_ok=True)
@@ -213,6 +248,8 @@ def _write_shards(
         _write_shard(path, temporary, of_shard, encoded, bar, progress)
         # Before the shard gets its name, so that the summary lists every shard there is.
         split.write(progress, is_complete=False)
+  if not (total := progress.total()).images:
+    raise InputError(f'{split.folder}: no image of split {split.name!r} is left. {total}')
 
 
 def _write_shard(
@@ -230,9 +267,9 @@ def _write_shard(
   try:
     with tf.io.TFRecordWriter(str(temporary)) as writer:
       for entry, image in zip(entries, encoded, strict=False):
-        if image.error is None:
+        if image.features is not None:
           writer.write(tf_example.serialize(image.features))
-        else:
+        elif image.error is not None:
           skipped.append(SkippedImage(entry.image_id, entry.file_name, image.error, path.name))
         total = total.plus(image.summary)
         bar.update()
@@ -245,12 +282,16 @@ def _write_shard(
 def _encode_image(
   categories: PanopticCategories,
   on_error: OnError,
+  entry: ImageEntry,
+  *,
   mask_encoding: MaskEncoding,
   overlaps: Overlaps,
-  entry: ImageEntry,
+  conflicts_only: bool,
 ) -> Encoded:
   try:
     record = coco_panoptic.read_record(entry, categories, overlaps)
+    if conflicts_only and not has_conflict(record.objects, record.segments):
+      return Encoded(None, Summary(images_without_conflict=1), None)
     features = tf_example.features(record, mask_encoding)
   except InputError as error:
     if on_error == 'raise':

@@ -7,7 +7,6 @@ import itertools
 import json
 import os
 import pathlib
-import re
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -151,18 +150,13 @@ def checked_records(
     except tf.errors.InvalidArgumentError as error:
       raise InputError(
         f'{shard}: record {index} is no panoptic record of schema {tf_example.SCHEMA} '
-        f'({_unasserted(first_line(error))})'
+        f'({shard_files.fact(error)})'
       ) from None
     record = {**record, 'object_masks': [mask[..., 0] > 0 for mask in masks]}
     fault = _misfit(record, categories) or _contradiction(record)
     if fault:
       raise InputError(f'{shard}: image {inspect_pictures.source_id(record)} {fault}')
     yield record
-
-
-def _unasserted(fact: str) -> str:
-  """The message of a failed `tf.debugging.assert_…`, without its frame."""
-  return re.sub(r'assertion failed: | \[Condition.*|[\[\]]', '', fact)
 
 
 def _misfit(record: inspect_pictures.Record, categories: PanopticCategories) -> str | None:

@@ -104,6 +104,25 @@ def overlapping(objects: Objects, height: int, width: int) -> np.ndarray:
   )
 
 
+def has_conflict(objects: Objects, segments: Segments) -> bool:
+  """Whether the ranking loss (`losses.srm_loss`) counts a pixel of the image.
+
+  Such a pixel is covered by objects of two or more categories, crowds left out, and its segment is
+  of one of these categories.
+  """
+  shown = np.concatenate([[0], segments.category_ids])[segments.index]
+  depth = np.zeros(shown.shape, np.uint8)  # Number of categories at a pixel, up to 2.
+  is_shown = np.zeros(shown.shape, bool)
+  for category_id in np.unique(objects.category_ids[~objects.is_crowd]):
+    covered = np.zeros(shown.shape, bool)
+    for k in np.flatnonzero((objects.category_ids == category_id) & ~objects.is_crowd):
+      y1, x1, y2, x2 = objects.boxes[k].astype(int)
+      covered[y1:y2, x1:x2] |= objects.masks[k]
+    depth += covered & (depth < 2)
+    is_shown |= covered & (shown == category_id)
+  return bool((is_shown & (depth > 1)).any())
+
+
 def objects_of_instances(
   instances: Sequence[Instance], height: int, width: int, source: str
 ) -> Objects:

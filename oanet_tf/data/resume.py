@@ -5,7 +5,8 @@ reads. Just before the renaming, `<split>_summary.json` is rewritten: it lists t
 and what they were made of. Once it says `"complete": true`, so is the split.
 
 A conversion is the same as an earlier one if the bytes of the JSON files, `num_shards`,
-`mask_encoding`, `overlaps` and the schema are; changes of images or PNGs are not noticed.
+`mask_encoding`, `overlaps`, the schema and what is left out are; changes of images or PNGs are not
+noticed.
 """
 
 import contextlib
@@ -40,6 +41,7 @@ class Summary(NamedTuple):
     empty_instances: annotations without a pixel, left out.
     skipped_images: left out because of an error.
     unannotated_images: in the panoptic JSON's `images` but not in its `annotations`, left out.
+    images_without_conflict: left out because the ranking loss counts none of their pixels.
   """
 
   images: int = 0
@@ -55,6 +57,7 @@ class Summary(NamedTuple):
   empty_instances: int = 0
   skipped_images: int = 0
   unannotated_images: int = 0
+  images_without_conflict: int = 0
 
   @property
   def void_fraction(self) -> float:
@@ -73,7 +76,8 @@ class Summary(NamedTuple):
       f'whose objects come from the panoptic masks: {self.images_from_panoptic}. '
       f'Left out: {self.empty_instances} instances without a pixel, '
       f'{self.unannotated_images} images without an annotation, '
-      f'{self.skipped_images} images with an error.'
+      f'{self.skipped_images} images with an error, '
+      f'{self.images_without_conflict} images without a conflict.'
     )
 
 

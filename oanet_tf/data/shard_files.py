@@ -5,6 +5,7 @@ import glob
 import itertools
 import logging
 import os
+import re
 import struct
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -108,23 +109,34 @@ def readable_records(shards: list[str]) -> dict[str, int]:
 
 
 @contextlib.contextmanager
-def named_errors(input_path: str) -> Iterator[None]:
-  """Turns an error in reading a dataset into an `InputError` that names the damaged shard."""
+def named_errors(input_path: str, with_images: bool = True) -> Iterator[None]:
+  """Turns an error in reading a dataset into an `InputError` that names the damaged shard.
+
+  Args:
+    input_path: files and globs, separated by commas.
+    with_images: whether images are decoded; if not, they may be damaged or empty.
+  """
   import tensorflow as tf
 
   try:
     yield
   except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
+    decode = tf_example.decode if with_images else tf_example.decode_annotations
     for shard in list_shards(input_path):
-      dataset = tf.data.TFRecordDataset(shard).map(tf_example.decode)
+      dataset = tf.data.TFRecordDataset(shard).map(decode)
       count, damage = _read(shard, dataset)
       if isinstance(damage, tf.errors.DataLossError):
         raise InputError(
           f'{shard}: is damaged after record {count}; convert it again, or set skip_damaged=true'
         ) from None
       if damage is not None:
-        raise InputError(f'{shard}: record {count + 1}: {first_line(damage)}') from None
-    raise InputError(f'{input_path}: {first_line(error)}') from None
+        raise InputError(f'{shard}: record {count + 1}: {fact(damage)}') from None
+    raise InputError(f'{input_path}: {fact(error)}') from None
+
+
+def fact(error: 'tf.errors.OpError') -> str:
+  """The first line of an error's message, without the frame of a failed assertion."""
+  return re.sub(r'assertion failed: | \[Condition.*|[\[\]]', '', first_line(error))
 
 
 def _read(shard: str, dataset: 'tf.data.Dataset') -> 'tuple[int, tf.errors.OpError | None]':

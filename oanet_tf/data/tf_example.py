@@ -44,6 +44,11 @@ SCHEMA_VERSION = 'image/schema_version'
 # A record has the first, or the other two.
 _PANOPTIC_MAPS = (SEGMENT_INDEX, CATEGORY_MASK, INSTANCE_MASK)
 
+_NO_IMAGE = (
+  'it has no image, which is enough for the ranking module alone (task.mode=srm_only); for all '
+  'else, convert the dataset again with --image_dir'
+)
+
 Features = dict[str, list[bytes] | list[int] | list[float]]
 
 
@@ -123,18 +128,21 @@ def decode(serialized: 'tf.Tensor') -> dict[str, 'tf.Tensor']:
     object_is_crowd: [M] bool.
     object_masks: [M] string: 8-bit PNGs of 0 and 1, each the size of its box.
   Raises:
-    tf.errors.InvalidArgumentError: if the record is of another schema, or damaged.
+    tf.errors.InvalidArgumentError: if the record is of another schema, damaged or without an image.
   """
   import tensorflow as tf
 
   parsed = _parse(serialized)
-  image = tf.io.decode_image(parsed[IMAGE], channels=3, expand_animations=False)
+  has_image = tf.strings.length(parsed[IMAGE]) > 0
+  with tf.control_dependencies([tf.debugging.Assert(has_image, [_NO_IMAGE])]):
+    encoded = tf.identity(parsed[IMAGE])
+  image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
   image.set_shape([None, None, 3])
   return {**_decode_annotations(parsed), 'image': image}
 
 
 def decode_annotations(serialized: 'tf.Tensor') -> dict[str, 'tf.Tensor']:
-  """`decode` without `image`, which may be damaged."""
+  """`decode` without `image`, which may be damaged or empty."""
   return _decode_annotations(_parse(serialized))
 
 

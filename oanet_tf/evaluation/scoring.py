@@ -236,7 +236,7 @@ def _batches_of_replicas(
   )
   batches = iter(input_pipeline.evaluation_input(task, categories, context))
   while True:
-    with shard_files.named_errors(task.validation_data.input_path):
+    with shard_files.named_errors(task.validation_data.input_path, task.mode == 'panoptic'):
       step = [batch for _ in range(cluster.num_local_replicas) if (batch := next(batches, None))]
     if not step:
       return

@@ -117,7 +117,7 @@ def train(state: State, with_evaluation: bool) -> dict[str, dict] | None:
     ) as progress,
   ):
     while (step := state.step + 1) <= trainer.train_steps:
-      with shard_files.named_errors(data.input_path):
+      with shard_files.named_errors(data.input_path, config.task.mode == 'panoptic'):
         micro_batches = [next(batches) for _ in range(num_micro_batches)]
       input_seconds = watch.lap()
       losses = train_step(micro_batches)

@@ -46,7 +46,7 @@ def test_shards_categories_and_summary(coco, tmp_path, capsys):
     f'{output}, split val: 7 images, 15 segments (6 crowds), 9.8% void, 7 objects '
     '(6 crowds, 0 overlap another). Images without an object: 0; whose objects come from the '
     'panoptic masks: 6. Left out: 2 instances without a pixel, 1 images without an annotation, 0 '
-    'images with an error.\n'
+    'images with an error, 0 images without a conflict.\n'
   )
   assert '7/7' in err
 
@@ -122,6 +122,74 @@ def test_other_categories_are_refused(coco, tmp_path):
   with pytest.raises(InputError, match=r'categories\.json: '):
     convert(**coco.write(), output_dir=output, split='train', num_workers=1)
   assert names(output) == before
+
+
+# For the ranking module alone.
+
+
+def test_without_images_no_image_is_looked_for(coco, tmp_path):
+  paths = coco.write()
+  with_images = convert(**paths, output_dir=tmp_path / 'with', split='v', num_workers=1)
+  for name in coco.pictures:
+    (paths['image_dir'] / name).unlink()
+  paths['image_dir'] = None
+  assert convert(**paths, output_dir=tmp_path / 'o', split='v', num_workers=1) == with_images
+  shard = tmp_path / 'o' / 'v-00000-of-00001.tfrecord'
+  expected = tf.data.TFRecordDataset(str(tmp_path / 'with' / shard.name))
+  for record, other in zip(tf.data.TFRecordDataset(str(shard)), expected, strict=True):
+    features = tf.train.Example.FromString(record.numpy()).features.feature
+    for key in (tf_example.IMAGE, tf_example.FORMAT):
+      assert features[key].bytes_list.value == [b'']
+    left_out = {key: features.pop(key) for key in (tf_example.IMAGE, tf_example.FORMAT)}
+    complete = tf.train.Example.FromString(other.numpy()).features.feature
+    assert all(complete.pop(key) for key in left_out) and complete == features
+    decoded = tf_example.decode_annotations(record)
+    assert decoded['segment_index'].shape == (decoded['height'], decoded['width'])
+    with pytest.raises(tf.errors.InvalidArgumentError, match='it has no image'):
+      tf_example.decode(record)
+
+
+def test_without_images_sizes_are_still_compared(coco, tmp_path):
+  coco.panoptic['images'][1]['width'] = 9
+  paths = {**coco.write(), 'image_dir': None}
+  with pytest.raises(InputError, match=r'panoptic/42\.png: is 8 × 5 .* says 9 × 5'):
+    convert(**paths, output_dir=tmp_path / 'o', split='v', num_workers=1)
+  coco.panoptic['images'][1].update(height=10**5, width=10**5)
+  coco.write()
+  with pytest.raises(InputError, match=r'panoptic/42\.png: is said to have'):
+    convert(**paths, output_dir=tmp_path / 'o', split='v', num_workers=1)
+
+
+def test_only_images_with_a_conflict(coco, tmp_path, capsys):
+  """The person of image 42 wears a tie; image 7 has a crowd on grass."""
+  many_images(coco, 3)
+  output = tmp_path / 'o'
+  main([*flags(coco.write(), output, num_workers=1, num_shards=2), '--conflicts_only'])
+  assert [record['source_id'] for record in decoded_records(output, 'val')] == [b'42']
+  out = capsys.readouterr().out
+  assert 'o, split val: 1 images' in out and '4 images without a conflict' in out
+  summary = json.loads((output / 'val_summary.json').read_text())
+  assert summary['images_without_conflict'] == 4 and summary['images'] == 1
+  assert summary['pixels'] == 40 and summary['skipped'] == []
+
+
+def test_no_image_with_a_conflict(coco, tmp_path):
+  paths = coco.write()
+  with pytest.raises(InputError, match=r'no image .*val.* is left\..* 2 images without a conflict'):
+    convert(
+      **paths, output_dir=tmp_path / 'o', split='val', overlaps='none', conflicts_only=True,
+      num_workers=1,
+    )  # fmt: skip
+
+
+def test_options_for_images_exclude_each_other(coco, tmp_path):
+  paths = coco.write()
+  both = run([*flags(paths, tmp_path / 'o'), '--without_images'])
+  del paths['image_dir']
+  neither = run(flags(paths, tmp_path / 'o'))
+  assert both.returncode == neither.returncode == 2
+  assert 'not allowed with argument' in both.stderr
+  assert '--image_dir --without_images is required' in neither.stderr
 
 
 @pytest.mark.parametrize('split', ['', 'a/b', '../a', 'a b', 'a*'])

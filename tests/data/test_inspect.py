@@ -287,6 +287,7 @@ def without(key):
     (b'no example', 'record 1 is no panoptic record'),
     (b'', 'record 1 is no panoptic record'),
     ({**scene(), tf_example.IMAGE: [b'no picture']}, 'record 1 is no panoptic record'),
+    ({**scene(), tf_example.IMAGE: [b'']}, '(it has no image, '),
     ({**scene(), tf_example.HEIGHT: [9]}, 'image 1 is not of the size'),
     ({**scene(), tf_example.IMAGE: [png(np.zeros((4, 7, 3), np.uint8))]}, 'not of the size'),
     (features(np.full((2, 2), 3), [(GRASS, False)]), 'segment that is not listed'),

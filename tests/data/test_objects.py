@@ -10,6 +10,7 @@ from pycocotools import mask as coco_mask
 from oanet_tf.data.objects import (
   Instance,
   fill_holes,
+  has_conflict,
   instance_mask,
   objects_of_instances,
   objects_of_segments,
@@ -206,3 +207,60 @@ def test_malformed_segmentations(malformed, fact):
 def test_any_text_as_rle_is_a_mask_or_a_value_error(text):
   with contextlib.suppress(ValueError):
     assert instance_mask({'counts': text, 'size': [4, 5]}, 4, 5).shape == (4, 5)
+
+
+# has_conflict.
+
+# A person (category 1) with a tie (2) over it, on sky (3).
+SCENE = grid('sssss pttps ppppp', s=1, p=2, t=3)
+
+
+def conflict(categories, shapes, crowds=()):
+  """Of objects `(category id, mask as text)` in SCENE, whose segments have these categories."""
+  found = objects_of_instances(
+    [
+      Instance(number, category_id, number in crowds, rle(pixels(text)))
+      for number, (category_id, text) in enumerate(shapes)
+    ],
+    *SCENE.shape,
+    'instances.json',
+  )
+  return has_conflict(found, segments_of_ids(SCENE, dict(zip((1, 2, 3), categories, strict=True))))
+
+
+def rle(mask):
+  found = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+  return {'size': list(mask.shape), 'counts': found['counts'].decode()}
+
+
+PERSON, TIE = '..... xxxx. xxxxx', '..... .xx.. .....'
+
+
+@pytest.mark.parametrize(
+  ('expected', 'categories', 'shapes'),
+  [
+    (False, (3, 1, 2), []),
+    (False, (3, 1, 2), [(1, PERSON)]),
+    (True, (3, 1, 2), [(1, PERSON), (2, TIE)]),
+    (True, (3, 1, 2), [(2, TIE), (1, PERSON)]),
+    # Side by side, as panoptic masks are.
+    (False, (3, 1, 2), [(1, '..... x..x. xxxxx'), (2, TIE)]),
+    (True, (3, 1, 2), [(1, '..... x.xx. xxxxx'), (2, TIE)]),
+    # Two of one category, as two ties or as a third object over both.
+    (False, (3, 1, 2), [(2, PERSON), (2, TIE)]),
+    (True, (3, 1, 2), [(2, PERSON), (2, TIE), (1, '..... x.... .....')]),
+    # The pixel that both cover shows neither of them: sky, or a third category.
+    (False, (3, 1, 2), [(1, '....x ..... .....'), (2, '....x ..... .....')]),
+    (False, (3, 1, 4), [(1, TIE), (2, TIE)]),
+    (True, (3, 1, 4), [(1, TIE), (2, TIE), (4, '..... ..x.. .....')]),
+  ],
+)
+def test_a_conflict_is_what_the_loss_counts(expected, categories, shapes):
+  assert conflict(categories, shapes) is expected
+
+
+def test_crowds_are_in_no_conflict():
+  both = [(1, PERSON), (2, TIE)]
+  assert conflict((3, 1, 2), both)
+  assert not conflict((3, 1, 2), both, crowds=[0])
+  assert not conflict((3, 1, 2), both, crowds=[1])

@@ -135,7 +135,13 @@ def test_a_removed_shard_is_made_again(coco, tmp_path):
 
 
 @pytest.mark.parametrize(
-  'options', [{'overlaps': 'none'}, {'mask_encoding': 'full_png'}, {'num_shards': 1}]
+  'options',
+  [
+    {'overlaps': 'none'},
+    {'mask_encoding': 'full_png'},
+    {'num_shards': 1},
+    {'conflicts_only': True},
+  ],
 )
 def test_other_settings_are_refused(coco, tmp_path, options):
   coco.panoptic['categories'][3]['id'] = 200  # Fits 8 bits.
@@ -148,6 +154,24 @@ def test_other_settings_are_refused(coco, tmp_path, options):
   for path in [*shards(output), output / 'val_summary.json']:
     path.unlink()
   undisturbed(paths, output, **{'num_shards': 2, **options})
+
+
+def test_shards_with_and_without_images_are_not_mixed(coco, tmp_path):
+  paths, output = coco.write(), tmp_path / 'o'
+  undisturbed(paths, output)
+  with pytest.raises(InputError, match=r'val_summary\.json: .*\bwithout_images '):
+    undisturbed({**paths, 'image_dir': None}, output)
+
+
+def test_shards_without_images_of_conflicts_go_on(coco, tmp_path):
+  """Of the shards, the second has no image left; the first is lost."""
+  paths, output = {**coco.write(), 'image_dir': None}, tmp_path / 'o'
+  first = undisturbed(paths, output, num_shards=2, conflicts_only=True)
+  assert first['val-00001-of-00002.tfrecord'] == b''
+  times = shards(output)
+  (output / 'val-00000-of-00002.tfrecord').unlink()
+  assert undisturbed(paths, output, num_shards=2, conflicts_only=True) == first
+  assert list(times.items())[1] in shards(output).items()
 
 
 @pytest.mark.parametrize('kind', ['panoptic_json', 'instances_json'])
