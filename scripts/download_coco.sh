@@ -1,9 +1,18 @@
 #!/usr/bin/env bash
 # Fetches COCO 2017's images and its instance and panoptic annotations (20 GB) into a folder and
-# unpacks them. Interrupted and run again, it continues where it stopped. COCO_URL may name a mirror.
+# unpacks them; with --annotations_only no images (1.1 GB). Interrupted and run again, it continues
+# where it stopped. COCO_URL may name a mirror.
 set -euo pipefail
+archives=(
+  annotations/annotations_trainval2017.zip annotations/panoptic_annotations_trainval2017.zip
+)
+if [[ ${1-} == --annotations_only ]]; then
+  shift
+else
+  archives=(zips/train2017.zip zips/val2017.zip "${archives[@]}")
+fi
 if [[ $# -ne 1 || $1 == -* ]]; then
-  echo "usage: bash $0 FOLDER" >&2
+  echo "usage: bash $0 [--annotations_only] FOLDER" >&2
   exit 2
 fi
 mkdir -p "$1"
@@ -12,9 +21,7 @@ url=${COCO_URL:-http://images.cocodataset.org}
 
 size_of() { if [[ -f $1 ]]; then wc -c < "$1"; else echo 0; fi; }
 
-for archive in \
-  zips/train2017.zip zips/val2017.zip \
-  annotations/annotations_trainval2017.zip annotations/panoptic_annotations_trainval2017.zip; do
+for archive in "${archives[@]}"; do
   file=$(basename "$archive")
   [[ -f $file.done ]] && continue
   size=$(curl --fail --silent --show-error --head --location "$url/$archive" |

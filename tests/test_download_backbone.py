@@ -1,56 +1,20 @@
 """`scripts/download_backbone.sh` against a server of our own."""
 
 import functools
-import http.server
-import os
-import pathlib
 import random
-import subprocess
 import tarfile
-import threading
-from typing import ClassVar
 
 import pytest
 
 from oanet_tf.config import experiments
-
-
-class Mirror(http.server.SimpleHTTPRequestHandler):
-  """Serves a folder and the rest of a file; notes where downloads began."""
-
-  starts: ClassVar[list] = []
-
-  def do_GET(self):
-    content = pathlib.Path(self.translate_path(self.path)).read_bytes()
-    start = int(self.headers.get('Range', 'bytes=0-')[len('bytes=') : -1])
-    self.starts.append(start)
-    self.send_response(206 if start else 200)
-    self.send_header('Content-Range', f'bytes {start}-{len(content) - 1}/{len(content)}')
-    self.send_header('Content-Length', str(len(content) - start))
-    self.end_headers()
-    self.wfile.write(content[start:])
+from tests.mirror import Mirror, run_script, serving
 
 
 @pytest.fixture
 def download(tmp_path):
   """Runs the script against a mirror of `tmp_path / 'mirror'`."""
-  handler = functools.partial(Mirror, directory=tmp_path / 'mirror')
-  server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler)
-  threading.Thread(target=server.serve_forever, daemon=True).start()
-  script = pathlib.Path(__file__).parents[1] / 'scripts' / 'download_backbone.sh'
-
-  def run(*arguments):
-    return subprocess.run(
-      ['bash', script, *arguments],
-      env={**os.environ, 'BACKBONE_URL': f'http://127.0.0.1:{server.server_port}'},
-      cwd=tmp_path,
-      capture_output=True,
-      text=True,
-    )
-
-  yield run
-  server.shutdown()
-  server.server_close()
+  with serving(tmp_path / 'mirror') as url:
+    yield functools.partial(run_script, 'download_backbone.sh', cwd=tmp_path, BACKBONE_URL=url)
 
 
 def test_goes_on_unpacks_and_prints_the_setting(download, tmp_path):
