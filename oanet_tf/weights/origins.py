@@ -10,7 +10,7 @@ from oanet_tf.errors import InputError
 from oanet_tf.weights import coco_rows, torchvision
 from oanet_tf.weights.checkpoint import Checkpoint
 from oanet_tf.weights.stored import Shape, WeightsFile
-from oanet_tf.weights.torch_weights import TorchWeights, resnet_depth
+from oanet_tf.weights.torch_weights import TorchWeights
 
 Shapes = Mapping[str, Shape]
 
@@ -70,12 +70,9 @@ def _of_torch(file: TorchWeights) -> Origin:
     raise InputError(
       f'{file.path}: has no {missing[0]}; a backbone alone is for task.init_checkpoint'
     )
-  depth = resnet_depth(file.shapes('backbone'))
-  if depth is None:
-    raise InputError(f'{file.path}: its backbone is no ResNet of 18, 34, 50, 101 or 152 layers')
   has_stuff_head = file.has('stuff_head')
   settings = {
-    'task.model.backbone.torch_resnet.model_id': depth,
+    'task.model.backbone.torch_resnet.model_id': file.resnet_depth(),
     'task.model.backbone.torch_resnet.stride_in': file.stride_in,
     **_head_settings(file),
     'task.model.decoder.fpn.num_filters': file.shapes('decoder')['lateral_2/kernel'][-1],

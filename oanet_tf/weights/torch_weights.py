@@ -11,7 +11,7 @@ import tensorflow as tf
 import tf_keras
 
 from oanet_tf.errors import InputError
-from oanet_tf.modeling.torch_resnet import TorchResNet
+from oanet_tf.modeling.torch_resnet import BLOCKS, TorchResNet
 from oanet_tf.weights.stored import Stored, WeightsFile, layer_paths, object_paths
 
 # Parts of our names of batch normalization outside the backbone.
@@ -155,28 +155,34 @@ class TorchWeights(WeightsFile):
     """The shapes of a part's variables by our names."""
     return {name: array.shape for (of, name), array in self._arrays.items() if of == part}
 
+  def resnet_depth(self) -> int:
+    """The depth of the `TorchResNet` that has the layers of the backbone.
+
+    Raises:
+      InputError: if there is none.
+    """
+    names = self.shapes('backbone')
+    numbers = tuple(
+      len({name.split('.')[1] for name in names if name.startswith(f'res{level}.')})
+      for level in range(2, 6)
+    )
+    is_bottleneck = any('.conv3/' in name for name in names)
+    for depth, blocks in BLOCKS.items():
+      if blocks == (numbers, is_bottleneck):
+        return depth
+    raise InputError(
+      f'{self.path}: its backbone is no ResNet of {", ".join(map(str, BLOCKS))} layers'
+    )
+
   def check(self, part: str, source: str, layer: tf_keras.layers.Layer) -> None:
-    depth = resnet_depth(self.shapes('backbone'))
-    wanted = {'model_id': depth, 'stride_in': self.stride_in}
-    if source != 'backbone' or not depth:
+    if source != 'backbone' or not self.has(source):
       return
+    depth = self.resnet_depth()
     fits = isinstance(layer, TorchResNet) and layer.model_id == depth
     if not fits or (depth >= 50 and layer.stride_in != self.stride_in):
-      group = 'task.model.backbone'
+      group, wanted = 'task.model.backbone', {'model_id': depth, 'stride_in': self.stride_in}
       settings = [f'{group}.torch_resnet.{key}={value}' for key, value in wanted.items()]
       raise InputError(
         f'{self.path}: has a ResNet-{depth} of PyTorch; set '
         f'{",".join([f"{group}.type=torch_resnet", *settings])}'
       )
-
-
-def resnet_depth(shapes: Mapping[str, tuple[int, ...]]) -> int | None:
-  """The depth of the `TorchResNet` with variables of these names; None if there is none such."""
-  from oanet_tf.modeling.torch_resnet import BLOCKS
-
-  numbers = tuple(
-    len({name.split('.')[1] for name in shapes if name.startswith(f'res{level}.')})
-    for level in range(2, 6)
-  )
-  is_bottleneck = any('.conv3/' in name for name in shapes)
-  return next((depth for depth, kind in BLOCKS.items() if kind == (numbers, is_bottleneck)), None)
