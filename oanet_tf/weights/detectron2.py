@@ -13,6 +13,7 @@ from oanet_tf.weights.torch_weights import (
   as_it_is,
   boxes,
   layer,
+  num_outputs,
 )
 
 MARK = 'backbone.bottom_up.'
@@ -106,16 +107,16 @@ def read(path: str, tensors: Mapping[str, np.ndarray]) -> TorchWeights:
   _check_colors(path, tensors)
   last = [tensors[name] for name in sorted(tensors) if name.startswith('roi_heads.box_head.conv')]
   before = last[-1] if last else tensors.get('backbone.fpn_output2.weight')
-  channels = 1 if before is None else len(before)
-  return TorchWeights(path, tensors, _rules(channels), STRIDE_IN)
+  return TorchWeights(path, tensors, _rules(num_outputs(before)), STRIDE_IN)
 
 
 def _check_colors(path: str, tensors: Mapping[str, np.ndarray]) -> None:
   """Some files have the colours' means and deviations among the tensors."""
   expected = {'pixel_mean': preprocess_ops.MEAN_RGB[::-1], 'pixel_std': (1.0, 1.0, 1.0)}
   for name, values in expected.items():
-    if name in tensors and not np.allclose(tensors[name].reshape(-1), values, atol=1e-3):
+    found = tensors[name].reshape(-1) if name in tensors else np.array(values)
+    if found.shape != (3,) or not np.allclose(found, values, atol=1e-3):
       raise InputError(
-        f"{path}: {name} is {tensors[name].reshape(-1).tolist()}, and only Detectron2's own "
+        f"{path}: {name} is {found.tolist()}, and only Detectron2's own "
         f'{[round(value, 3) for value in values]} can be read'
       )

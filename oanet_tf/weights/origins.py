@@ -75,10 +75,10 @@ def _of_torch(file: TorchWeights) -> Origin:
     'task.model.backbone.torch_resnet.model_id': file.resnet_depth(),
     'task.model.backbone.torch_resnet.stride_in': file.stride_in,
     **_head_settings(file),
-    'task.model.decoder.fpn.num_filters': file.shapes('decoder')['lateral_2/kernel'][-1],
+    'task.model.decoder.fpn.num_filters': _kernel_shape(file, 'decoder', 'lateral_2')[-1],
   }
   if has_stuff_head:
-    filters = file.shapes('stuff_head')['_logits/kernel'][-2]
+    filters = _kernel_shape(file, 'stuff_head', '_logits')[-2]
     settings['task.model.stuff_head.num_filters'] = filters
   else:
     settings |= _NO_STUFF
@@ -97,14 +97,22 @@ def _of_model_garden(file: Checkpoint) -> Origin:
       f'{file.path}: is no Panoptic FPN of the Model Garden (it has no {name}); a part of one is '
       'for task.init_checkpoint'
     )
-  filters = file.shapes('decoder').get('layer_with_weights-0/kernel', (0,))[-1]
   settings = {
     **_resnet_settings(file),
     **_head_settings(file),
-    'task.model.decoder.fpn.num_filters': filters,
-    'task.model.stuff_head.num_filters': file.shapes('stuff_head')['_classifier/kernel'][-2],
+    'task.model.decoder.fpn.num_filters': _kernel_shape(file, 'decoder', 'layer_with_weights-0')[
+      -1
+    ],
+    'task.model.stuff_head.num_filters': _kernel_shape(file, 'stuff_head', '_classifier')[-2],
   }
   return Origin("the Model Garden's Panoptic FPN", 'panoptic_fpn_model_garden', settings, True)
+
+
+def _kernel_shape(file: TorchWeights | Checkpoint, part: str, layer: str) -> Shape:
+  shape = file.shapes(part).get(f'{layer}/kernel', ())
+  if len(shape) < 2:
+    raise InputError(f"{file.path}: its {part} lacks {layer}'s kernel")
+  return shape
 
 
 def _resnet_settings(file: Checkpoint) -> dict[str, object]:

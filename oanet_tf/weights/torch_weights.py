@@ -119,13 +119,7 @@ class TorchWeights(WeightsFile):
     for tensor_name, tensor in tensors.items():
       for rule in rules:
         if name := rule.apply(tensor_name):
-          try:
-            self._arrays[rule.part, name] = rule.convert(tensor)
-          except ValueError:
-            raise InputError(
-              f'{path}: {tensor_name} has the shape {list(tensor.shape)}, which does not fit the '
-              "file's other tensors"
-            ) from None
+          self._arrays[rule.part, name] = _converted(rule, path, tensor_name, tensor)
           self._sources[rule.part, name] = tensor_name
           break
 
@@ -186,3 +180,26 @@ class TorchWeights(WeightsFile):
         f'{self.path}: has a ResNet-{depth} of PyTorch; set '
         f'{",".join([f"{group}.type=torch_resnet", *settings])}'
       )
+
+
+def _converted(rule: Rule, path: str, name: str, tensor: np.ndarray) -> np.ndarray:
+  is_kernel = name.endswith('.weight') and not rule.name.endswith('{norm}')
+  if tensor.ndim not in ((2, 4) if is_kernel else (1,)):
+    raise misfit(path, name, tensor)
+  try:
+    return rule.convert(tensor)
+  except (ValueError, IndexError):
+    raise misfit(path, name, tensor) from None
+
+
+def misfit(path: str, name: str, tensor: np.ndarray) -> InputError:
+  """The error for a tensor whose shape cannot be that of its layer."""
+  return InputError(
+    f'{path}: {name} has the shape {list(tensor.shape)}, which does not fit the '
+    "file's other tensors"
+  )
+
+
+def num_outputs(tensor: np.ndarray | None) -> int:
+  """Of a layer, by its kernel or bias; 1 if the file lacks it or it has none."""
+  return 1 if tensor is None else max((1, *tensor.shape[:1]))

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from oanet_tf.errors import InputError
 from oanet_tf.weights import coco_rows
 from oanet_tf.weights.torch_weights import (
   Rule,
@@ -13,6 +14,8 @@ from oanet_tf.weights.torch_weights import (
   as_it_is,
   boxes,
   layer,
+  misfit,
+  num_outputs,
 )
 
 MASK_RCNN_MARK = 'backbone.body.'
@@ -40,32 +43,42 @@ def read(path: str, tensors: Mapping[str, np.ndarray]) -> TorchWeights:
   """
   if RESNET_MARK in tensors:
     return TorchWeights(path, tensors, _backbone_rules(''), STRIDE_IN)
-  tensors = _without_norms(_with_epsilon(tensors))
+  tensors = _without_norms(path, _with_epsilon(path, tensors))
   convs = [
     name for name in sorted(tensors) if re.fullmatch(r'roi_heads\.box_head\.\d\.0\.weight', name)
   ]
   before = tensors[convs[-1]] if convs else tensors.get('roi_heads.mask_predictor.conv5_mask.bias')
-  channels = 1 if before is None else len(before)
-  rules = [*_backbone_rules(re.escape(MASK_RCNN_MARK)), *_rules(channels)]
+  rules = [*_backbone_rules(re.escape(MASK_RCNN_MARK)), *_rules(num_outputs(before))]
   return TorchWeights(path, tensors, rules, STRIDE_IN)
 
 
-def _with_epsilon(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _with_epsilon(path: str, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
   """Corrects the scales of version 1, whose frozen normalization has no epsilon, for one with it.
 
-  torchvision sets it to 0 for the published weights. Version 2 has normalization in the FPN too.
+  torchvision sets it to 0 for the published weights. Version 2 has normalization in the FPN too,
+  and counts batches, as every normalization does that is not frozen.
   """
   tensors = dict(tensors)
-  if any(name.startswith('backbone.fpn') and name.endswith('running_var') for name in tensors):
+  if any(
+    name.endswith('num_batches_tracked')
+    or (name.startswith('backbone.fpn') and name.endswith('running_var'))
+    for name in tensors
+  ):
     return tensors
   for name in [name for name in tensors if name.endswith('.running_var')]:
-    scale, variance = f'{name.removesuffix("running_var")}weight', tensors[name]
-    if scale in tensors and (variance > 0.0).all():
-      tensors[scale] = tensors[scale] * np.sqrt((variance + _EPSILON) / variance)
+    scale = f'{name.removesuffix("running_var")}weight'
+    if scale not in tensors:
+      continue
+    if tensors[name].shape != tensors[scale].shape:
+      raise misfit(path, name, tensors[name])
+    # In float64, as some channels are always 0 and have a variance of 1e-44.
+    variance = tensors[name].astype(np.float64)
+    factor = np.sqrt(1.0 + _EPSILON / np.where(variance > 0.0, variance, np.inf))
+    tensors[scale] = (tensors[scale] * factor).astype(np.float32)
   return tensors
 
 
-def _without_norms(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _without_norms(path: str, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
   """Puts the normalization after a convolution outside the backbone into its kernel and bias.
 
   Version 2 has them, as the layers 0 and 1 of a block.
@@ -75,12 +88,16 @@ def _without_norms(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     block = name.removesuffix('.1.running_var')
     if block.startswith(MASK_RCNN_MARK) or f'{block}.0.weight' not in tensors:
       continue
-    gamma, beta, mean, variance = (
-      tensors.pop(f'{block}.1.{part}') for part in ('weight', 'bias', 'running_mean', 'running_var')
-    )
+    kernel = tensors[f'{block}.0.weight']
+    parts = [f'{block}.1.{part}' for part in ('weight', 'bias', 'running_mean', 'running_var')]
+    for part in parts:
+      if part not in tensors:
+        raise InputError(f'{path}: lacks {part}')
+      if kernel.ndim != 4 or tensors[part].shape != kernel.shape[:1]:
+        raise misfit(path, part, tensors[part])
+    gamma, beta, mean, variance = (tensors.pop(part) for part in parts)
     tensors.pop(f'{block}.1.num_batches_tracked', None)
     scale = gamma / np.sqrt(variance + _EPSILON)
-    kernel = tensors[f'{block}.0.weight']
     tensors[f'{block}.0.weight'] = kernel * scale[:, None, None, None]
     tensors[f'{block}.0.bias'] = beta - mean * scale
   return tensors
