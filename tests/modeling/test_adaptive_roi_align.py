@@ -158,10 +158,10 @@ def test_equals_a_fixed_number_where_every_bin_needs_it(samples):
 @pytest.mark.parametrize('crop_size', [7, 14])
 def test_sides_of_whole_bins_take_no_sample_more(crop_size):
   """A graph divides by multiplying with the reciprocal, by which 21 / 7 would be more than 3."""
-  cells = np.random.default_rng(0).normal(size=(1, 6, 300, 2)).astype(np.float32)
+  cells = np.random.default_rng(0).normal(size=(1, 6, 140, 2)).astype(np.float32)
   layer = AdaptiveRoIAlign(crop_size=crop_size)
   function = tf.function(lambda *args: layer({'0': args[0]}, args[1]), autograph=False)
-  for samples in range(1, 300 // crop_size + 1):
+  for samples in range(1, 140 // crop_size + 1):
     roi = np.array([[1, 0, 3, crop_size * samples]], np.float32)
     expected = one_by_one(cells[0], roi[0], crop_size)
     np.testing.assert_allclose(function(cells, roi[None])[0, 0], expected, atol=1e-5)
@@ -216,10 +216,9 @@ def test_the_gradient_is_a_numeric_one():
     loss = weighted(maps)
   gradient = tf.convert_to_tensor(tape.gradient(loss, maps)).numpy()
   # The result is linear in the features, so a step of any size gives the slope.
-  for cell in np.ndindex(*maps.shape):
-    step = np.zeros(maps.shape, np.float32)
-    step[cell] = 1.0
-    assert gradient[cell] == pytest.approx(float(weighted(tf.constant(step))), abs=1e-4)
+  for _ in range(8):
+    step = rng.normal(size=maps.shape).astype(np.float32)
+    assert np.sum(gradient * step) == pytest.approx(float(weighted(tf.constant(step))), abs=1e-3)
 
 
 @pytest.mark.parametrize(('dtype', 'atol'), [(tf.float16, 0.02), (tf.bfloat16, 0.15)])
