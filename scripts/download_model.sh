@@ -39,6 +39,10 @@ mkdir -p "$folder"
 
 size_of() { if [[ -f $1 ]]; then wc -c < "$1" | tr -d ' '; else echo 0; fi; }
 
+md5_of() {
+  if command -v md5sum > /dev/null; then md5sum "$1"; else md5 -r "$1"; fi | cut -d ' ' -f 1
+}
+
 # fetch URL FILE SIZE: unless the file is there already.
 fetch() {
   local size=$3
@@ -52,7 +56,7 @@ fetch() {
 }
 
 if [[ $name == detectron2_* ]]; then
-  case $name in # As detectron2/model_zoo names them.
+  case $name in # As in detectron2/MODEL_ZOO.md. The names end in the first digits of an MD5 sum.
     detectron2_r50_1x) path=panoptic_fpn_R_50_1x/139514544/model_final_dbfeb4.pkl ;;
     detectron2_r50_3x) path=panoptic_fpn_R_50_3x/139514569/model_final_c10459.pkl ;;
     detectron2_r101_3x) path=panoptic_fpn_R_101_3x/139514519/model_final_cafdb1.pkl ;;
@@ -65,6 +69,9 @@ if [[ $name == detectron2_* ]]; then
       awk 'tolower($1) == "content-length:" { size = $2 + 0 } END { print size }') ||
       fail "$url was not found"
     fetch "$url" "$file" "$size"
+    prefix=${path##*_}
+    [[ $(md5_of "$file.part") == "${prefix%.pkl}"* ]] ||
+      fail "$file.part is damaged; remove it and start again"
     mv "$file.part" "$file"
   fi
   weights=$file
@@ -86,8 +93,8 @@ for item in json.loads(sys.argv[1]).get("items", []):
     file=$folder/$name/$(basename "$path")
     [[ -f $file ]] && continue
     fetch "$url/tf_model_garden/$path" "$file" "$size"
-    if command -v md5sum > /dev/null; then sum=$(md5sum "$file.part"); else sum=$(md5 -r "$file.part"); fi
-    [[ $sum == "$md5 "* ]] || fail "$file.part is damaged; remove it and start again"
+    [[ $(md5_of "$file.part") == "$md5" ]] ||
+      fail "$file.part is damaged; remove it and start again"
     mv "$file.part" "$file"
   done <<< "$files"
   index=$(find "$folder/$name" -name '*.index' | sort -V | tail -n 1)

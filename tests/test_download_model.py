@@ -20,15 +20,19 @@ def download(tmp_path):
     yield functools.partial(run_script, 'download_model.sh', cwd=tmp_path, MODEL_URL=url)
 
 
-def publish(tmp_path, path, size=5000):
+# Gives 5,000 bytes of `publish` the MD5 prefix in the file's name.
+FITTING_END = (19163981).to_bytes(4, 'little')
+
+
+def publish(tmp_path, path, size=5000, end=b''):
   file = tmp_path / 'mirror' / path
   file.parent.mkdir(parents=True, exist_ok=True)
-  file.write_bytes(random.Random(size).randbytes(size))
+  file.write_bytes(random.Random(size).randbytes(size) + end)
   return file.read_bytes()
 
 
 def test_detectron2s_goes_on_and_says_what_is_next(download, tmp_path):
-  content = publish(tmp_path, f'{DETECTRON2}/model_final_c10459.pkl')
+  content = publish(tmp_path, f'{DETECTRON2}/model_final_c10459.pkl', end=FITTING_END)
   begun = tmp_path / 'runs/published/detectron2_r50_3x.pkl.part'
   begun.parent.mkdir(parents=True)
   begun.write_bytes(content[:1000])
@@ -46,6 +50,13 @@ def test_detectron2s_goes_on_and_says_what_is_next(download, tmp_path):
   assert 'CC BY-SA 3.0' in first.stderr
   assert (tmp_path / 'runs/published/detectron2_r50_3x.pkl').read_bytes() == content
   assert not begun.exists()
+
+
+def test_a_file_whose_name_has_another_checksum_is_named(download, tmp_path):
+  publish(tmp_path, f'{DETECTRON2}/model_final_c10459.pkl')
+  outcome = download('detectron2_r50_3x')
+  assert outcome.returncode == 1 and not outcome.stdout
+  assert 'detectron2_r50_3x.pkl.part is damaged' in outcome.stderr
 
 
 def publish_checkpoint(tmp_path, **changes):

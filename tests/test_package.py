@@ -77,8 +77,9 @@ def test_folders_import_one_way():
       imports[importing].add(imported)
   # Raises CycleError, which names the folders.
   order = list(graphlib.TopologicalSorter(imports).static_order())
-  expected = ['config', 'data', 'modeling', 'evaluation', 'weights', 'training']
-  assert [folder for folder in order if folder in expected] == expected
+  for branch in ('evaluation', 'weights'):
+    expected = ['config', 'data', 'modeling', branch, 'training']
+    assert [folder for folder in order if folder in expected] == expected
 
 
 def test_nobody_imports_a_command():
