@@ -237,9 +237,9 @@ def normalize(images: tf.Tensor, image_info: tf.Tensor) -> tf.Tensor:
   The constants are those of the Model Garden's `preprocess_ops.normalize_image`. Images of float32
   are normalized already.
   """
-  normalized = images
-  if not images.dtype.is_floating:
+  normalized = tf.convert_to_tensor(images)
+  if not normalized.dtype.is_floating:
     mean, deviation = map(tf.constant, (preprocess_ops.MEAN_RGB, preprocess_ops.STDDEV_RGB))
-    normalized = (tf.cast(images, tf.float32) - mean) / deviation
+    normalized = (tf.cast(normalized, tf.float32) - mean) / deviation
   inside = geometry.inside_input(image_info, *geometry.height_and_width(images))
   return tf.where(inside[..., None], normalized, 0.0)
