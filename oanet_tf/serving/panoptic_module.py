@@ -108,12 +108,13 @@ class PanopticModule(tf.Module):
     if self._task.validation_data.tight_padding:
       canvas = [-(-side // CANVAS_STRIDE) * CANVAS_STRIDE for side in scaled]
     scale = np.divide(scaled, canvas_size).astype(np.float32)
-    # In float32, since TFLite cannot resize uint8.
+    # In float32, since TFLite can neither resize uint8 nor pad it.
     resized = resize(tf.cast(image[0], tf.float32), list(scaled), self._task.model.resizing)[None]
     size = size_on_canvas(image[0])
     valid = tf.maximum(tf.round(size * scale), 1.0)
+    padded = tf.image.pad_to_bounding_box(tf.cast(resized, tf.float32), 0, 0, *canvas)
     return self._results(
-      tf.image.pad_to_bounding_box(resized, 0, 0, *canvas),
+      tf.cast(padded, resized.dtype),
       tf.stack([size, valid, scale, tf.zeros([2])])[None],
       tf.constant(canvas_size),
       whole_size=np.ceil(np.float32(canvas) / scale).astype(int),

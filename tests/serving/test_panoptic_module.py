@@ -8,6 +8,7 @@ from oanet_tf.modeling.stuff_channels import StuffChannels
 from oanet_tf.serving.letterbox import letterbox
 from oanet_tf.serving.panoptic_module import PanopticModule
 from tests import small_model
+from tests.lite import run_in_litert
 
 # Of the fixture `categories`: things 7, label 1, and 31, label 2; stuff 92, label 3, and 200.
 PERSON, TIE, SKY = 7, 31, 92
@@ -103,6 +104,21 @@ def test_of_a_fixed_size_all_shapes_are_static(categories):
   assert found.keys() == expected.keys()
   for name, value in expected.items():
     np.testing.assert_array_equal(found[name], value, name)
+
+
+@pytest.mark.parametrize('resizing', ['bilinear', 'pillow', 'normalized'])
+@pytest.mark.parametrize('size', [(20, 30), (90, 130)])
+def test_resizing_and_padding_run_in_litert(categories, resizing, size):
+  """LiteRT can neither resize nor pad uint8."""
+  module = module_of(categories, (48, 64))
+  module._task.model.resizing = resizing
+  module._results = lambda images, *_, **__: {'seen': tf.cast(images, tf.float32)}
+  image = np.random.default_rng(0).integers(0, 256, (1, *size, 3), np.uint8)
+  expected = module.segment_fixed(tf.constant(image))['seen']
+  assert expected.shape == (1, 64, 64, 3)
+  found = run_in_litert(module.segment_fixed, {'image': tf.constant(image)})['seen']
+  # LiteRT may round half a grey level the other way.
+  np.testing.assert_allclose(found, expected, atol=1.0 if resizing == 'bilinear' else 1e-4)
 
 
 def test_beside_padding_a_picture_gives_what_it_gives_alone(categories):
