@@ -63,6 +63,7 @@ def main() -> None:
   folder.class_prior(methods)
   shard_files.list_shards(values['task.validation_data.input_path'])
   module_folder = arguments.ranking_module and ranking_module_for(folder, arguments.ranking_module)
+  (module_folder or folder).check_ranking_module(methods)
   # Loading TensorFlow takes seconds, so flags and configuration are checked first.
   from oanet_tf import cluster as cluster_lib
   from oanet_tf import files

@@ -146,14 +146,21 @@ class ModelFolder:
       )
     method = method or self.values['task.model.fusion.method']
     config_values.check_fusion(method, self.values)
-    self._check_ranking_module(method)
+    self.check_ranking_module([method])
     self.class_prior([method])
     return method
 
-  def _check_ranking_module(self, method: str) -> None:
-    """Refuses to rank by the random weights that an import leaves where none are given."""
+  def check_ranking_module(self, methods: Sequence[str]) -> None:
+    """Refuses to rank by the random weights that an import leaves where none are given.
+
+    Args:
+      methods: of fusion; only 'srm' ranks.
+
+    Raises:
+      InputError: if the folder was imported without a ranking module.
+    """
     imported = self.path / IMPORT_FILE
-    if method != 'srm' or not imported.is_file():
+    if 'srm' not in methods or not imported.is_file():
       return
     if read_json_object(imported).get('ranking_module') is None:
       raise InputError(

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 import yaml
 
-from oanet_tf import import_weights, predict
+from oanet_tf import evaluate, import_weights, predict
 from oanet_tf.config import experiments
 from oanet_tf.data.categories import Category, PanopticCategories
 from oanet_tf.model_folder import IMPORT_FILE, ModelFolder, write_model
@@ -140,6 +140,25 @@ def test_srm_needs_a_ranking_module(imported, tmp_path, monkeypatch, capsys):
   assert '--ranking_module' in line
   code, out, _ = end_to_end.run_command(monkeypatch, capsys, predict.main, *arguments)
   assert code == 0 and '1 pictures' in out
+
+
+def test_evaluation_does_not_rank_at_random(imported, tmp_path, monkeypatch, capsys):
+  shard = tmp_path / 'val.tfrecord'
+  shard.touch()
+  line = end_to_end.one_line_error(
+    end_to_end.run_command(
+      monkeypatch, capsys, evaluate.main, '--model_dir', imported[0], '--fusions', 'srm,heuristic',
+      '--params_override', f"task.validation_data.input_path='{shard}'",
+    )
+  )  # fmt: skip
+  assert str(imported[0]) in line and '--ranking_module' in line
+
+
+def test_a_random_ranking_module_is_not_joined(run, imported, detectron2_file, tmp_path):
+  line = end_to_end.one_line_error(
+    run('--from', detectron2_file, '--model_dir', tmp_path / 'a', '--ranking_module', imported[0])
+  )
+  assert str(imported[0]) in line and not (tmp_path / 'a').exists()
 
 
 def ranking_folder(folder, categories, bias=0.0):

@@ -10,7 +10,7 @@ import copy
 import difflib
 import functools
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from oanet_tf.config import values as config_values
@@ -122,12 +122,17 @@ def active_values(settings: Settings) -> dict[str, object]:
 
 def to_nested(settings: Settings) -> dict:
   """The values of the active settings, as nested dicts."""
-  nested = {}
-  for key, value in active_values(settings).items():
+  return nested(active_values(settings))
+
+
+def nested(values: Mapping[str, object]) -> dict:
+  """Values by dotted keys, as nested dicts."""
+  tree = {}
+  for key, value in values.items():
     *groups, name = key.split('.')
-    parent = functools.reduce(lambda node, group: node.setdefault(group, {}), groups, nested)
+    parent = functools.reduce(lambda node, group: node.setdefault(group, {}), groups, tree)
     parent[name] = copy.copy(value)
-  return nested
+  return tree
 
 
 def params_path(model_dir: str | pathlib.Path) -> str:
@@ -148,7 +153,7 @@ def _all_keys() -> Settings:
 
 
 def _apply(settings: Settings, content: dict, where: str) -> Settings:
-  changed, pairs = dict(settings), list(_flatten(content))
+  changed, pairs = dict(settings), list(flatten(content))
   for key, value in pairs:
     _check_kind(settings, key, value, where)
     for group in _groups_of(key):
@@ -162,10 +167,11 @@ def _apply(settings: Settings, content: dict, where: str) -> Settings:
   return changed
 
 
-def _flatten(content: dict, prefix: str = '') -> Iterator[tuple[str, object]]:
+def flatten(content: dict, prefix: str = '') -> Iterator[tuple[str, object]]:
+  """Nested dicts -> values by dotted keys; an empty dict is a value."""
   for name, value in content.items():
     if isinstance(value, dict) and value:
-      yield from _flatten(value, f'{prefix}{name}.')
+      yield from flatten(value, f'{prefix}{name}.')
     else:
       yield f'{prefix}{name}', value
 

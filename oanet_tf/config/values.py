@@ -237,11 +237,13 @@ def _check_network(values: Values) -> None:
 
 
 def _check_roi_layers(values: Values) -> None:
-  size = values['task.train_data.output_size']
-  if values['task.model.roi_layers'] == 'model_garden' and size[0] != size[1]:
-    _refuse(
-      'task.model.roi_layers', 'model_garden', f"'oanet' unless output_size is square, not {size}"
-    )
+  key, size = 'task.model.roi_layers', values['task.train_data.output_size']
+  if values[key] == 'oanet':
+    return
+  if size[0] != size[1]:
+    _refuse(key, values[key], f"'oanet' unless output_size is square, not {size}")
+  if values['task.validation_data.tight_padding']:
+    _refuse(key, values[key], "'oanet' where task.validation_data.tight_padding is true")
 
 
 def _check_stuff_head(values: Values) -> None:

@@ -7,6 +7,8 @@ from official.vision.ops import preprocess_ops
 
 from oanet_tf.errors import InputError
 from oanet_tf.weights.torch_weights import (
+  NORM,
+  WEIGHT,
   Rule,
   TorchWeights,
   after_flattening,
@@ -18,8 +20,6 @@ from oanet_tf.weights.torch_weights import (
 
 MARK = 'backbone.bottom_up.'
 STRIDE_IN = '1x1'
-_WEIGHT = r'(?P<weight>weight|bias)'
-_NORM = r'(?P<norm>weight|bias|running_mean|running_var)'
 
 
 def _stem(array: np.ndarray) -> np.ndarray:
@@ -43,47 +43,47 @@ def _rules(channels: int) -> list[Rule]:
   stages = '_stages/{level}/{stage_twice}/layer_with_weights'
   return [
     Rule(rf'{MARK}stem\.conv1\.weight', 'backbone', 'stem.conv1/kernel', _stem),
-    Rule(rf'{MARK}(?P<layer>.+\.norm)\.{_NORM}', 'backbone', '{layer}/{norm}', as_it_is),
+    Rule(rf'{MARK}(?P<layer>.+\.norm)\.{NORM}', 'backbone', '{layer}/{norm}', as_it_is),
     Rule(rf'{MARK}(?P<layer>res.+)\.weight', 'backbone', '{layer}/kernel', layer),
     Rule(
-      rf'backbone\.fpn_lateral(?P<level>\d)\.{_WEIGHT}', 'decoder', 'lateral_{level}/{weight}',
+      rf'backbone\.fpn_lateral(?P<level>\d)\.{WEIGHT}', 'decoder', 'lateral_{level}/{weight}',
       layer,
     ),
     Rule(
-      rf'backbone\.fpn_output(?P<level>\d)\.{_WEIGHT}', 'decoder', 'post_hoc_{level}/{weight}',
+      rf'backbone\.fpn_output(?P<level>\d)\.{WEIGHT}', 'decoder', 'post_hoc_{level}/{weight}',
       layer,
     ),
-    Rule(rf'{rpn}conv\.{_WEIGHT}', 'rpn_head', '_convs/0/{weight}', layer),
-    Rule(rf'{rpn}conv\.conv(?P<place>\d)\.{_WEIGHT}', 'rpn_head', '_convs/{place}/{weight}', layer),
-    Rule(rf'{rpn}objectness_logits\.{_WEIGHT}', 'rpn_head', '_classifier/{weight}', layer),
-    Rule(rf'{rpn}anchor_deltas\.{_WEIGHT}', 'rpn_head', '_box_regressor/{weight}', boxes),
+    Rule(rf'{rpn}conv\.{WEIGHT}', 'rpn_head', '_convs/0/{weight}', layer),
+    Rule(rf'{rpn}conv\.conv(?P<place>\d)\.{WEIGHT}', 'rpn_head', '_convs/{place}/{weight}', layer),
+    Rule(rf'{rpn}objectness_logits\.{WEIGHT}', 'rpn_head', '_classifier/{weight}', layer),
+    Rule(rf'{rpn}anchor_deltas\.{WEIGHT}', 'rpn_head', '_box_regressor/{weight}', boxes),
     Rule(
-      rf'{box}head\.conv(?P<place_from_1>\d)\.{_WEIGHT}', 'detection_head',
+      rf'{box}head\.conv(?P<place_from_1>\d)\.{WEIGHT}', 'detection_head',
       '_convs/{place_from_1}/{weight}', layer,
     ),
     Rule(
-      rf'{box}head\.fc1\.{_WEIGHT}', 'detection_head', '_fcs/0/{weight}',
+      rf'{box}head\.fc1\.{WEIGHT}', 'detection_head', '_fcs/0/{weight}',
       lambda array: after_flattening(array, channels),
     ),
     Rule(
-      rf'{box}head\.fc(?P<place_from_1>\d)\.{_WEIGHT}', 'detection_head',
+      rf'{box}head\.fc(?P<place_from_1>\d)\.{WEIGHT}', 'detection_head',
       '_fcs/{place_from_1}/{weight}', layer,
     ),
     Rule(
-      rf'{box}predictor\.cls_score\.{_WEIGHT}', 'detection_head', '_classifier/{weight}',
+      rf'{box}predictor\.cls_score\.{WEIGHT}', 'detection_head', '_classifier/{weight}',
       _background_first,
     ),
     Rule(
-      rf'{box}predictor\.bbox_pred\.{_WEIGHT}', 'detection_head', '_box_regressor/{weight}',
+      rf'{box}predictor\.bbox_pred\.{WEIGHT}', 'detection_head', '_box_regressor/{weight}',
       lambda array: boxes(_with_background(array, 4)),
     ),
     Rule(
-      rf'{mask}mask_fcn(?P<place_from_1>\d)\.{_WEIGHT}', 'mask_head',
+      rf'{mask}mask_fcn(?P<place_from_1>\d)\.{WEIGHT}', 'mask_head',
       '_convs/{place_from_1}/{weight}', layer,
     ),
-    Rule(rf'{mask}deconv\.{_WEIGHT}', 'mask_head', '_deconv/{weight}', layer),
+    Rule(rf'{mask}deconv\.{WEIGHT}', 'mask_head', '_deconv/{weight}', layer),
     Rule(
-      rf'{mask}predictor\.{_WEIGHT}', 'mask_head', '_mask_regressor/{weight}',
+      rf'{mask}predictor\.{WEIGHT}', 'mask_head', '_mask_regressor/{weight}',
       lambda array: layer(_with_background(array, 1)),
     ),
     Rule(
@@ -91,10 +91,10 @@ def _rules(channels: int) -> list[Rule]:
       f'{stages}-0/kernel', layer,
     ),
     Rule(
-      rf'{semantic}p(?P<level>\d)\.(?P<stage_twice>\d)\.norm\.{_NORM}', 'stuff_head',
+      rf'{semantic}p(?P<level>\d)\.(?P<stage_twice>\d)\.norm\.{NORM}', 'stuff_head',
       f'{stages}-1/{{norm}}', as_it_is,
     ),
-    Rule(rf'{semantic}predictor\.{_WEIGHT}', 'stuff_head', '_logits/{weight}', layer),
+    Rule(rf'{semantic}predictor\.{WEIGHT}', 'stuff_head', '_logits/{weight}', layer),
   ]  # fmt: skip
 
 

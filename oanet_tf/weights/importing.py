@@ -7,6 +7,7 @@ from typing import NamedTuple
 import yaml
 
 from oanet_tf import files
+from oanet_tf.config import check as config_check
 from oanet_tf.config import experiments
 from oanet_tf.errors import InputError
 from oanet_tf.model_folder import IMPORT_FILE, ModelFolder, write_model
@@ -67,7 +68,9 @@ def import_weights(
   module = ModelFolder(ranking_module) if ranking_module else None
   if module:
     settings |= _settings_of_module(module, path)
-  config = experiments.load_experiment(origin.experiment, (), yaml.dump(_nested(settings)))
+  config = experiments.load_experiment(
+    origin.experiment, (), yaml.dump(config_check.nested(settings))
+  )
   config = experiments.override(config, (), params_override)
   model = build_network(config.task, coco_rows.coco_categories())
   reports = load_weights(model, file)
@@ -90,23 +93,13 @@ def import_weights(
   return imported
 
 
-def _nested(settings: dict[str, object]) -> dict:
-  nested = {}
-  for key, value in settings.items():
-    *groups, name = key.split('.')
-    parent = nested
-    for group in groups:
-      parent = parent.setdefault(group, {})
-    parent[name] = value
-  return nested
-
-
 def _settings_of_module(module: ModelFolder, path: str) -> dict[str, object]:
   """The settings of a network that ranks by another training's module."""
   if difference := module.categories.difference(coco_rows.coco_categories()):
     raise InputError(
       f'{module.path}: its ranking module has other categories than {path}: {difference}'
     )
+  module.check_ranking_module(['srm'])
   group = 'task.model.spatial_ranking'
   return {
     'task.model.fusion.method': 'srm',

@@ -1,7 +1,6 @@
 """The configuration beside a checkpoint of the Model Garden, which weights alone do not tell."""
 
 import pathlib
-from collections.abc import Mapping
 
 from oanet_tf.config import check as config_check
 from oanet_tf.config.text import read_yaml
@@ -55,7 +54,7 @@ def settings_beside(path: str) -> dict[str, object]:
     'task.validation_data.output_size': [height, width],
   }
   known = config_check.experiment_settings('panoptic_fpn_model_garden')
-  for key, value in _flatten(model):
+  for key, value in config_check.flatten(model):
     ours = _KEYS.get(key)
     if key.startswith(tuple(f'{group}.' for group in _SAME_GROUPS)) and key not in _LEFT_OUT:
       ours = key
@@ -63,11 +62,3 @@ def settings_beside(path: str) -> dict[str, object]:
       kind = known[f'task.model.{ours}'].kind
       settings[f'task.model.{ours}'] = int(value) if kind == 'int' else value
   return settings
-
-
-def _flatten(content: Mapping, prefix: str = '') -> list[tuple[str, object]]:
-  pairs = []
-  for name, value in content.items():
-    key = f'{prefix}{name}'
-    pairs += _flatten(value, f'{key}.') if isinstance(value, dict) else [(key, value)]
-  return pairs

@@ -28,6 +28,10 @@ _NORM_VARIABLES = {
   'running_var': 'moving_variance',
 }
 
+# Patterns of the names of a layer's variables, for `Rule`.
+WEIGHT = r'(?P<weight>weight|bias)'
+NORM = r'(?P<norm>weight|bias|running_mean|running_var)'
+
 
 class Rule(NamedTuple):
   """What tensors of some names are in the network.

@@ -8,6 +8,8 @@ import numpy as np
 from oanet_tf.errors import InputError
 from oanet_tf.weights import coco_rows
 from oanet_tf.weights.torch_weights import (
+  NORM,
+  WEIGHT,
   Rule,
   TorchWeights,
   after_flattening,
@@ -31,8 +33,6 @@ SETTINGS = {
 }
 # Of `torch.nn.BatchNorm2d`.
 _EPSILON = 1e-5
-_WEIGHT = r'(?P<weight>weight|bias)'
-_NORM = r'(?P<norm>weight|bias|running_mean|running_var)'
 
 
 def read(path: str, tensors: Mapping[str, np.ndarray]) -> TorchWeights:
@@ -107,18 +107,16 @@ def _backbone_rules(prefix: str) -> list[Rule]:
   """A level of ours is one more than torchvision's number of the layer."""
   rules = [
     Rule(rf'{prefix}conv1\.weight', 'backbone', 'stem.conv1/kernel', layer),
-    Rule(rf'{prefix}bn1\.{_NORM}', 'backbone', 'stem.conv1.norm/{norm}', as_it_is),
+    Rule(rf'{prefix}bn1\.{NORM}', 'backbone', 'stem.conv1.norm/{norm}', as_it_is),
   ]
   for number in range(1, 5):
     theirs, ours = rf'{prefix}layer{number}\.(?P<block>\d+)\.', f'res{number + 1}.{{block}}.'
     rules += [
       Rule(rf'{theirs}(?P<conv>conv\d)\.weight', 'backbone', f'{ours}{{conv}}/kernel', layer),
-      Rule(
-        rf'{theirs}bn(?P<n>\d)\.{_NORM}', 'backbone', f'{ours}conv{{n}}.norm/{{norm}}', as_it_is
-      ),
+      Rule(rf'{theirs}bn(?P<n>\d)\.{NORM}', 'backbone', f'{ours}conv{{n}}.norm/{{norm}}', as_it_is),
       Rule(rf'{theirs}downsample\.0\.weight', 'backbone', f'{ours}shortcut/kernel', layer),
       Rule(
-        rf'{theirs}downsample\.1\.{_NORM}', 'backbone', f'{ours}shortcut.norm/{{norm}}', as_it_is
+        rf'{theirs}downsample\.1\.{NORM}', 'backbone', f'{ours}shortcut.norm/{{norm}}', as_it_is
       ),
     ]
   return rules
@@ -129,33 +127,33 @@ def _rules(channels: int) -> list[Rule]:
   head, mask = r'roi_heads\.box_', r'roi_heads\.mask_'
   lateral, output = r'backbone\.fpn\.inner_blocks\.', r'backbone\.fpn\.layer_blocks\.'
   rules = [
-    Rule(rf'rpn\.head\.conv\.{_WEIGHT}', 'rpn_head', '_convs/0/{weight}', layer),
-    Rule(rf'rpn\.head\.conv\.(?P<place>\d)\.0\.{_WEIGHT}', 'rpn_head', '_convs/{place}/{weight}',
+    Rule(rf'rpn\.head\.conv\.{WEIGHT}', 'rpn_head', '_convs/0/{weight}', layer),
+    Rule(rf'rpn\.head\.conv\.(?P<place>\d)\.0\.{WEIGHT}', 'rpn_head', '_convs/{place}/{weight}',
          layer),
-    Rule(rf'rpn\.head\.cls_logits\.{_WEIGHT}', 'rpn_head', '_classifier/{weight}', layer),
-    Rule(rf'rpn\.head\.bbox_pred\.{_WEIGHT}', 'rpn_head', '_box_regressor/{weight}', boxes),
-    Rule(rf'{head}head\.(?P<place>\d)\.0\.{_WEIGHT}', 'detection_head', '_convs/{place}/{weight}',
+    Rule(rf'rpn\.head\.cls_logits\.{WEIGHT}', 'rpn_head', '_classifier/{weight}', layer),
+    Rule(rf'rpn\.head\.bbox_pred\.{WEIGHT}', 'rpn_head', '_box_regressor/{weight}', boxes),
+    Rule(rf'{head}head\.(?P<place>\d)\.0\.{WEIGHT}', 'detection_head', '_convs/{place}/{weight}',
          layer),
-    Rule(rf'{head}head\.(fc6|\d)\.{_WEIGHT}', 'detection_head', '_fcs/0/{weight}',
+    Rule(rf'{head}head\.(fc6|\d)\.{WEIGHT}', 'detection_head', '_fcs/0/{weight}',
          lambda array: after_flattening(array, channels)),
-    Rule(rf'{head}head\.fc7\.{_WEIGHT}', 'detection_head', '_fcs/1/{weight}', layer),
-    Rule(rf'{head}predictor\.cls_score\.{_WEIGHT}', 'detection_head', '_classifier/{weight}',
+    Rule(rf'{head}head\.fc7\.{WEIGHT}', 'detection_head', '_fcs/1/{weight}', layer),
+    Rule(rf'{head}predictor\.cls_score\.{WEIGHT}', 'detection_head', '_classifier/{weight}',
          lambda array: layer(_categories(array, 1))),
-    Rule(rf'{head}predictor\.bbox_pred\.{_WEIGHT}', 'detection_head', '_box_regressor/{weight}',
+    Rule(rf'{head}predictor\.bbox_pred\.{WEIGHT}', 'detection_head', '_box_regressor/{weight}',
          lambda array: boxes(_categories(array, 4))),
-    Rule(rf'{mask}head\.mask_fcn(?P<place_from_1>\d)\.{_WEIGHT}', 'mask_head',
+    Rule(rf'{mask}head\.mask_fcn(?P<place_from_1>\d)\.{WEIGHT}', 'mask_head',
          '_convs/{place_from_1}/{weight}', layer),
-    Rule(rf'{mask}head\.(?P<place>\d)\.0\.{_WEIGHT}', 'mask_head', '_convs/{place}/{weight}',
+    Rule(rf'{mask}head\.(?P<place>\d)\.0\.{WEIGHT}', 'mask_head', '_convs/{place}/{weight}',
          layer),
-    Rule(rf'{mask}predictor\.conv5_mask\.{_WEIGHT}', 'mask_head', '_deconv/{weight}', layer),
-    Rule(rf'{mask}predictor\.mask_fcn_logits\.{_WEIGHT}', 'mask_head', '_mask_regressor/{weight}',
+    Rule(rf'{mask}predictor\.conv5_mask\.{WEIGHT}', 'mask_head', '_deconv/{weight}', layer),
+    Rule(rf'{mask}predictor\.mask_fcn_logits\.{WEIGHT}', 'mask_head', '_mask_regressor/{weight}',
          lambda array: layer(_categories(array, 1))),
   ]  # fmt: skip
   for place in range(4):
     level = place + 2
     rules += [
-      Rule(rf'{lateral}{place}(\.0)?\.{_WEIGHT}', 'decoder', f'lateral_{level}/{{weight}}', layer),
-      Rule(rf'{output}{place}(\.0)?\.{_WEIGHT}', 'decoder', f'post_hoc_{level}/{{weight}}', layer),
+      Rule(rf'{lateral}{place}(\.0)?\.{WEIGHT}', 'decoder', f'lateral_{level}/{{weight}}', layer),
+      Rule(rf'{output}{place}(\.0)?\.{WEIGHT}', 'decoder', f'post_hoc_{level}/{{weight}}', layer),
     ]
   return rules
 

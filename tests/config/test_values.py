@@ -128,6 +128,10 @@ COSINE = (
     ('task.model.resizing=cubic', 'one of bilinear, pillow, normalized'),
     ('task.model.roi_layers=detectron2', 'one of oanet, model_garden'),
     ('task.model.roi_layers=model_garden,task.train_data.output_size=[64,96]', 'square'),
+    (
+      'task.model.roi_layers=model_garden,task.validation_data.tight_padding=true',
+      'tight_padding is true',
+    ),
     ('task.model.boxes_within=canvas', 'one of image, input'),
     (
       'task.model.backbone.type=torch_resnet,task.model.backbone.torch_resnet.model_id=26',
