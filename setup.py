@@ -20,8 +20,16 @@ setup(
   license_files=['LICENSE'],
   packages=find_packages(include=['oanet_tf', 'oanet_tf.*']),
   package_data={
-    'oanet_tf': ['config/defaults/*.yaml', 'data/coco_categories.json', 'reporting/report.*']
+    'oanet_tf': [
+      'py.typed',
+      'config/defaults/*.yaml',
+      'data/coco_categories.json',
+      'prediction/shipped/*',
+      'prediction/shipped/pictures/*',
+      'reporting/report.*',
+    ]
   },
+  entry_points={'console_scripts': ['oanet = oanet_tf.__main__:run']},
   python_requires='>=3.10,<3.13',
   install_requires=[
     f'tensorflow{TENSORFLOW}',

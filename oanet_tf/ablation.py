@@ -1,4 +1,4 @@
-"""Makes the paper's Tables 1 to 5, and one beyond it: `python -m oanet_tf.ablation --help`."""
+"""Makes the paper's Tables 1 to 5, and one beyond it: `oanet ablation --help`."""
 
 import argparse
 import itertools
@@ -17,12 +17,12 @@ from oanet_tf.paper.tables import DATASETS, PAPER_TABLES, TABLES, Dataset
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
   parser = argparse.ArgumentParser(
-    prog='python -m oanet_tf.ablation',
+    prog='oanet ablation',
     description="Makes the paper's tables, and one of options beyond it. Trains and scores what "
     "their rows need, and writes table_N.md, .csv and .png with the paper's scores beside. If it "
     'is interrupted, the same command goes on where it stopped. Several commands on one folder '
     'share the work.',
-    epilog='Example: python -m oanet_tf.ablation --table 1,5 --dataset synthetic '
+    epilog='Example: oanet ablation --table 1,5 --dataset synthetic '
     '--model_dir runs/paper --seeds 3 --train_steps 400',
   )
   parser.add_argument(

@@ -1,4 +1,4 @@
-"""Counts which category lies on which: `python -m oanet_tf.class_prior --help`."""
+"""Counts which category lies on which: `oanet class_prior --help`."""
 
 import argparse
 import pathlib
@@ -11,7 +11,7 @@ from oanet_tf.data import class_prior, inspect, shard_files
 
 def main() -> None:
   parser = argparse.ArgumentParser(
-    prog='python -m oanet_tf.class_prior',
+    prog='oanet class_prior',
     description='Counts which of two categories the panoptic ground truth shows where objects of '
     'both overlap. The fusion class_prior orders instances by these counts; set '
     'task.model.fusion.class_prior to the file.',

@@ -1,10 +1,13 @@
-"""Scores fusions on the same detections: `python -m oanet_tf.evaluate --help`."""
+"""Scores fusions on the same detections: `oanet evaluate --help`."""
 
 import argparse
 import contextlib
 import json
 import logging
+import os
 import pathlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from oanet_tf import errors
 from oanet_tf.arguments import add_params_override, log_to_stderr, names
@@ -13,14 +16,18 @@ from oanet_tf.data import shard_files
 from oanet_tf.errors import InputError
 from oanet_tf.model_folder import ModelFolder
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+  from oanet_tf.data.categories import PanopticCategories
+
+# As a command, this module has another name.
+log = logging.getLogger('oanet_tf.evaluate')
 
 BRANCHES_FILE = 'branches.json'
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
   parser = argparse.ArgumentParser(
-    prog='python -m oanet_tf.evaluate',
+    prog='oanet evaluate',
     description='Computes the panoptic quality of several fusions on the validation split in one '
     'pass. Writes results.json; for each fusion NAME.json and NAME/*.png in '
     "COCO's panoptic format; branches.json with the AP of boxes and masks and the mean IoU of the "
@@ -53,26 +60,78 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
   return parser.parse_args(arguments)
 
 
-def main() -> None:
-  arguments = parse_arguments()
-  model_dir, methods = arguments.model_dir, arguments.fusions
-  folder = ModelFolder(model_dir, arguments.params_override)
-  values, categories = folder.values, folder.categories
+class Evaluation(NamedTuple):
+  """What an evaluation found.
+
+  Attributes:
+    quality: for each fusion what `PanopticQuality.result` gives.
+    branches: of `BranchScores.result`; None where several workers share the split.
+    categories: of the dataset.
+    is_chief: whether this worker speaks for all.
+  """
+
+  quality: dict[str, dict[str, Any]]
+  branches: dict[str, Any] | None
+  categories: 'PanopticCategories'
+  is_chief: bool
+
+
+def evaluate(
+  model_dir: str | os.PathLike,
+  fusions: Sequence[str] = config_values.MONITORED_FUSIONS,
+  *,
+  output_dir: str | os.PathLike | None = None,
+  ranking_module: str | os.PathLike | None = None,
+  instances_json: str | os.PathLike | None = None,
+  params_override: str = '',
+) -> dict[str, dict[str, Any]]:
+  """Scores fusions of a trained network on the validation split in one pass.
+
+  Args:
+    model_dir: folder of a training.
+    fusions: names of `config.values.FUSIONS`.
+    output_dir: for `results.json`, predictions in COCO's panoptic format, `branches.json` and
+      `details/`; None takes `evaluation/` in the model folder.
+    ranking_module: folder of another training, whose ranking module replaces the network's.
+    instances_json: ground-truth objects in COCO's format for the AP of boxes and masks; None takes
+      the panoptic segments.
+    params_override: changes to the folder's `params.yaml`, as `a.b=1,c.d=[2,3]`.
+
+  Returns:
+    For each fusion what `panoptic_quality` returns.
+
+  Raises:
+    InputError: if a file, a setting or the data is wrong; it names it.
+  """
+  return run(
+    model_dir, fusions, output_dir, ranking_module, instances_json, params_override
+  ).quality
+
+
+def run(
+  model_dir: str | os.PathLike,
+  fusions: Sequence[str],
+  output_dir: str | os.PathLike | None,
+  ranking_module: str | os.PathLike | None,
+  instances_json: str | os.PathLike | None,
+  params_override: str,
+) -> Evaluation:
+  """As `evaluate`, with the scores of the branches."""
+  folder = ModelFolder(model_dir, params_override)
+  values, categories, methods = folder.values, folder.categories, list(fusions)
   for method in methods:
     config_values.check_fusion(method, values, has_ground_truth=True)
   folder.class_prior(methods)
   shard_files.list_shards(values['task.validation_data.input_path'])
-  module_folder = arguments.ranking_module and ranking_module_for(folder, arguments.ranking_module)
+  module_folder = ranking_module and ranking_module_for(folder, pathlib.Path(ranking_module))
   (module_folder or folder).check_ranking_module(methods)
   # Loading TensorFlow takes seconds, so flags and configuration are checked first.
   from oanet_tf import cluster as cluster_lib
   from oanet_tf import files
-  from oanet_tf.evaluation.branches import BranchScores, format_branches
+  from oanet_tf.evaluation.branches import BranchScores
   from oanet_tf.evaluation.details import details_writer
-  from oanet_tf.evaluation.panoptic_quality import format_table
-  from oanet_tf.evaluation.scoring import evaluate
+  from oanet_tf.evaluation.scoring import evaluate as score
 
-  log_to_stderr()
   config = folder.config
   cluster_lib.configure(config.runtime)
   cluster = cluster_lib.make_cluster(config.runtime)
@@ -81,26 +140,39 @@ def main() -> None:
     with cluster.strategy.scope():
       trained = folder.load()
       fuser = trained.fuser(methods, module_folder.load() if module_folder else None)
-    output_dir = arguments.output_dir or model_dir / 'evaluation'
+    output_dir = pathlib.Path(output_dir or folder.path / 'evaluation')
     fusion = config.task.model.fusion
-    branches = BranchScores(categories, fusion.mask_threshold, arguments.instances_json)
+    branches = BranchScores(
+      categories, fusion.mask_threshold, instances_json and os.fspath(instances_json)
+    )
     with contextlib.ExitStack() as stack:
       observers, with_details = [], cluster.num_workers == 1
       if with_details:
         details = details_writer(output_dir, categories, fusion.score_threshold)
         observers = [branches.add, stack.enter_context(details)]
-      results = evaluate(
+      quality = score(
         trained.model, fuser, config.task, categories, methods, cluster, output_dir, observers,
         with_ranking_maps=with_details,
       )  # fmt: skip
-  tables = [format_table(results, categories)] if cluster.is_chief else []
+  scores = None
   if cluster.num_workers == 1:
     scores = branches.result()
     files.write_text(output_dir / BRANCHES_FILE, json.dumps(scores, indent=1) + '\n')
-    tables.append(format_branches(scores))
-  # Printed last, when everything has been written.
-  for table in tables:
-    print(table)
+  return Evaluation(quality, scores, categories, cluster.is_chief)
+
+
+def main() -> None:
+  arguments = parse_arguments()
+  log_to_stderr()
+  found = run(**vars(arguments))
+  from oanet_tf.evaluation.branches import format_branches
+  from oanet_tf.evaluation.panoptic_quality import format_table
+
+  # Everything has been written.
+  if found.is_chief:
+    print(format_table(found.quality, found.categories))
+  if found.branches is not None:
+    print(format_branches(found.branches))
 
 
 def ranking_module_for(folder: ModelFolder, module_dir: pathlib.Path) -> ModelFolder:

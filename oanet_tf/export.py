@@ -1,10 +1,11 @@
-"""Exports a trained network: `python -m oanet_tf.export --help`."""
+"""Exports a trained network: `oanet export --help`."""
 
 import argparse
+import os
 import pathlib
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import tqdm
 
@@ -12,7 +13,8 @@ from oanet_tf import errors
 from oanet_tf.arguments import add_fusion, add_params_override, log_to_stderr, names, positive
 from oanet_tf.errors import InputError
 from oanet_tf.model_folder import ModelFolder
-from oanet_tf.serving import formats, tflite_int8
+from oanet_tf.serving import formats as serving_formats
+from oanet_tf.serving import tflite_int8
 
 if TYPE_CHECKING:
   import numpy as np
@@ -26,7 +28,7 @@ NUM_CALIBRATION_IMAGES = 100
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
   parser = argparse.ArgumentParser(
-    prog='python -m oanet_tf.export',
+    prog='oanet export',
     description='Exports a trained network to EXPORT_DIR/FORMAT/VERSION. Each export is loaded '
     'again and must give the results of the network in memory on real images; otherwise it is '
     'deleted. The comparison is recorded in export.json.',
@@ -38,7 +40,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     type=_formats,
     default='savedmodel',
     metavar='NAME,…',
-    help=f'of {", ".join(formats.FORMATS)} (default: %(default)s)',
+    help=f'of {", ".join(serving_formats.FORMATS)} (default: %(default)s)',
   )
   add_fusion(parser)
   parser.add_argument(
@@ -70,59 +72,106 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 
 def _formats(text: str) -> list[str]:
-  for name in (found := names(text)):
-    if name not in formats.FORMATS:
-      raise argparse.ArgumentTypeError(
-        f'there is no format {name!r}; known are {", ".join(formats.FORMATS)}'
+  try:
+    return check_formats(names(text))
+  except InputError as error:
+    raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def check_formats(formats: Sequence[str]) -> list[str]:
+  """The names of formats; raises `InputError` if one is unknown."""
+  for name in formats:
+    if name not in serving_formats.FORMATS:
+      raise InputError(
+        f'there is no format {name!r}; known are {", ".join(serving_formats.FORMATS)}'
       )
-  return found
+  return list(formats)
+
+
+def export(
+  model_dir: str | os.PathLike,
+  export_dir: str | os.PathLike,
+  formats: Sequence[str] = ('savedmodel',),
+  *,
+  fusion: str | None = None,
+  image_size: Sequence[int] | None = None,
+  version: int | None = None,
+  images: Sequence[str | os.PathLike] | None = None,
+  calibration_images: Sequence[str | os.PathLike] | None = None,
+  params_override: str = '',
+) -> list[dict[str, Any]]:
+  """Writes a trained network to `EXPORT_DIR/FORMAT/VERSION` and compares it with that in memory.
+
+  Args:
+    model_dir: folder of a training.
+    export_dir: is made if needed.
+    formats: of 'savedmodel', 'tflite_float32', 'tflite_float16', 'tflite_dynamic', 'tflite_int8'.
+    fusion: how segments are merged; None takes what the configuration says.
+    image_size: [height, width] for formats of a fixed size; None takes
+      `task.validation_data.output_size`.
+    version: None takes 1 + the newest of the format.
+    images: picture files or folders, on which exports are compared; None takes 8 of the validation
+      shards.
+    calibration_images: the same, on which `tflite_int8` measures activations; None takes 100 of the
+      training shards.
+    params_override: changes to the folder's `params.yaml`, as `a.b=1,c.d=[2,3]`.
+
+  Returns:
+    For each format its entry in `export.json`: format, version, bytes, and how it compares.
+
+  Raises:
+    InputError: if something given is wrong, a package is missing, or an export's results differ too
+      much, which is then not written.
+  """
+  folder, export_dir = ModelFolder(model_dir, params_override), pathlib.Path(export_dir)
+  method, values = folder.fusion(fusion), folder.values
+  check_formats(formats)
+  folders = {name: serving_formats.version_folder(export_dir / name, version) for name in formats}
+  serving_formats.read_record(export_dir)
+  readers = _find_all_images(formats, images, calibration_images, values)
+  # Loading TensorFlow takes seconds, so the arguments are checked first.
+  from oanet_tf.serving import parity
+
+  source = parity.load_source(
+    folder,
+    method,
+    image_size or values['task.validation_data.output_size'],
+    *(read() for read in readers),
+  )
+  # Closed before an error is printed, which would otherwise follow the bar on its line.
+  with tqdm.tqdm(folders.items(), 'exporting', unit='format', file=sys.stderr) as progress:
+    return [serving_formats.export(name, source, folder) for name, folder in progress]
 
 
 def main() -> None:
   arguments = parse_arguments()
-  folder = ModelFolder(arguments.model_dir, arguments.params_override)
-  method, values = folder.fusion(arguments.fusion), folder.values
-  folders = {
-    name: formats.version_folder(arguments.export_dir / name, arguments.version)
-    for name in arguments.formats
-  }
-  formats.read_record(arguments.export_dir)
-  images, calibration_images = _find_all_images(arguments, values)
-  # Loading TensorFlow takes seconds, so the arguments are checked first.
-  from oanet_tf.serving import parity
-
   log_to_stderr()
-  source = parity.load_source(
-    folder,
-    method,
-    arguments.image_size or values['task.validation_data.output_size'],
-    images(),
-    calibration_images(),
-  )
-  # Closed before an error is printed, which would otherwise follow the bar on its line.
-  with tqdm.tqdm(folders.items(), 'exporting', unit='format', file=sys.stderr) as progress:
-    entries = [formats.export(name, source, folder) for name, folder in progress]
-  print(formats.format_table(entries))
+  print(serving_formats.format_table(export(**vars(arguments))))
 
 
-def _find_all_images(arguments: argparse.Namespace, values: dict[str, object]) -> list[Reader]:
+def _find_all_images(
+  formats: Sequence[str],
+  images: Sequence[str | os.PathLike] | None,
+  calibration_images: Sequence[str | os.PathLike] | None,
+  values: Mapping[str, Any],
+) -> list[Reader]:
   """The images for the comparison, and those for calibration, which most formats do not need."""
-  images = _find_images(
-    '--images', arguments.images, values['task.validation_data.input_path'], NUM_IMAGES
-  )
-  if CALIBRATED not in arguments.formats:
-    return [images, tuple]
+  compared = _find_images('images', images, values['task.validation_data.input_path'], NUM_IMAGES)
+  if CALIBRATED not in formats:
+    return [compared, tuple]
   tflite_int8.check_installed()
-  calibration_images = _find_images(
-    '--calibration_images',
-    arguments.calibration_images,
+  calibration = _find_images(
+    'calibration_images',
+    calibration_images,
     values['task.train_data.input_path'],
     NUM_CALIBRATION_IMAGES,
   )
-  return [images, calibration_images]
+  return [compared, calibration]
 
 
-def _find_images(option: str, paths: Sequence[str] | None, input_path: str, number: int) -> Reader:
+def _find_images(
+  option: str, paths: Sequence[str | os.PathLike] | None, input_path: str, number: int
+) -> Reader:
   """Returns a function that reads images, [H, W, 3] uint8: pictures, or the first of shards.
 
   Args:
@@ -144,7 +193,7 @@ def _find_images(option: str, paths: Sequence[str] | None, input_path: str, numb
   try:
     shard_files.count_whole_records(shard_files.list_shards(input_path)[0])
   except InputError as error:
-    raise InputError(f'{error}; or give {option}') from None
+    raise InputError(f'{error}; or give --{option}') from None
 
   def of_shards() -> 'Iterable[np.ndarray]':
     from oanet_tf.serving import parity

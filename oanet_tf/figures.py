@@ -1,4 +1,4 @@
-"""Draws the paper's Figures 4 to 8 of any model and image: `python -m oanet_tf.figures --help`."""
+"""Draws the paper's Figures 4 to 8 of any model and image: `oanet figures --help`."""
 
 import argparse
 import pathlib
@@ -24,9 +24,9 @@ _COMPARED = ('heuristic', 'srm')
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
   parser = argparse.ArgumentParser(
-    prog='python -m oanet_tf.figures',
+    prog='oanet figures',
     description="Draws the paper's figures of trained models, as PNG.",
-    epilog='Example: python -m oanet_tf.figures fusions --model_dir runs/quickstart/model '
+    epilog='Example: oanet figures fusions --model_dir runs/quickstart/model '
     '--images one.jpg two.jpg --output figure_8.png',
   )
   subparsers = parser.add_subparsers(dest='figure', required=True, metavar='FIGURE')

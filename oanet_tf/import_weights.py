@@ -1,4 +1,4 @@
-"""Imports the weights of other packages: `python -m oanet_tf.import_weights --help`."""
+"""Imports the weights of other packages: `oanet import_weights --help`."""
 
 import argparse
 import pathlib
@@ -13,7 +13,7 @@ _MAX_NAMES = 4
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
   parser = argparse.ArgumentParser(
-    prog='python -m oanet_tf.import_weights',
+    prog='oanet import_weights',
     description='Makes a model folder of a network that another package trained on COCO, for '
     'predict, evaluate and export. To train it further, give the folder to task.init_checkpoint.',
     epilog="The file may be Detectron2's Panoptic FPN (.pkl or .pth), a checkpoint of the Model "

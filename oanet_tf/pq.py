@@ -1,11 +1,12 @@
-"""Scores panoptic predictions: `python -m oanet_tf.pq --help`."""
+"""Scores panoptic predictions: `oanet pq --help`."""
 
 import argparse
 import functools
 import json
+import os
 import pathlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from oanet_tf import errors
 from oanet_tf.arguments import positive
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
   parser = argparse.ArgumentParser(
-    prog='python -m oanet_tf.pq',
+    prog='oanet pq',
     description="Panoptic quality of predictions in COCO's panoptic format, equal to panopticapi's "
     'but for areas: a segment has as many pixels as its PNG shows, whatever `area` says.',
   )
@@ -41,35 +42,54 @@ def main() -> None:
 
   results, categories = score(
     arguments.gt_json,
-    arguments.gt_dir or arguments.gt_json.removesuffix('.json'),
+    arguments.gt_dir,
     arguments.pred_json,
-    arguments.pred_dir or arguments.pred_json.removesuffix('.json'),
+    arguments.pred_dir,
     arguments.num_workers,
   )
-  print(format_table({pathlib.Path(arguments.pred_json).name: results}, categories))
-  if arguments.output:
-    write_text(arguments.output, json.dumps(results, indent=1) + '\n')
+  try:
+    if arguments.output:
+      write_text(arguments.output, json.dumps(results, indent=1) + '\n')
+  finally:
+    # Neither is lost if the other fails.
+    print(format_table({pathlib.Path(arguments.pred_json).name: results}, categories))
 
 
-def score(
-  gt_json: str, gt_dir: str, pred_json: str, pred_dir: str, num_workers: int | None = None
-) -> tuple[dict, 'PanopticCategories']:
-  """Panoptic quality of files, with a progress bar.
+def panoptic_quality(
+  gt_json: str | os.PathLike,
+  pred_json: str | os.PathLike,
+  *,
+  gt_dir: str | os.PathLike | None = None,
+  pred_dir: str | os.PathLike | None = None,
+  num_workers: int | None = None,
+) -> dict[str, Any]:
+  """Panoptic quality of predictions in COCO's panoptic format, with a progress bar.
 
   Args:
     gt_json: ground truth, with `categories`.
-    gt_dir: its PNGs.
     pred_json: predictions for the same images; only their `annotations` are read.
-    pred_dir: their PNGs.
-    num_workers: processes; default: the number of CPUs.
+    gt_dir, pred_dir: their PNGs; None takes the JSON's path without `.json`.
+    num_workers: processes; None takes the number of CPUs.
 
   Returns:
-    What `PanopticQuality.result` gives, which is panopticapi's; and the categories.
+    panopticapi's result: 'All', 'Things' and 'Stuff', each with 'pq', 'sq' and 'rq' from 0 to 1 and
+    'n', the number of categories; and 'per_class', by category id.
 
   Raises:
-    InputError: if a file or folder is missing or malformed, the images are not the same, or what
-      `PanopticQuality.update` refuses; with the file and the image's id.
+    InputError: if a file or folder is missing or malformed, the images are not the same, or a
+      segment cannot be scored; it names the file and the image.
   """
+  return score(gt_json, gt_dir, pred_json, pred_dir, num_workers)[0]
+
+
+def score(
+  gt_json: str | os.PathLike,
+  gt_dir: str | os.PathLike | None,
+  pred_json: str | os.PathLike,
+  pred_dir: str | os.PathLike | None,
+  num_workers: int | None = None,
+) -> tuple[dict[str, Any], 'PanopticCategories']:
+  """As `panoptic_quality`, with the categories of the ground truth."""
   from oanet_tf.data.categories import PanopticCategories
   from oanet_tf.data.panoptic_json import (
     check_categories,
@@ -81,6 +101,11 @@ def score(
   from oanet_tf.data.parallel import map_chunks
   from oanet_tf.evaluation.panoptic_quality import PanopticQuality
 
+  gt_json, pred_json = os.fspath(gt_json), os.fspath(pred_json)
+  gt_dir, pred_dir = (
+    os.fspath(folder or json_path.removesuffix('.json'))
+    for folder, json_path in ((gt_dir, gt_json), (pred_dir, pred_json))
+  )
   for folder in (gt_dir, pred_dir):
     if not pathlib.Path(folder).is_dir():
       raise InputError(f'{folder}: there is no such folder of PNGs')

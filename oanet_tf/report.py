@@ -1,4 +1,4 @@
-"""Shows what one fusion gains over another: `python -m oanet_tf.report --help`."""
+"""Shows what one fusion gains over another: `oanet report --help`."""
 
 import argparse
 import functools
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
   parser = argparse.ArgumentParser(
-    prog='python -m oanet_tf.report',
+    prog='oanet report',
     description='Writes one self-contained HTML file about an evaluation: scores by fusion and by '
     'category, which categories were put in the right order, and the images with the largest gains '
     'and losses.',

@@ -1,19 +1,22 @@
-"""Command line of training: `python -m oanet_tf.train --help`."""
+"""Command line of training: `oanet train --help`."""
 
 import argparse
 import os
+from collections.abc import Sequence
 
 from oanet_tf import errors
 from oanet_tf.arguments import add_config_file, add_params_override, log_to_stderr
 from oanet_tf.config import check as config_check
 
+MODES = ('train', 'eval', 'train_and_eval')
+
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
   """The flags are those of the Model Garden's trainers."""
   parser = argparse.ArgumentParser(
-    prog='python -m oanet_tf.train',
+    prog='oanet train',
     description='Trains and evaluates OANet.',
-    epilog='Example: python -m oanet_tf.train --experiment oanet_synthetic --model_dir runs/first '
+    epilog='Example: oanet train --experiment oanet_synthetic --model_dir runs/first '
     '--params_override trainer.train_steps=500,task.model.spatial_ranking.convolution=3x3',
   )
   parser.add_argument(
@@ -31,7 +34,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
   )
   parser.add_argument(
     '--mode',
-    choices=('train', 'eval', 'train_and_eval'),
+    choices=MODES,
     default='train_and_eval',
     help='(default: %(default)s)',
   )
@@ -41,13 +44,42 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
   return parsed
 
 
-def main() -> None:
-  arguments = parse_arguments()
-  experiment, config_files = arguments.experiment, arguments.config_file
+def train(
+  model_dir: str | os.PathLike,
+  experiment: str | None = None,
+  *,
+  config_file: Sequence[str | os.PathLike] = (),
+  params_override: str = '',
+  mode: str = 'train_and_eval',
+) -> dict[str, dict] | None:
+  """Trains and evaluates a network.
+
+  Args:
+    model_dir: folder for `params.yaml`, checkpoints, TensorBoard's events and `evaluation/`.
+      Training goes on from a checkpoint there.
+    experiment: a registered one, such as 'oanet_synthetic' or 'oanet_r50fpn_coco'; with
+      `mode='eval'`, None takes what the folder's `params.yaml` says.
+    config_file: YAML files with changes; of several, the later wins.
+    params_override: further changes, as `a.b=1,c.d=[2,3]` or YAML text.
+    mode: 'train', 'eval' or 'train_and_eval'.
+
+  Returns:
+    For each monitored fusion the scores of the last evaluation, as `panoptic_quality` returns them;
+    None with `mode='train'`.
+
+  Raises:
+    InputError: if a setting, a file or the data is wrong; it names it.
+  """
+  if mode not in MODES:
+    raise errors.InputError(f'mode is one of {", ".join(MODES)}, not {mode!r}')
+  config_files = list(map(os.fspath, config_file))
   if not experiment:
+    if mode != 'eval':
+      known = ', '.join(config_check.experiment_names())
+      raise errors.InputError(f'an experiment is required to train; known are {known}')
     experiment = config_check.BASE_EXPERIMENT
-    config_files = [config_check.params_path(arguments.model_dir), *config_files]
-  settings = config_check.resolve_experiment(experiment, config_files, arguments.params_override)
+    config_files = [config_check.params_path(model_dir), *config_files]
+  settings = config_check.resolve_experiment(experiment, config_files, params_override)
   if settings['runtime.enable_xla'].value:
     # TensorFlow reads this when it starts. Without it, XLA does not compile for the CPU.
     os.environ['TF_XLA_FLAGS'] = f'{os.environ.get("TF_XLA_FLAGS", "")} --tf_xla_cpu_global_jit'
@@ -55,9 +87,14 @@ def main() -> None:
   from oanet_tf.config import experiments
   from oanet_tf.training import loop
 
+  config = experiments.load_experiment(experiment, config_files, params_override)
+  return loop.run(config, model_dir, mode)
+
+
+def main() -> None:
+  arguments = parse_arguments()
   log_to_stderr()
-  config = experiments.load_experiment(experiment, config_files, arguments.params_override)
-  loop.run(config, arguments.model_dir, arguments.mode)
+  train(**vars(arguments))
 
 
 if __name__ == '__main__':

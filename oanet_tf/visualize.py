@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.ndimage
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from oanet_tf.data.categories import Category, PanopticCategories
 from oanet_tf.data.panoptic_map import Segments
@@ -18,11 +17,12 @@ from oanet_tf.errors import InputError
 if TYPE_CHECKING:
   from oanet_tf.evaluation.ranking_map import RankingMap
 
-_OPACITY = 0.5
+OPACITY = 0.5
 # Smaller images are enlarged until names can be read, up to the largest side.
 _SMALLEST_SIDE = 384
 _LARGEST_SIDE = 2048
-_SURROUNDINGS = 15
+# Pixels in each direction.
+_SURROUNDINGS = 7
 _BRIGHT = 175
 _WHITE = (255, 255, 255)
 _PLATE = (0, 0, 0, 150)
@@ -32,7 +32,12 @@ _TITLE_BACKGROUND = (32, 32, 32)
 
 
 def draw_panoptic(
-  image: np.ndarray, segmentation: Segments, categories: PanopticCategories
+  image: np.ndarray,
+  segmentation: Segments,
+  categories: PanopticCategories,
+  *,
+  opacity: float = OPACITY,
+  label_size: int | None = None,
 ) -> np.ndarray:
   """Draws a segmentation's colours, outlines and category names over its image.
 
@@ -44,6 +49,9 @@ def draw_panoptic(
     image: [H, W, 3] uint8.
     segmentation: of the same size.
     categories: with the colours and names.
+    opacity: of the colours, from 0 to 1.
+    label_size: height of the names in pixels of the result; 0 for no names, None for one that suits
+      the image.
 
   Returns:
     [F H, F W, 3] uint8. F is 1 if the shorter side has at least 384 pixels; otherwise the smallest
@@ -65,9 +73,12 @@ def draw_panoptic(
   enlarged = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
   positions = positions.repeat(factor, axis=0).repeat(factor, axis=1)
 
-  painted = _blend(enlarged, positions, _segment_colors(segment_categories))
+  painted = _blend(enlarged, positions, _segment_colors(segment_categories), opacity)
   painted = _draw_outlines(painted, positions)
-  return _draw_names(painted, positions, [category.name for category in segment_categories])
+  if label_size == 0:
+    return painted
+  font = _font(min(size)) if label_size is None else ImageFont.load_default(label_size)
+  return _draw_names(painted, positions, [category.name for category in segment_categories], font)
 
 
 def draw_ranking_map(ranking_map: 'RankingMap', categories: PanopticCategories) -> np.ndarray:
@@ -196,24 +207,28 @@ def _vary(color: tuple[int, int, int], variation: int) -> tuple[int, ...]:
   return tuple(round(255 * value) for value in colorsys.hsv_to_rgb(*hsv))
 
 
-def _blend(image: np.ndarray, positions: np.ndarray, colors: np.ndarray) -> np.ndarray:
+def _blend(
+  image: np.ndarray, positions: np.ndarray, colors: np.ndarray, opacity: float
+) -> np.ndarray:
   overlay = np.concatenate([np.zeros((1, 3), np.uint8), colors])[positions]
-  blended = np.rint((1 - _OPACITY) * image + _OPACITY * overlay).astype(np.uint8)
+  blended = np.rint((1 - opacity) * image + opacity * overlay).astype(np.uint8)
   return np.where((positions > 0)[..., np.newaxis], blended, image)
 
 
 def _draw_outlines(painted: np.ndarray, positions: np.ndarray) -> np.ndarray:
   """White lines of one pixel, dark ones where the surroundings are bright; none on void."""
-  brightness = scipy.ndimage.uniform_filter(painted.mean(axis=-1), _SURROUNDINGS)
+  gray = Image.fromarray(painted.mean(axis=-1).astype(np.uint8))
+  brightness = np.asarray(gray.filter(ImageFilter.BoxBlur(_SURROUNDINGS)))
   lines = np.where(brightness > _BRIGHT, 0, 255).astype(np.uint8)
   return np.where(outlines(positions)[..., np.newaxis], lines[..., np.newaxis], painted)
 
 
-def _draw_names(painted: np.ndarray, positions: np.ndarray, names: Sequence[str]) -> np.ndarray:
+def _draw_names(
+  painted: np.ndarray, positions: np.ndarray, names: Sequence[str], font: ImageFont.FreeTypeFont
+) -> np.ndarray:
   """Writes the names of the segments that are large enough, the largest first."""
   image = Image.fromarray(painted)
   draw = ImageDraw.Draw(image, 'RGBA')
-  font = _font(min(image.size))
   line_height = sum(font.getmetrics())
   taken = []
   for position, center, half_width in _widest_points(positions):
@@ -229,20 +244,42 @@ def _draw_names(painted: np.ndarray, positions: np.ndarray, names: Sequence[str]
   return np.asarray(image)
 
 
-def _widest_points(positions: np.ndarray) -> list[tuple[int, np.ndarray, float]]:
+def _widest_points(positions: np.ndarray) -> list[tuple[int, np.ndarray, int]]:
   """Each segment, largest first: position, pixel [x, y] farthest from a border, and how far."""
   padded = np.pad(positions, 1, constant_values=-1)
   center = padded[1:-1, 1:-1]
   inside = (center == padded[1:-1, 2:]) & (center == padded[1:-1, :-2])
   inside &= (center == padded[2:, 1:-1]) & (center == padded[:-2, 1:-1])
-  distances = scipy.ndimage.distance_transform_edt(np.pad(inside, 1))[1:-1, 1:-1]
-  areas = np.bincount(positions.ravel())
-  largest_first = [p for p in np.argsort(-areas, kind='stable').tolist() if p and areas[p]]
-  points = scipy.ndimage.maximum_position(distances, positions, largest_first)
+  distances, flat = _distances(inside).ravel(), positions.ravel()
+  areas = np.bincount(flat)
+  farthest = np.zeros_like(areas)
+  np.maximum.at(farthest, flat, distances)
+  widest = np.flatnonzero(distances == farthest[flat])
+  found, first = np.unique(flat[widest], return_index=True)
+  y, x = np.divmod(widest[first], positions.shape[1])
   return [
-    (position, np.array([x, y]), float(distances[y, x]))
-    for position, (y, x) in zip(largest_first, points, strict=True)
+    (int(found[k]), np.array([x[k], y[k]]), int(farthest[found[k]]))
+    for k in np.argsort(-areas[found], kind='stable')
+    if found[k] > 0
   ]
+
+
+def _distances(inside: np.ndarray) -> np.ndarray:
+  """[H, W] int32: steps along rows and columns from each pixel to the nearest that is outside.
+
+  All around the image is outside.
+  """
+  far = sum(inside.shape)
+  distances = np.pad(np.where(inside, np.int32(far), np.int32(0)), 1)
+  for axis in (0, 1):
+    places = np.arange(distances.shape[axis], dtype=np.int32)
+    places = places[:, None] if axis == 0 else places
+    from_start = np.minimum.accumulate(distances - places, axis) + places
+    from_end = (
+      np.flip(np.minimum.accumulate(np.flip(distances + places, axis), axis), axis) - places
+    )
+    distances = np.minimum(from_start, from_end)
+  return distances[1:-1, 1:-1]
 
 
 def _font(image_side: int) -> ImageFont.FreeTypeFont:

@@ -17,7 +17,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from oanet_tf import errors, export
+from oanet_tf import errors
+from oanet_tf.export import NUM_CALIBRATION_IMAGES, NUM_IMAGES
 from oanet_tf.model_folder import ModelFolder
 from oanet_tf.serving import formats
 
@@ -90,7 +91,7 @@ def scores(result: Mapping[str, dict]) -> dict[str, float]:
 
 
 def load_source(folder: ModelFolder) -> 'Source':
-  """Loads the network as `python -m oanet_tf.export` does by default."""
+  """Loads the network as `oanet export` does by default."""
   from oanet_tf.serving import parity
 
   values = folder.values
@@ -98,8 +99,8 @@ def load_source(folder: ModelFolder) -> 'Source':
     folder,
     values['task.model.fusion.method'],
     values['task.validation_data.output_size'],
-    parity.shard_images(values['task.validation_data.input_path'], export.NUM_IMAGES),
-    parity.shard_images(values['task.train_data.input_path'], export.NUM_CALIBRATION_IMAGES),
+    parity.shard_images(values['task.validation_data.input_path'], NUM_IMAGES),
+    parity.shard_images(values['task.train_data.input_path'], NUM_CALIBRATION_IMAGES),
   )
 
 
@@ -124,7 +125,7 @@ def in_memory(source: 'Source') -> Contender:
   from oanet_tf.data.panoptic_map import segments_of_masks
   from oanet_tf.serving.panoptic_module import SEGMENT_INPUTS, PanopticModule
 
-  module = PanopticModule(source.trained, source.method, maps_only=True)
+  module = PanopticModule(source.trained, source.method, segments_only=True)
   segment = tf.function(module.segment, SEGMENT_INPUTS, autograph=False)
   labels = source.trained.categories.label_of_id_table()
 

@@ -6,7 +6,7 @@ usage() {
   cat << END
 usage: bash $0 [--batching] [--gpu] EXPORT_DIR
 
-Serves EXPORT_DIR/savedmodel, made by python -m oanet_tf.export, as the model "oanet" in the
+Serves EXPORT_DIR/savedmodel, made by oanet export, as the model "oanet" in the
 foreground: gRPC on port 8500, REST on port 8501 (GRPC_PORT and REST_PORT choose others). --batching
 combines requests as scripts/serving_batching.config says. IMAGE chooses another Docker image of
 TensorFlow Serving; its version must be at least that of the TensorFlow that exported.
@@ -41,7 +41,7 @@ for argument in "$@"; do
 done
 [[ $folder ]] || { usage >&2 && exit 2; }
 compgen -G "$folder/savedmodel/[0-9]*/saved_model.pb" > /dev/null ||
-  fail "$folder: has no savedmodel/VERSION; python -m oanet_tf.export --export_dir $folder makes one"
+  fail "$folder: has no savedmodel/VERSION; oanet export --export_dir $folder makes one"
 command -v docker > /dev/null || fail "docker is not installed: https://docs.docker.com/get-docker"
 
 exec docker run --rm --init \

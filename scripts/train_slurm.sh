@@ -1,5 +1,5 @@
 #!/bin/bash
-# Trains on several machines under Slurm; its arguments are those of `python -m oanet_tf.train`.
+# Trains on several machines under Slurm; its arguments are those of `oanet train`.
 #
 #   sbatch --nodes=2 scripts/train_slurm.sh --experiment oanet_r50fpn_coco --model_dir /shared/runs/coco …
 #

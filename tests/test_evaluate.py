@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from oanet_tf import class_prior, evaluate, report
+from oanet_tf import class_prior, report
 from oanet_tf.config import experiments
 from oanet_tf.config import values as config_values
 from oanet_tf.model_folder import ModelFolder
 from oanet_tf.training import loop
 from tests import end_to_end
+from tests.commands import evaluate
 
 
 def run(monkeypatch, capsys, *arguments):

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from oanet_tf import export
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.class_prior import ClassPrior
 from oanet_tf.errors import InputError
 from oanet_tf.serving import formats, parity
 from tests import end_to_end
+from tests.commands import export
 from tests.serving import requests
 
 

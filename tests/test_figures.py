@@ -10,7 +10,7 @@ from oanet_tf import figures
 from oanet_tf.data.pictures import read_picture
 from oanet_tf.model_folder import ModelFolder
 from oanet_tf.paper import examples
-from oanet_tf.serving import loading
+from oanet_tf.prediction.tensorflow_predictors import of_trained
 from tests import end_to_end
 
 
@@ -32,7 +32,7 @@ def test_predictions_are_those_of_predict(model_dir, pictures):
   found = list(examples.predictions(model_dir, pictures, ['heuristic', 'srm']))
   assert len(found) == 3
   for method in ('heuristic', 'srm'):
-    predictor = loading.of_trained(ModelFolder(model_dir).load(), method)
+    predictor = of_trained(ModelFolder(model_dir).load(), method)
     for path, one in zip(pictures, found, strict=True):
       (expected,) = predictor.segment([read_picture(path)])
       segmentation = one.segmentations[method]

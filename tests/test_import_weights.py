@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 import yaml
 
-from oanet_tf import evaluate, import_weights, predict
+from oanet_tf import import_weights, predict
 from oanet_tf.config import experiments
 from oanet_tf.data.categories import Category, PanopticCategories
 from oanet_tf.model_folder import IMPORT_FILE, ModelFolder, write_model
@@ -17,6 +17,7 @@ from oanet_tf.training import state
 from oanet_tf.weights import coco_rows
 from oanet_tf.weights.initialization import load_initial_weights
 from tests import end_to_end, small_model
+from tests.commands import evaluate
 from tests.weights import detectron2_network
 from tests.weights.files import write_pickle, write_torch_zip
 

@@ -12,7 +12,8 @@ from oanet_tf import predict
 from oanet_tf.data import pictures
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.class_prior import ClassPrior
-from oanet_tf.serving import segment_files
+from oanet_tf.prediction.inputs import batches_of
+from oanet_tf.prediction.predictor import find_model
 from tests import end_to_end
 
 
@@ -135,7 +136,7 @@ def test_a_picture_that_is_not_there(model_dir, tmp_path, monkeypatch, capsys):
 def test_batches_are_of_neighbours_that_fit():
   def sides(*shapes):
     images = [(n, np.zeros((*shape, 3), np.uint8)) for n, shape in enumerate(shapes)]
-    return [[n for n, _ in batch] for batch in segment_files.batches_of(images, 3)]
+    return [[n for n, _ in batch] for batch in batches_of(images, 3)]
 
   assert sides() == []
   assert sides((2, 3), (4, 1), (1, 1), (5, 5)) == [[0, 1, 2], [3]]
@@ -149,10 +150,10 @@ def test_what_a_path_holds(tmp_path):
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / name).write_bytes(b'')
   (tmp_path / 'model.bin').write_bytes(b'\0\0\0\0TFL3\0')
-  assert segment_files.find_model(tmp_path / 'training') == ('model_folder', tmp_path / 'training')
-  assert segment_files.find_model(tmp_path / 'one') == ('saved_model', tmp_path / 'one')
-  assert segment_files.find_model(tmp_path / 'many') == ('saved_model', tmp_path / 'many' / '10')
-  assert segment_files.find_model(tmp_path / 'model.bin') == ('tflite', tmp_path / 'model.bin')
+  assert find_model(tmp_path / 'training') == ('model_folder', tmp_path / 'training')
+  assert find_model(tmp_path / 'one') == ('saved_model', tmp_path / 'one')
+  assert find_model(tmp_path / 'many') == ('saved_model', tmp_path / 'many' / '10')
+  assert find_model(tmp_path / 'model.bin') == ('tflite', tmp_path / 'model.bin')
 
 
 @pytest.mark.parametrize('kind', ['nothing', 'folder', 'file'])
@@ -183,8 +184,8 @@ def test_two_pictures_of_one_name(model_dir, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
   ('fusion', 'message'),
   [
-    ('oracle', 'python -m oanet_tf.evaluate'),
-    ('class_prior', 'python -m oanet_tf.class_prior'),
+    ('oracle', 'oanet evaluate'),
+    ('class_prior', 'oanet class_prior'),
     ('best', "'best'"),
   ],
 )
@@ -250,6 +251,8 @@ def test_the_example_of_the_readme(model_dir, tmp_path, monkeypatch, capsys):
   names = {}
   exec(example.replace('runs/quickstart/model', str(model_dir)), names)
   result = names['result']
-  assert result.index.shape == gradient().shape[:2]
-  lines = capsys.readouterr().out.splitlines()
-  assert [int(line.split()[0]) for line in lines] == list(range(1, 1 + len(result.ids)))
+  assert result.segmentation.shape == gradient().shape[:2]
+  assert capsys.readouterr().out.strip() == str(
+    [(segment['label'], segment['score']) for segment in result.segments_info]
+  )
+  assert (tmp_path / 'photo.png').is_file()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from oanet_tf import evaluate, predict, train
+from oanet_tf import predict
 from oanet_tf.cluster import Cluster
 from oanet_tf.config import check as config_check
 from oanet_tf.config import experiments
@@ -22,6 +22,7 @@ from oanet_tf.modeling.srm_only import SRMOnly
 from oanet_tf.training import loop, losses, state, task
 from oanet_tf.weights.initialization import load_initial_weights
 from tests import end_to_end, small_model
+from tests.commands import evaluate, train
 
 SRM_ONLY = 'task.mode=srm_only'
 

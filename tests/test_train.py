@@ -12,13 +12,13 @@ import tensorflow as tf
 from panopticapi.evaluation import PQStat, pq_compute_single_core
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from oanet_tf import train
 from oanet_tf.cluster import Cluster
 from oanet_tf.config import experiments
 from oanet_tf.model_folder import ModelFolder
 from oanet_tf.training import loop
 from oanet_tf.training.state import create_state
 from tests import end_to_end
+from tests.commands import train
 from tests.devices import TWO, mirrored
 
 

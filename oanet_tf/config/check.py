@@ -15,11 +15,12 @@ from typing import NamedTuple
 
 from oanet_tf.config import values as config_values
 from oanet_tf.config.text import parse_override, read_yaml
+from oanet_tf.config.values import PARAMS_FILE
 from oanet_tf.errors import InputError
 
 DEFAULTS = pathlib.Path(__file__).with_name('defaults')
 ALL_KEYS = DEFAULTS / 'all_keys.yaml'
-PARAMS_FILE = 'params.yaml'
+
 # `params.yaml` sets every key, so it does not matter which experiment it overrides.
 BASE_EXPERIMENT = 'oanet_r50fpn_coco'
 OVERRIDE = '--params_override'

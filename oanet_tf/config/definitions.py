@@ -133,7 +133,7 @@ class Fusion(hyperparams.Config):
       With 'all', the pixel becomes void if the largest is that of a thing.
     stuff_area_limit: stuff with fewer pixels, at the image's own size, becomes void.
     stuff_area_by: pixels are counted by 'class' or by connected 'component' of a class.
-    class_prior: path of a file of `python -m oanet_tf.class_prior` for the method 'class_prior'; ''
+    class_prior: path of a file of `oanet class_prior` for the method 'class_prior'; ''
       for none.
   """
 

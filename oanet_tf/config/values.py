@@ -14,6 +14,8 @@ from typing import NoReturn
 
 from oanet_tf.errors import InputError
 
+# In a model folder.
+PARAMS_FILE = 'params.yaml'
 FUSIONS = ('srm', 'heuristic', 'class_prior', 'upsnet', 'oracle')
 # Of merging; `modeling.fusion.rules` has them.
 RULES = ('panopticapi', 'model_garden', 'detectron2')
@@ -280,12 +282,10 @@ def check_fusion(method: str, values: Values, has_ground_truth: bool = False) ->
   if method not in FUSIONS:
     raise InputError(f'there is no fusion {method!r}; known are {", ".join(FUSIONS)}')
   if method == 'oracle' and not has_ground_truth:
-    raise InputError(
-      'the fusion oracle needs the ground truth, which only python -m oanet_tf.evaluate has'
-    )
+    raise InputError('the fusion oracle needs the ground truth, which only oanet evaluate has')
   if method == 'class_prior' and not values['task.model.fusion.class_prior']:
     raise InputError(
-      'the fusion class_prior needs a file of python -m oanet_tf.class_prior; set '
+      'the fusion class_prior needs a file of oanet class_prior; set '
       'task.model.fusion.class_prior to its path'
     )
   if method == 'upsnet' and values['task.mode'] == 'srm_only':

@@ -72,7 +72,7 @@ class ClassPrior:
     if content.get('thing_ids') != ids:
       raise InputError(
         f'{path}: is not of the thing categories of the model; count it from its shards with '
-        'python -m oanet_tf.class_prior'
+        'oanet class_prior'
       )
     pixels = np.zeros([len(ids)] * 2, np.int64)
     try:
@@ -80,7 +80,7 @@ class ClassPrior:
         (a, b), (of_a, of_b) = map(ids.index, pair['ids']), pair['pixels']
         pixels[a, b], pixels[b, a] = of_a, of_b
     except (KeyError, TypeError, ValueError, OverflowError):
-      raise InputError(f'{path}: is no file of python -m oanet_tf.class_prior') from None
+      raise InputError(f'{path}: is no file of oanet class_prior') from None
     if (pixels < 0).any():
       raise InputError(f'{path}: has a number of pixels below 0')
     return cls(categories, pixels)

@@ -1,21 +1,18 @@
 """Converts a COCO panoptic dataset to TFRecord shards; the schema is in tfrecords/README.md."""
 
-import argparse
 import contextlib
 import functools
 import itertools
 import pathlib
 import re
-import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, NamedTuple, get_args
+from collections.abc import Callable, Iterator
+from typing import Literal, NamedTuple
 
 import numpy as np
 import tqdm
 
 from oanet_tf import files
-from oanet_tf.arguments import positive
 from oanet_tf.data import coco_json, coco_panoptic, tf_example
 from oanet_tf.data.categories import CATEGORIES_FILE, PanopticCategories
 from oanet_tf.data.coco_json import FilePath, ImageEntry
@@ -24,7 +21,7 @@ from oanet_tf.data.objects import Overlaps, has_conflict, overlapping
 from oanet_tf.data.parallel import map_in_order
 from oanet_tf.data.resume import Progress, SkippedImage, Split, Summary, sha256
 from oanet_tf.data.tf_example import MaskEncoding
-from oanet_tf.errors import InputError, run
+from oanet_tf.errors import InputError
 
 # About 100 MB for COCO.
 IMAGES_PER_SHARD = 500
@@ -101,78 +98,6 @@ def convert(
     dataset.categories.to_json(target.folder / CATEGORIES_FILE)
     target.write(progress, is_complete=True)
   return progress.total()
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-  """The command line; `arguments` are `sys.argv[1:]` unless given."""
-  arguments = _parser().parse_args(arguments)
-  signal.signal(signal.SIGTERM, signal.default_int_handler)
-  summary = convert(**vars(arguments))
-  print(f'{arguments.output_dir}, split {arguments.split}: {summary}')
-  if summary.skipped_images:
-    path = Split(pathlib.Path(arguments.output_dir), arguments.split).summary_path
-    print(
-      f'{path} lists the {summary.skipped_images} images with an error. Once they are repaired, '
-      'the same command with --on_error=raise makes their shards again.'
-    )
-
-
-def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
-    description=f'{__doc__} If it is interrupted, the same command goes on where it stopped.'
-  )
-  images = parser.add_mutually_exclusive_group(required=True)
-  images.add_argument('--image_dir', help='folder of the images')
-  images.add_argument(
-    '--without_images',
-    dest='image_dir',
-    action='store_const',
-    const=None,
-    help='images are not read, and are empty in the shards: enough for the ranking module alone',
-  )
-  parser.add_argument('--panoptic_json', required=True, help='COCO panoptic annotations')
-  parser.add_argument('--panoptic_dir', required=True, help='folder of the panoptic PNGs')
-  parser.add_argument(
-    '--instances_json',
-    help='COCO instance annotations, whose masks may overlap; objects of images that are not in '
-    'them come from the panoptic masks',
-  )
-  parser.add_argument('--output_dir', required=True, help='folder of the shards')
-  parser.add_argument('--split', required=True, help="how the shards' names begin, e.g. train")
-  parser.add_argument(
-    '--num_shards',
-    type=positive,
-    help=f'default: one per {IMAGES_PER_SHARD} images, at most {MAX_DEFAULT_SHARDS}',
-  )
-  parser.add_argument('--num_workers', type=positive, help='processes; default: the number of CPUs')
-  parser.add_argument(
-    '--on_error',
-    choices=get_args(OnError),
-    default='raise',
-    help='raise: stop at the first image with an error (default); skip: leave such images out and '
-    'list them in <split>_summary.json',
-  )
-  parser.add_argument(
-    '--mask_encoding',
-    choices=get_args(MaskEncoding),
-    default='cropped',
-    help='cropped: small and fast to decode (default); full_png: for the decoder of the '
-    'TensorFlow Model Garden',
-  )
-  parser.add_argument(
-    '--overlaps',
-    choices=get_args(Overlaps),
-    default='fill_holes',
-    help='of objects that come from panoptic masks. fill_holes: fill holes that other things '
-    'occupy (default); none: leave masks as they are',
-  )
-  parser.add_argument(
-    '--conflicts_only',
-    action='store_true',
-    help='leave out images in which no objects of two categories share a pixel; the ranking module '
-    'learns nothing from them',
-  )
-  return parser
 
 
 def _target(output_dir: FilePath, split: str) -> Split:
@@ -316,7 +241,3 @@ def _summary(entry: ImageEntry, record: PanopticRecord) -> Summary:
     void_pixels=record.height * record.width - int(np.count_nonzero(record.segments.index)),
     empty_instances=0 if from_panoptic else len(entry.instances) - num_objects,
   )
-
-
-if __name__ == '__main__':
-  run(main)

@@ -1,4 +1,4 @@
-"""Shows what is in TFRecord shards: `python -m oanet_tf.data.inspect --help`."""
+"""Shows what is in TFRecord shards: `oanet inspect --help`."""
 
 # H, W image, M objects, h, w an object's box.
 
@@ -278,7 +278,7 @@ def _check_writable(folder: pathlib.Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
   """The command line; `arguments` are `sys.argv[1:]` unless given."""
   parser = argparse.ArgumentParser(
-    prog='python -m oanet_tf.data.inspect',
+    prog='oanet inspect',
     description='Shows what is in TFRecord shards. Prints a table, and writes it as '
     f'{STATISTICS_FILE}, with a histogram of the categories ({CATEGORIES_PICTURE}) and some images '
     f'with their segments and objects ({CONTACT_SHEET}).',

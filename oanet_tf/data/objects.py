@@ -56,7 +56,7 @@ def objects_of_segments(
     overlaps: 'fill_holes' applies `fill_holes` to all but crowds, which are no single object that
       others could lie on. 'none' leaves the masks as they are: they do not overlap.
   """
-  index, _, category_ids, is_crowd = segments
+  index, category_ids, is_crowd = segments.index, segments.category_ids, segments.is_crowd
   things = np.concatenate([[False], is_thing])[index]
   windows = ndimage.find_objects(index)
   found = []

@@ -23,12 +23,15 @@ class Segments(NamedTuple):
     ids: [S] int32 in [1, 2^24 - 1], unique.
     category_ids: [S] int32, ids of the dataset.
     is_crowd: [S] bool.
+    scores: [S] float32 in [0, 1], of a prediction: a thing's is its detection's, that of stuff the
+      mean probability of its pixels. None for annotations.
   """
 
   index: np.ndarray
   ids: np.ndarray
   category_ids: np.ndarray
   is_crowd: np.ndarray
+  scores: np.ndarray | None = None
 
   def labels(self, categories: PanopticCategories, name: str = 'the segmentation') -> np.ndarray:
     """[1 + S] int32 labels to look `index` up in, void's first.
@@ -51,8 +54,23 @@ class Segments(NamedTuple):
     return self.labels(categories)[1:] <= categories.num_things
 
 
+class Scores(NamedTuple):
+  """The scores of a prediction.
+
+  Attributes:
+    instances: [N] float32; an instance's number in the instance mask is 1 + its index.
+    stuff: [S] float32, by stuff category in the order of the labels.
+  """
+
+  instances: np.ndarray
+  stuff: np.ndarray
+
+
 def segments_of_masks(
-  category_mask: np.ndarray, instance_mask: np.ndarray, categories: PanopticCategories
+  category_mask: np.ndarray,
+  instance_mask: np.ndarray,
+  categories: PanopticCategories,
+  scores: Scores | None = None,
 ) -> Segments:
   """Segments with the ids 1, 2, …: each thing instance is one, and each stuff category.
 
@@ -60,12 +78,13 @@ def segments_of_masks(
     category_mask: [H, W] int labels.
     instance_mask: [H, W] int; 0 for stuff and void.
     categories: of the labels.
+    scores: of the prediction; without them, the segments have none.
   """
   starts, lengths = runs(category_mask, instance_mask)
   instances, labels = (mask.ravel()[starts] for mask in (instance_mask, category_mask))
   codes = instances.astype(np.int64) * categories.num_labels + labels
   found, code_of_run = np.unique(codes, return_inverse=True)
-  labels = found % categories.num_labels
+  instances, labels = np.divmod(found, categories.num_labels)
   is_segment = labels != VOID_LABEL
   index = np.where(is_segment, np.cumsum(is_segment), 0).astype(np.int32)
   count = np.count_nonzero(is_segment)
@@ -74,7 +93,17 @@ def segments_of_masks(
     np.arange(1, count + 1, dtype=np.int32),
     categories.id_of_label_table()[labels[is_segment]],
     np.zeros(count, bool),
+    None if scores is None else _scores_of(instances, labels, categories, scores)[is_segment],
   )
+
+
+def _scores_of(
+  instances: np.ndarray, labels: np.ndarray, categories: PanopticCategories, scores: Scores
+) -> np.ndarray:
+  """[S] float32; 0 for void."""
+  of_instance = np.concatenate([[0.0], scores.instances])[instances]
+  of_stuff = np.concatenate([np.zeros(1 + categories.num_things), scores.stuff])[labels]
+  return np.where(instances > 0, of_instance, of_stuff).astype(np.float32)
 
 
 def runs(*maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -94,6 +123,63 @@ def runs(*maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     is_start[1:] |= flat[1:] != flat[:-1]
   starts = np.flatnonzero(is_start)
   return starts, np.diff(starts, append=is_start.size)
+
+
+def segments_info(segments: Segments, categories: PanopticCategories, name: str) -> list[dict]:
+  """The segments as JSON takes them, in plain Python numbers.
+
+  Args:
+    segments: H, W ≥ 1; each has a pixel.
+    categories: of the dataset.
+    name: what to call the image in an error.
+
+  Returns:
+    For each segment `id`, `category_id`, `area`, `bbox` [x, y, width, height] and `iscrowd`, as in
+    COCO's files. Those of a prediction also have `label` (the category's name), `label_id` (its
+    place among the categories, things first, from 1), `isthing` and `score`.
+
+  Raises:
+    InputError: if a segment has no pixel or a category is unknown; it names `name`.
+  """
+  count = len(segments.ids)
+  areas, boxes = _extents(segments.index, count)
+  check_segments_have_pixels(segments.ids, areas, name)
+  columns = (segments.ids, segments.category_ids, areas, boxes, segments.is_crowd)
+  info = [
+    {
+      'id': int(segment_id),
+      'category_id': int(category_id),
+      'area': int(area),
+      'bbox': box.tolist(),
+      'iscrowd': int(is_crowd),
+    }
+    for segment_id, category_id, area, box, is_crowd in zip(*columns, strict=True)
+  ]
+  if segments.scores is None:
+    return info
+  labels = segments.labels(categories, name)[1:].tolist()
+  for entry, label, score in zip(info, labels, segments.scores.tolist(), strict=True):
+    entry |= {
+      'label': categories.category(label).name,
+      'label_id': label,
+      'isthing': int(categories.is_thing(label)),
+      'score': score,
+    }
+  return info
+
+
+def _extents(index: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+  """[S] areas and [S, 4] boxes [x, y, width, height]; a box means nothing where the area is 0."""
+  height, width = index.shape
+  # Runs of one row each.
+  starts, lengths = runs(index, np.broadcast_to(np.arange(height)[:, None], index.shape))
+  of_run = index.ravel()[starts]
+  y, x = np.divmod(starts, width)
+  low, high = np.full([count + 1, 2], index.size), np.zeros([count + 1, 2], np.intp)
+  np.minimum.at(low, of_run, np.stack([x, y], axis=1))
+  np.maximum.at(high, of_run, np.stack([x + lengths, y + 1], axis=1))
+  areas = np.bincount(of_run, lengths, minlength=count + 1)[1:].astype(np.intp)
+  return areas, np.concatenate([low, high - low], axis=1)[1:]
 
 
 def read_index(png: Image.Image, ids: np.ndarray, name: str) -> np.ndarray:

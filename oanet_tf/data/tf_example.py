@@ -43,6 +43,8 @@ SEGMENT_IS_CROWD = 'image/panoptic/segment/is_crowd'
 SCHEMA_VERSION = 'image/schema_version'
 # A record has the first, or the other two.
 _PANOPTIC_MAPS = (SEGMENT_INDEX, CATEGORY_MASK, INSTANCE_MASK)
+# The fields of annotated `Segments`, in order.
+_SEGMENTS = ('index', 'ids', 'category_ids', 'is_crowd')
 
 _NO_IMAGE = (
   'it has no image, which is enough for the ranking module alone (task.mode=srm_only); for all '
@@ -167,7 +169,7 @@ def _decode_annotations(parsed: dict[str, 'tf.Tensor']) -> dict[str, 'tf.Tensor'
     'source_id': parsed[SOURCE_ID],
     'height': height,
     'width': width,
-    **{f'segment_{name}': value for name, value in zip(Segments._fields, segments, strict=True)},
+    **{f'segment_{name}': value for name, value in zip(_SEGMENTS, segments, strict=True)},
     'object_boxes': boxes,
     'object_category_ids': tf.cast(parsed[OBJECT_CATEGORY_ID], tf.int32),
     'object_is_crowd': tf.cast(parsed[OBJECT_IS_CROWD], tf.bool),
@@ -190,7 +192,7 @@ def _decode_segments(parsed: Mapping[str, 'tf.Tensor']) -> tuple['tf.Tensor', ..
 
 def decoded_segments(decoded: Mapping[str, np.ndarray]) -> Segments:
   """The segments of a record; `decoded` is `decode`'s dict as numpy arrays."""
-  return Segments(*(decoded[f'segment_{name}'] for name in Segments._fields))
+  return Segments(**{name: decoded[f'segment_{name}'] for name in _SEGMENTS})
 
 
 def _parse(serialized: 'tf.Tensor') -> dict[str, 'tf.Tensor']:

@@ -24,9 +24,9 @@ from oanet_tf.data.panoptic_json import Annotation, read_annotations
 from oanet_tf.data.panoptic_map import (
   VOID_ID,
   Segments,
-  check_segments_have_pixels,
   ids_to_rgb,
   read_index,
+  segments_info,
 )
 from oanet_tf.errors import InputError
 from oanet_tf.files import replacing, write_text
@@ -88,7 +88,7 @@ class PanopticResultsWriter(contextlib.AbstractContextManager):
     if png_name in self._annotations:
       raise InputError(f'{file_name}: another image of this run is written to {png_name} too')
     is_crowd = segments.is_crowd & self._keep_crowds
-    info = _segments_info(segments._replace(is_crowd=is_crowd), file_name)
+    info = segments_info(segments._replace(is_crowd=is_crowd), self._categories, file_name)
     write_panoptic_png(pathlib.Path(self._staging.name) / png_name, segments)
     height, width = segments.index.shape
     self._images[image_id] = {
@@ -223,25 +223,3 @@ def coco_image_id(image_id: int | str) -> int | str:
   if isinstance(image_id, str):
     return int(image_id) if image_id.isascii() and image_id.isdigit() else image_id
   return operator.index(image_id)
-
-
-def _segments_info(segments: Segments, name: str) -> list[dict]:
-  """COCO's `segments_info`, in plain integers: a numpy integer would stop `json.dump`."""
-  # Loaded here, as this takes as long as scoring 20 images, for which it is not needed.
-  import scipy.ndimage
-
-  count = len(segments.ids)
-  areas = np.bincount(segments.index.ravel(), minlength=count + 1)[1:]
-  check_segments_have_pixels(segments.ids, areas, name)
-  windows = scipy.ndimage.find_objects(segments.index, max_label=count)
-  columns = (segments.ids, segments.category_ids, areas, windows, segments.is_crowd)
-  return [
-    {
-      'id': int(segment_id),
-      'category_id': int(category_id),
-      'area': int(area),
-      'bbox': [x.start, y.start, x.stop - x.start, y.stop - y.start],
-      'iscrowd': int(is_crowd),
-    }
-    for segment_id, category_id, area, (y, x), is_crowd in zip(*columns, strict=True)
-  ]

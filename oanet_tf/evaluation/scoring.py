@@ -15,7 +15,7 @@ from oanet_tf.cluster import Cluster
 from oanet_tf.config import definitions
 from oanet_tf.data import geometry, input_pipeline, shard_files
 from oanet_tf.data.categories import PanopticCategories
-from oanet_tf.data.panoptic_map import Segments, segments_of_masks
+from oanet_tf.data.panoptic_map import Scores, Segments, segments_of_masks
 from oanet_tf.data.resizing import as_pixels
 from oanet_tf.evaluation.coco_results import PanopticResultsWriter
 from oanet_tf.evaluation.panoptic_quality import PanopticQuality
@@ -171,8 +171,10 @@ def evaluation_step(
     outputs = model(inputs['image'], image_info, labels=inputs)
     canvas_size = geometry.largest_original(image_info)
     batch = fuser.batch(outputs, image_info, canvas_size, inputs.get('ground_truth'))
+    maps = {method: fuse(batch, method) for method in methods}
     results = {
-      'maps': {method: fuse(batch, method) for method in methods},
+      'maps': maps,
+      'stuff_scores': {method: batch.stuff_scores(maps[method]) for method in methods},
       'stuff_labels': batch.stuff,
       'ranking_scores': batch.ranking.scores,
       **{key: outputs[key] for key in DETECTIONS},
@@ -284,7 +286,12 @@ def _evaluated(image: dict, categories: PanopticCategories) -> EvaluatedImage:
     source_id=image['source_id'].decode(),
     ground_truth=ground_truth,
     predictions={
-      method: prediction_of(masks, ground_truth.index.shape, categories)
+      method: prediction_of(
+        masks,
+        ground_truth.index.shape,
+        categories,
+        Scores(image['detection_scores'], image['stuff_scores'][method]),
+      )
       for method, masks in image['maps'].items()
     },
     image=as_pixels(image['image']),
@@ -297,11 +304,14 @@ def _evaluated(image: dict, categories: PanopticCategories) -> EvaluatedImage:
 
 
 def prediction_of(
-  masks: Sequence[np.ndarray], size: tuple[int, int], categories: PanopticCategories
+  masks: Sequence[np.ndarray],
+  size: tuple[int, int],
+  categories: PanopticCategories,
+  scores: Scores | None = None,
 ) -> Segments:
   """A fusion's category and instance mask of one image, without the batch's padding."""
   height, width = size
-  return segments_of_masks(*(mask[:height, :width] for mask in masks), categories)
+  return segments_of_masks(*(mask[:height, :width] for mask in masks), categories, scores)
 
 
 def ground_truth_of(image: dict) -> Segments:

@@ -9,6 +9,9 @@ from oanet_tf.data.geometry import height_and_width
 from oanet_tf.modeling.spatial_ranking import SpatialRankingModule, rank_ground_truth
 from oanet_tf.modeling.stuff_channels import StuffChannels
 
+# A logit whose softmax is 1; a power of 2, which changes no comparison.
+_CERTAIN = 64.0
+
 
 class SRMOnly(tf_keras.Model):
   """Trains on the annotated instances, as `OANet` does, and in inference ranks them as detections.
@@ -42,7 +45,8 @@ class SRMOnly(tf_keras.Model):
     Returns:
       In training `instance_tensor` and `ranking_logits` [B, h, w, T].
       In inference `detection_boxes`, `detection_scores`, `detection_classes` and `detection_masks`
-      as of `OANet`, and `stuff_logits` [B, h, w, T + S], the one-hot ground truth; all 0 at void.
+      as of `OANet`, and `stuff_logits` [B, h, w, T + S], certain of the ground truth, all 0 at
+      void.
     """
     del image_info
     if training:
@@ -51,5 +55,7 @@ class SRMOnly(tf_keras.Model):
       **{
         f'detection_{key}': labels[f'gt_{key}'] for key in ('boxes', 'scores', 'classes', 'masks')
       },
-      'stuff_logits': tf.one_hot(labels['category_labels'] - 1, self.stuff_channels.total),
+      'stuff_logits': tf.one_hot(
+        labels['category_labels'] - 1, self.stuff_channels.total, on_value=_CERTAIN
+      ),
     }

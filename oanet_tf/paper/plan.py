@@ -98,7 +98,7 @@ class Training:
 
   @property
   def arguments(self) -> list[str]:
-    """Arguments of `python -m oanet_tf.train` without `--mode`."""
+    """Arguments of `oanet train` without `--mode`."""
     files = [argument for file in self.config_files for argument in ('--config_file', file)]
     folder = ['--model_dir', str(self.folder)]
     override = ['--params_override', self.params_override]
@@ -162,7 +162,7 @@ class Scoring(NamedTuple):
 
   @property
   def arguments(self) -> list[str]:
-    """Arguments of `python -m oanet_tf.evaluate`."""
+    """Arguments of `oanet evaluate`."""
     arguments = ['--model_dir', str(self.network.folder)]
     arguments += ['--output_dir', str(self.results_path.parent)]
     if self.srm:

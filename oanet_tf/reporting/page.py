@@ -11,7 +11,7 @@ from oanet_tf.reporting.tables import categories_table, fusions_table, orders_ta
 
 _WITHOUT_DETAILS = (
   'This evaluation wrote no details of its images, so the order of categories and the pictures '
-  'are missing here. <code>python -m oanet_tf.evaluate --model_dir MODEL_DIR</code>, run with the '
+  'are missing here. <code>oanet evaluate --model_dir MODEL_DIR</code>, run with the '
   'present version on one machine, writes them.'
 )
 

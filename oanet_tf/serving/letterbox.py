@@ -1,16 +1,17 @@
-"""Fits images of any size onto a canvas of a fixed size, and maps masks back."""
+"""Fits images of any size onto a canvas of a fixed size, and maps masks back.
+
+Neither TensorFlow nor the Model Garden is loaded, so that a TFLite file needs LiteRT alone.
+"""
 
 # h, w image, H, W canvas.
 
 from collections.abc import Sequence
 
 import numpy as np
-import tensorflow as tf
-from official.vision.ops import preprocess_ops
 from PIL import Image
 
-# The mean colour, which is close to the network's own padding.
-PADDING_COLOR = tuple(round(value) for value in preprocess_ops.MEAN_RGB)
+# The mean colour of ImageNet, rounded, which is close to the network's own padding.
+PADDING_COLOR = (124, 116, 104)
 
 
 def letterbox(image: np.ndarray, canvas_size: Sequence[int]) -> np.ndarray:
@@ -25,7 +26,7 @@ def letterbox(image: np.ndarray, canvas_size: Sequence[int]) -> np.ndarray:
   """
   height, width = size_within(image.shape, canvas_size)
   canvas = np.full([*canvas_size, 3], PADDING_COLOR, np.uint8)
-  canvas[:height, :width] = tf.round(tf.image.resize(image, [height, width]))
+  canvas[:height, :width] = np.rint(_resize(image, height, width))
   return canvas
 
 
@@ -51,16 +52,27 @@ def from_canvas(mask: np.ndarray, image_shape: Sequence[int]) -> np.ndarray:
   return np.asarray(inside.resize(image_shape[1::-1], Image.Resampling.NEAREST))
 
 
-def size_on_canvas(canvas: tf.Tensor) -> tf.Tensor:
-  """[H, W, 3] uint8 of `letterbox` -> [2] float32, the height and width of the image on it.
+def _resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
+  """[h, w, 3] uint8 -> [height, width, 3] float32, to the bit as `tf.image.resize`."""
+  (top, bottom, y), (left, right, x) = (
+    _neighbours(before, after)
+    for before, after in zip(image.shape[:2], (height, width), strict=True)
+  )
+  x, y = x[:, None], y[:, None, None]
 
-  Rows at the bottom and columns on the right that are entirely `PADDING_COLOR` are padding.
-  """
-  is_image = tf.reduce_any(tf.cast(canvas, tf.int32) != tf.constant(PADDING_COLOR), axis=2)
+  def along(rows: np.ndarray) -> np.ndarray:
+    low, high = (image[rows[:, None], columns].astype(np.float32) for columns in (left, right))
+    return low + (high - low) * x
 
-  def extent(axis: int) -> tf.Tensor:
-    has_some = tf.reduce_any(is_image, axis=1 - axis)
-    ends = tf.range(1.0, canvas.shape[axis] + 1.0)
-    return tf.reduce_max(tf.where(has_some, ends, 1.0))
+  above = along(top)
+  return above + (along(bottom) - above) * y
 
-  return tf.stack([extent(0), extent(1)])
+
+def _neighbours(before: int, after: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """For each pixel along a resized axis, the two nearest of the image, and the way between them."""
+  scale = np.float32(before) / np.float32(after)
+  positions = (np.arange(after, dtype=np.float32) + np.float32(0.5)) * scale - np.float32(0.5)
+  low = np.floor(positions)
+  fraction = positions - low
+  low = low.astype(np.intp)
+  return np.maximum(low, 0), np.minimum(low + 1, before - 1), fraction

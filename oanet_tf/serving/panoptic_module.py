@@ -15,7 +15,7 @@ from oanet_tf.data.resizing import DTYPES, resize
 from oanet_tf.model_folder import Trained
 from oanet_tf.modeling.fusion.fuser import FusionBatch
 from oanet_tf.modeling.fusion.methods import fuse
-from oanet_tf.serving.letterbox import size_on_canvas, size_within
+from oanet_tf.serving.letterbox import PADDING_COLOR, size_within
 from oanet_tf.serving.segment_table import segment_table
 
 # Inputs of `PanopticModule.segment`. No static shape depends on the images, so it is traced once.
@@ -45,13 +45,13 @@ class PanopticModule(tf.Module):
   Args:
     trained: the network.
     method: of fusion, a key of `methods.FUSIONS` except 'oracle'.
-    maps_only: whether the results are only the masks and `image_shape`.
+    segments_only: whether the results are only the masks, `image_shape` and the segments.
 
   Raises:
     InputError: if a file that the fusion needs cannot be read.
   """
 
-  def __init__(self, trained: Trained, method: str, maps_only: bool = False):
+  def __init__(self, trained: Trained, method: str, segments_only: bool = False):
     super().__init__()
     model, fuser = trained.model, trained.fuser([method])
     # Only the variables are saved. A Keras model would add the functions of each layer.
@@ -60,7 +60,7 @@ class PanopticModule(tf.Module):
     self.output_size = list(self._task.validation_data.output_size)
     self._category_ids = trained.categories.id_of_label_table()
     self._method = method
-    self._maps_only = maps_only
+    self._segments_only = segments_only
 
     def batch_of(
       images: tf.Tensor,
@@ -192,17 +192,24 @@ class PanopticModule(tf.Module):
   ) -> dict[str, tf.Tensor]:
     batch = self._batch_of(images, image_info, canvas_size, whole_size)
     maps, ids = fuse(batch, self._method), tf.constant(self._category_ids)
+    instances = batch.instances
     results = {
       'panoptic_category_mask': tf.gather(ids, maps.category_mask),
       'panoptic_instance_mask': maps.instance_mask,
       'image_shape': geometry.original_size(image_info),
+      **segment_table(
+        maps,
+        instances.scores,
+        instances.classes,
+        batch.stuff_scores(maps),
+        ids,
+        batch.fuser.num_things,
+      ),
     }
-    if self._maps_only:
+    if self._segments_only:
       return results
-    instances = batch.instances
     return {
       **results,
-      **segment_table(maps, instances.scores, instances.classes, ids, batch.fuser.num_things),
       'num_detections': batch.outputs['num_detections'],
       'detection_boxes': geometry.boxes_to_original(instances.boxes, image_info),
       'detection_scores': instances.scores,
@@ -210,3 +217,18 @@ class PanopticModule(tf.Module):
       'detection_masks': instances.masks,
       'ranking_scores': batch.ranking.scores,
     }
+
+
+def size_on_canvas(canvas: tf.Tensor) -> tf.Tensor:
+  """[H, W, 3] uint8 of `letterbox.letterbox` -> [2] float32, height and width of the image on it.
+
+  Rows at the bottom and columns on the right that are entirely `PADDING_COLOR` are padding.
+  """
+  is_image = tf.reduce_any(tf.cast(canvas, tf.int32) != tf.constant(PADDING_COLOR), axis=2)
+
+  def extent(axis: int) -> tf.Tensor:
+    has_some = tf.reduce_any(is_image, axis=1 - axis)
+    ends = tf.range(1.0, canvas.shape[axis] + 1.0)
+    return tf.reduce_max(tf.where(has_some, ends, 1.0))
+
+  return tf.stack([extent(0), extent(1)])

@@ -11,6 +11,7 @@ def segment_table(
   maps: Panoptic,
   detection_scores: tf.Tensor,
   detection_classes: tf.Tensor,
+  stuff_scores: tf.Tensor,
   category_ids: tf.Tensor,
   num_things: int,
 ) -> dict[str, tf.Tensor]:
@@ -20,6 +21,7 @@ def segment_table(
     maps: [B, H, W], of a fusion.
     detection_scores: [B, N] float32.
     detection_classes: [B, N] int32 in [0, T].
+    stuff_scores: [B, S] float32, of `FusionBatch.stuff_scores`.
     category_ids: [1 + T + S] int32, the dataset's id of each label.
     num_things: T.
 
@@ -27,7 +29,7 @@ def segment_table(
     `num_segments` [B] int32, and columns with as many rows, padded with 0 to L:
     `segment_category_id` [B, L] int32, the dataset's; `segment_instance_id` [B, L] int32, the
     segment's value in `maps.instance_mask`, 0 for stuff; `segment_is_thing` [B, L] bool;
-    `segment_score` [B, L] float32, of the detection, 0 for stuff; `segment_area` [B, L] int32, in
+    `segment_score` [B, L] float32, of the detection or the stuff; `segment_area` [B, L] int32, in
     pixels; `segment_box` [B, L, 4] int32, [y1, x1, y2, x2] in pixels, y2 and x2 exclusive.
   """
   batch, number = tf.shape(detection_scores)[0], detection_scores.shape[1]
@@ -41,7 +43,7 @@ def segment_table(
       category_ids, tf.concat([detection_classes, stuff_labels], axis=1)
     ),
     'segment_instance_id': tf.concat([instance_ids, per_stuff], axis=1),
-    'segment_score': tf.concat([detection_scores, tf.cast(per_stuff, tf.float32)], axis=1),
+    'segment_score': tf.concat([detection_scores, stuff_scores], axis=1),
     'segment_area': areas,
     'segment_box': boxes,
   }

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from ai_edge_litert.interpreter import Interpreter
 
 from oanet_tf.modeling.oanet import OANet
 from oanet_tf.serving import tflite_int8, tflite_metadata
@@ -18,11 +17,11 @@ from oanet_tf.serving.builtin_nms import use_builtin_nms
 from oanet_tf.serving.letterbox import letterbox
 from oanet_tf.serving.panoptic_module import PanopticModule
 from oanet_tf.serving.parity import Format, Parity, Results, Source, first_results, parity_of
-from oanet_tf.serving.tflite_description import LABELS_FILE, SIGNATURE, describe, labels_text
+from oanet_tf.serving.tflite_description import LABELS_FILE, describe, labels_text
 from oanet_tf.serving.tflite_file import check_builtins, with_metadata
+from oanet_tf.serving.tflite_runner import DESCRIPTION_FILE, runner
 
 MODEL_FILE = 'model.tflite'
-DESCRIPTION_FILE = 'model.json'
 
 
 class _Graph(NamedTuple):
@@ -132,12 +131,6 @@ def same_numbers(mask: np.ndarray, reference: np.ndarray) -> np.ndarray:
   is_mutual = shared.argmax(axis=0)[nearest] == np.arange(size - 1)
   numbers = np.where(is_mutual & shared.any(axis=1), 1 + nearest, -1)
   return np.concatenate([[0], numbers])[mask]
-
-
-def runner(path: pathlib.Path, num_threads: int = 2) -> Callable[..., dict[str, np.ndarray]]:
-  """A file as a function of `image`, [1, H, W, 3] uint8, with the results of `PanopticModule`."""
-  interpreter = Interpreter(str(path), num_threads=num_threads)
-  return interpreter.get_signature_runner(SIGNATURE)
 
 
 def _format(name: str, convert: Callable[[_Graph, Source], bytes], **accepted: float) -> Format:

@@ -7,8 +7,8 @@ from official.vision.ops import preprocess_ops
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.serving.letterbox import PADDING_COLOR
 from oanet_tf.serving.parity import Source
+from oanet_tf.serving.tflite_runner import SIGNATURE
 
-SIGNATURE = 'serving_default'
 LABELS_FILE = 'labels.txt'
 NO_CATEGORY = '???'
 
@@ -24,7 +24,7 @@ OUTPUTS = {
   'segment_category_id': 'category id',
   'segment_instance_id': 'value in panoptic_instance_mask, 0 for stuff',
   'segment_is_thing': 'whether it is an object',
-  'segment_score': 'score of the detection, 0 for stuff',
+  'segment_score': 'score of the detection; of stuff, the mean probability of its pixels',
   'segment_area': 'pixels',
   'segment_box': 'y1, x1, y2, x2 in pixels, y2 and x2 exclusive',
   'num_detections': 'number of detections; the others are padding',

@@ -44,7 +44,7 @@ class OANetPanopticTask(base_task.Task):
     if params.mode != 'panoptic':
       raise InputError(
         f"task.mode is {params.mode!r}; the Model Garden's trainer takes 'panoptic', and "
-        'python -m oanet_tf.train any'
+        'oanet train any'
       )
     self._categories = find_categories(params, pathlib.Path(self.logging_dir))
 

@@ -97,7 +97,7 @@ GOOD_PAIR = {'ids': [7, 31], 'pixels': [1, 2]}
     ({'thing_ids': [7, 31], 'pairs': [{**GOOD_PAIR, 'pixels': [-1, 2]}]}, 'below 0'),
     (
       {'thing_ids': [7, 31], 'pairs': [{**GOOD_PAIR, 'pixels': [2**70, 2]}]},
-      'oanet_tf.class_prior',
+      'oanet class_prior',
     ),
     ([], 'object'),
   ],

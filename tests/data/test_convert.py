@@ -10,9 +10,10 @@ from PIL import Image
 from oanet_tf.data import convert as convert_module
 from oanet_tf.data import tf_example
 from oanet_tf.data.categories import PanopticCategories
-from oanet_tf.data.convert import convert, main
+from oanet_tf.data.convert import convert
 from oanet_tf.data.resume import Split, Summary
 from oanet_tf.errors import InputError
+from tests.commands import convert as command
 from tests.data.conversions import flags, many_images, names, run
 from tests.segments import id_map
 
@@ -27,7 +28,7 @@ def test_shards_categories_and_summary(coco, tmp_path, capsys):
   coco.panoptic['images'].append({'id': 3, 'file_name': '3.jpg', 'height': 2, 'width': 2})
   coco.add_instances([[1, 1, 4, 1, 4, 3, 1, 3]], [], [])
   paths, output = coco.write(), tmp_path / 'new' / 'records'
-  main(flags(paths, output, num_shards=3, num_workers=1))
+  command.main(flags(paths, output, num_shards=3, num_workers=1))
   shards = [f'val-0000{i}-of-00003.tfrecord' for i in range(3)]
   assert names(output) == ['categories.json', *shards, 'val_summary.json']
   records = decoded_records(output, 'val')
@@ -164,7 +165,7 @@ def test_only_images_with_a_conflict(coco, tmp_path, capsys):
   """The person of image 42 wears a tie; image 7 has a crowd on grass."""
   many_images(coco, 3)
   output = tmp_path / 'o'
-  main([*flags(coco.write(), output, num_workers=1, num_shards=2), '--conflicts_only'])
+  command.main([*flags(coco.write(), output, num_workers=1, num_shards=2), '--conflicts_only'])
   assert [record['source_id'] for record in decoded_records(output, 'val')] == [b'42']
   out = capsys.readouterr().out
   assert 'o, split val: 1 images' in out and '4 images without a conflict' in out

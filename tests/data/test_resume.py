@@ -10,9 +10,9 @@ import time
 import pytest
 import tensorflow as tf
 
-from oanet_tf.data import convert as convert_module
 from oanet_tf.data.convert import convert
 from oanet_tf.errors import InputError
+from tests.commands import convert as command
 from tests.data import conversions
 from tests.data.conversions import contents, flags, many_images, names, wait_until
 
@@ -277,7 +277,7 @@ def test_raise_after_skip_makes_the_shards_of_skipped_images_again(coco, tmp_pat
 def test_the_command_line_says_where_skipped_images_are_listed(coco, tmp_path, capsys):
   last_picture(coco, b'damaged')
   arguments = flags(coco.write(), tmp_path / 'o', num_workers=1, on_error='skip')
-  convert_module.main(arguments)
+  command.main(arguments)
   out = capsys.readouterr().out
   assert '1 images with an error' in out and 'val_summary.json lists the 1 images' in out
 
@@ -311,7 +311,7 @@ def test_files_that_cannot_grow(coco, tmp_path, limit):
   many_images(coco, 150)
   paths, output = coco.write(), tmp_path / 'o'
   script = (
-    'import resource\nfrom oanet_tf import errors\nfrom oanet_tf.data.convert import main\n'
+    'import resource\nfrom oanet_tf import errors\nfrom oanet_tf.convert import main\n'
     f'resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n'
     'errors.run(main)'
   )

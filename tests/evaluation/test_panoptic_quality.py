@@ -192,7 +192,7 @@ def write_for_panopticapi(folder, name, content):
       'iscrowd': int(crowd),
       'area': int((ids == i).sum()),
     }
-    for i, c, crowd in zip(*content[1:], strict=True)
+    for i, c, crowd in zip(*content[1:4], strict=True)
   ]
   return {'image_id': 0, 'file_name': f'{name}.png', 'segments_info': infos}
 

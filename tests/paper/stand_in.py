@@ -5,8 +5,8 @@ import pathlib
 
 import yaml
 
-from oanet_tf import evaluate, train
 from oanet_tf.config import check as config_check
+from tests.commands import evaluate, train
 
 GROUPS = ('All', 'Things', 'Stuff')
 

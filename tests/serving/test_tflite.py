@@ -12,12 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from oanet_tf import export, predict
+from oanet_tf import predict
 from oanet_tf.evaluation import coco_results
 from oanet_tf.model_folder import ModelFolder
 from oanet_tf.serving import formats, parity, tflite, tflite_file, tflite_int8
 from oanet_tf.serving.letterbox import PADDING_COLOR, letterbox
 from oanet_tf.serving.tflite_description import OUTPUTS
+from tests.commands import export
 from tests.end_to_end import one_line_error, run_command
 from tests.serving.requests import encode, rectangles
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 from panopticapi.utils import rgb2id
 from PIL import Image
 
-from oanet_tf import export, predict
+from oanet_tf import predict
 from oanet_tf.data import preprocess
 from oanet_tf.model_folder import ModelFolder
 from oanet_tf.modeling.build import build_fuser
@@ -17,6 +17,7 @@ from oanet_tf.modeling.fusion.methods import fuse
 from oanet_tf.modeling.oanet import normalize
 from oanet_tf.weights.importing import import_weights
 from tests import end_to_end
+from tests.commands import export
 
 XYXY = [1, 0, 3, 2]
 DATA = pathlib.Path(__file__).with_name('data')

@@ -1,4 +1,4 @@
-"""Writes OccludedScenes: `python -m oanet_tf.data.occluded_scenes --help`."""
+"""Writes OccludedScenes: `oanet scenes --help`."""
 
 import argparse
 
@@ -8,7 +8,7 @@ from oanet_tf.data.occluded_scenes.dataset import generate
 
 def main() -> None:
   parser = argparse.ArgumentParser(
-    prog='python -m oanet_tf.data.occluded_scenes',
+    prog='oanet scenes',
     description='Writes OccludedScenes, a small panoptic dataset in the layout of COCO.',
     formatter_class=argparse.ArgumentDefaultsHelpFormatter,
   )

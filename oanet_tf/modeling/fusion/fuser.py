@@ -15,7 +15,7 @@ from oanet_tf.data.geometry import Canvas, height_and_width
 from oanet_tf.modeling import spatial_ranking
 from oanet_tf.modeling.fusion.instances import Instances
 from oanet_tf.modeling.fusion.rules import RULES, Rules
-from oanet_tf.modeling.fusion.stuff import stuff_areas, stuff_labels
+from oanet_tf.modeling.fusion.stuff import stuff_areas, stuff_labels, stuff_scores
 from oanet_tf.modeling.stuff_channels import StuffChannels
 
 
@@ -183,6 +183,16 @@ class FusionBatch:
     else:
       large = self._is_large(visible)
     return Panoptic(things + visible * large, instance_mask)
+
+  def stuff_scores(self, maps: Panoptic) -> tf.Tensor:
+    """[B, S] float32, the mean probability of each stuff category over its pixels in the maps."""
+    return stuff_scores(
+      self.outputs['stuff_logits'],
+      maps.category_mask,
+      self.canvas,
+      channels=self.fuser.stuff_channels,
+      stride=self.fuser.stuff_stride,
+    )
 
   def _is_large(self, stuff: tf.Tensor) -> tf.Tensor:
     settings, rules = self.fuser.settings, self.fuser.rules

@@ -1,4 +1,4 @@
-"""Stuff logits at the network's stride -> labels at the image's own size, and their areas."""
+"""Stuff logits at the network's stride -> labels at the image's own size; areas and scores."""
 
 # B images, C channels, S stuff, T thing categories, H, W canvas, h, w grid of logits.
 
@@ -107,6 +107,51 @@ def _can_be_largest(logits: tf.Tensor, reach: int) -> tf.Tensor:
   lowest = -tf.nn.max_pool2d(-logits, reach, 1, 'SAME')
   bound = tf.reduce_max(lowest, axis=-1, keepdims=True)
   return tf.reduce_max(highest - bound, axis=[0, 1, 2]) >= 0.0
+
+
+def stuff_scores(
+  logits: tf.Tensor,
+  category_mask: tf.Tensor,
+  canvas: Canvas,
+  *,
+  channels: StuffChannels,
+  stride: int,
+) -> tf.Tensor:
+  """The mean probability of each stuff category over its pixels, taken from their nearest cells.
+
+  Args:
+    logits: [B, h, w, C] of the stuff branch.
+    category_mask: [B, H, W] int32 labels of a panoptic map.
+    canvas: of the map.
+    channels: what the logits stand for.
+    stride: of the logits, relative to the network input.
+
+  Returns:
+    [B, S] float32 in [0, 1]; 0 for a category without a pixel.
+  """
+  batch, num_stuff = tf.shape(logits)[0], channels.stuff
+  if num_stuff == 0:
+    return tf.zeros([batch, 0])
+  (h, w), height = height_and_width(logits), tf.shape(category_mask)[1]
+  rows, columns = (
+    tf.cast(tf.round(canvas.cells_of_pixels(axis, cells, stride)), tf.int32)
+    for axis, cells in enumerate((h, w))
+  )
+  stuff = category_mask - (1 + channels.num_things)
+  is_stuff = stuff >= 0
+  cells = rows[:, :, None] * w + columns[:, None, :]
+  probabilities = tf.reshape(channels.stuff_logits(tf.nn.softmax(logits)), [batch, -1])
+  of_pixels = tf.gather(probabilities, cells * num_stuff + tf.maximum(stuff, 0), batch_dims=1)
+  # First by rows: a float32 cannot count all pixels of a large image.
+  first = (tf.range(batch)[:, None] * height + tf.range(height)) * num_stuff
+  ids = tf.where(is_stuff, first[:, :, None] + stuff, batch * height * num_stuff)
+
+  def by_category(values: tf.Tensor) -> tf.Tensor:
+    sums = tf.math.unsorted_segment_sum(values, ids, batch * height * num_stuff + 1)[:-1]
+    return tf.reduce_sum(tf.reshape(sums, [batch, height, num_stuff]), axis=1)
+
+  sums, areas = by_category(of_pixels), by_category(tf.cast(is_stuff, tf.float32))
+  return tf.minimum(sums / tf.maximum(areas, 1.0), 1.0)
 
 
 class _Samples(NamedTuple):

@@ -5,8 +5,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oanet_tf.data.geometry import Canvas
-from oanet_tf.modeling.fusion.stuff import resampled_argmax, stuff_areas, stuff_labels
+from oanet_tf.modeling.fusion.stuff import (
+  resampled_argmax,
+  stuff_areas,
+  stuff_labels,
+  stuff_scores,
+)
 from oanet_tf.modeling.stuff_channels import StuffChannels
+from tests.lite import run_in_litert
 from tests.modeling.fusion.given import image_info
 
 
@@ -108,3 +114,82 @@ def test_small_areas_become_void(area_by, limit, expected):
   found = tf.where(stuff_areas(labels, 5, area_by) >= limit, labels, 0)
   np.testing.assert_array_equal(found[0], expected)
   np.testing.assert_array_equal(found[1], labels[1])
+
+
+CHANNELS = StuffChannels.of_all(num_things=1, num_stuff=2)
+
+
+def scores_of(logits, category_mask, stride=2):
+  size = [int(side) for side in category_mask.shape[1:]]
+  canvas = Canvas(image_info(size), *size)
+  return stuff_scores(logits, category_mask, canvas, channels=CHANNELS, stride=stride)
+
+
+def test_stuff_scores_by_hand():
+  """Two cells, of 2 × 2 pixels each: softmax gives 1/4, 1/4, 1/2 on the left and 1/2, 1/4, 1/4."""
+  probabilities = np.array([[[[1, 1, 2], [2, 1, 1]]]], np.float32) / 4
+  # The label 2 has the right cell's upper pixels, 3 one of each cell, and a thing the rest.
+  category_mask = np.array([[[1, 3, 2, 2], [0, 1, 3, 1]]], np.int32)
+  scores = scores_of(np.log(probabilities), category_mask)
+  np.testing.assert_allclose(scores, [[1 / 4, (1 / 2 + 1 / 4) / 2]], rtol=1e-6)
+
+
+def test_stuff_without_a_pixel_has_the_score_0():
+  logits = np.zeros((2, 3, 3, 3), np.float32)
+  category_mask = np.zeros((2, 6, 6), np.int32)
+  category_mask[1, 0, 0] = 3
+  np.testing.assert_allclose(scores_of(logits, category_mask), [[0, 0], [0, 1 / 3]], rtol=1e-6)
+
+
+def test_scores_of_a_network_without_stuff():
+  canvas = Canvas(image_info((2, 2)), 2, 2)
+  only_things = StuffChannels.of_all(num_things=1, num_stuff=0)
+  logits, mask = tf.zeros([1, 1, 1, 1]), tf.ones([1, 2, 2], tf.int32)
+  assert stuff_scores(logits, mask, canvas, channels=only_things, stride=2).shape == (1, 0)
+
+
+def test_the_score_of_very_many_pixels():
+  """A float32 that counts by ones stops at 2^24."""
+  side = 4200
+  logits = np.log(np.array([[[[0.2, 0.7, 0.1]]]], np.float32))
+  scores = scores_of(logits, np.full((1, side, side), 2, np.int32), stride=side)
+  np.testing.assert_allclose(scores, [[0.7, 0]], rtol=1e-5)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 5), st.integers(1, 5), st.floats(0.3, 2.5))
+def test_stuff_scores_are_means_over_the_nearest_cells(seed, h, w, scale):
+  rng = np.random.default_rng(seed)
+  logits = rng.normal(size=(2, h, w, 3)).astype(np.float32)
+  info = np.zeros((2, 4, 2), np.float32)
+  info[:, 2] = scale
+  category_mask = rng.integers(0, 4, (2, 5, 7)).astype(np.int32)
+  canvas = Canvas(tf.constant(info), 5, 7)
+  found = stuff_scores(logits, category_mask, canvas, channels=CHANNELS, stride=2).numpy()
+  probabilities = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
+  # Halves are rounded to even by both.
+  rows, columns = (
+    np.round(canvas.cells_of_pixels(axis, cells, 2).numpy()).astype(int)
+    for axis, cells in enumerate((h, w))
+  )
+  for image in range(2):
+    of_pixels = probabilities[image][np.ix_(rows[image], columns[image])]
+    for stuff, label in enumerate((2, 3)):
+      chosen = of_pixels[category_mask[image] == label, label - 1]
+      np.testing.assert_allclose(
+        found[image, stuff], chosen.mean() if chosen.size else 0, atol=1e-6
+      )
+
+
+def test_stuff_scores_run_in_litert():
+  rng = np.random.default_rng(0)
+  inputs = {
+    'logits': rng.normal(size=(1, 4, 5, 3)).astype(np.float32),
+    'category_mask': rng.integers(0, 4, (1, 8, 10)).astype(np.int32),
+  }
+
+  def function(logits, category_mask):
+    return {'scores': scores_of(logits, category_mask)}
+
+  expected, found = function(**inputs), run_in_litert(function, inputs)
+  np.testing.assert_allclose(found['scores'], expected['scores'], rtol=1e-6)

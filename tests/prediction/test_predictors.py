@@ -8,7 +8,8 @@ from PIL import Image
 from oanet_tf import predict
 from oanet_tf.data.panoptic_map import segments_of_masks
 from oanet_tf.errors import InputError
-from oanet_tf.serving import loading
+from oanet_tf.prediction.lite_predictor import of_tflite
+from oanet_tf.prediction.tensorflow_predictors import of_saved_model, of_trained
 from tests import end_to_end
 from tests.segments import id_map
 
@@ -21,27 +22,40 @@ def pictures(served):
 
 
 def assert_equal(found, expected):
-  for one, other in zip(found, expected, strict=True):
-    for array, reference in zip(one, other, strict=True):
-      np.testing.assert_array_equal(array, reference)
+  """Maps and scores."""
+  for one, (segments, scores) in zip(found, expected, strict=True):
+    np.testing.assert_array_equal(one.index, segments.index)
+    np.testing.assert_array_equal(one.category_ids, segments.category_ids)
+    np.testing.assert_allclose(one.scores, scores, rtol=1e-5)
 
 
 def in_memory(served, pictures):
+  """Segments of the maps, and their scores, looked up the slow way."""
+  categories = served.source.trained.categories
   for picture in pictures:
-    _, maps = served.predict(picture)
-    masks = (mask[0].numpy() for mask in maps)
-    yield segments_of_masks(*masks, served.source.trained.categories)
+    outputs, maps = served.predict(picture)
+    labels, instances = (mask[0].numpy() for mask in maps)
+    segments = segments_of_masks(labels, instances, categories)
+    scores = []
+    for number in range(1, 1 + len(segments.ids)):
+      place = segments.index == number
+      instance, label = instances[place][0], labels[place][0]
+      if instance:
+        scores.append(outputs['detection_scores'][0, instance - 1].numpy())
+      else:
+        scores.append(outputs['stuff_scores'][0, label - 1 - categories.num_things].numpy())
+    yield segments, scores
 
 
 def test_a_saved_model_segments_as_the_network_in_memory(served, pictures):
-  predictor = loading.of_saved_model(served.folder)
+  predictor = of_saved_model(served.folder)
   assert predictor.categories == served.source.trained.categories
   assert_equal(predictor.segment(pictures), in_memory(served, pictures))
 
 
 def test_a_model_folder_segments_in_batches_as_alone(served, pictures):
   source = served.source
-  predictor = loading.of_trained(source.trained, source.method)
+  predictor = of_trained(source.trained, source.method)
   assert_equal(predictor.segment(pictures), in_memory(served, pictures))
 
 
@@ -55,7 +69,7 @@ def test_the_command_takes_a_saved_model(served, tmp_path, monkeypatch, capsys):
   )  # fmt: skip
   assert code == 0
   content = json.loads((tmp_path / 'output' / 'predictions.json').read_text())
-  expected = list(in_memory(served, served.source.images))
+  expected = [segments for segments, _ in in_memory(served, served.source.images)]
   for number, annotation in enumerate(content['annotations']):
     png = np.asarray(Image.open(tmp_path / 'output' / 'predictions' / f'{number}.png'))
     np.testing.assert_array_equal(rgb2id(png), id_map(expected[number]))
@@ -76,11 +90,11 @@ def test_settings_of_an_export_cannot_be_changed(served, tmp_path, monkeypatch, 
 def test_a_damaged_saved_model(tmp_path, content):
   (tmp_path / 'saved_model.pb').write_bytes(content)
   with pytest.raises(InputError, match='SavedModel'):
-    loading.of_saved_model(tmp_path)
+    of_saved_model(tmp_path)
 
 
 def test_a_foreign_tflite_file(tmp_path):
   path = tmp_path / 'model.tflite'
   path.write_bytes(b'\0\0\0\0TFL3')
   with pytest.raises(InputError, match=r'model\.tflite: '):
-    loading.of_tflite(path)
+    of_tflite(path)

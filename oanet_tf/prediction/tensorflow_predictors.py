@@ -1,0 +1,92 @@
+"""Segments images with TensorFlow: a network in memory, or a SavedModel."""
+
+# B images, H, W the largest height and width among them.
+
+import io
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from oanet_tf.data.categories import CATEGORIES_FILE, PanopticCategories
+from oanet_tf.data.panoptic_map import Segments
+from oanet_tf.errors import InputError, first_line
+from oanet_tf.model_folder import Trained
+from oanet_tf.prediction.predictor import Predictor, segments_of_outputs
+from oanet_tf.serving.image_limits import MAX_IMAGE_PIXELS
+from oanet_tf.serving.panoptic_module import SEGMENT_INPUTS, PanopticModule
+
+# The outputs of `PanopticModule` that are used.
+_OUTPUTS = (
+  'panoptic_category_mask', 'panoptic_instance_mask', 'image_shape', 'num_segments',
+  'segment_category_id', 'segment_instance_id', 'segment_score',
+)  # fmt: skip
+
+
+def of_trained(trained: Trained, method: str) -> Predictor:
+  """A network in memory.
+
+  Args:
+    trained: of `ModelFolder.load`.
+    method: of fusion, one of `config.values.FUSIONS` except 'oracle'.
+
+  Raises:
+    InputError: if a file that the fusion needs cannot be read.
+  """
+  module = PanopticModule(trained, method, segments_only=True)
+  function = tf.function(module.segment, SEGMENT_INPUTS, autograph=False)
+
+  def segment(images: Sequence[np.ndarray]) -> list[Segments]:
+    shapes = np.array([image.shape[:2] for image in images], np.int32)
+    batch = np.zeros([len(images), *shapes.max(axis=0), 3], np.uint8)
+    for canvas, image, (height, width) in zip(batch, images, shapes, strict=True):
+      canvas[:height, :width] = image
+    return _segments(function(batch, shapes), trained.categories)
+
+  return Predictor(segment, trained.categories)
+
+
+def of_saved_model(folder: str | pathlib.Path) -> Predictor:
+  """A SavedModel of `oanet_tf.export`, used through its signature for encoded images.
+
+  Args:
+    folder: of one version.
+
+  Raises:
+    InputError: if it is damaged or was not made by `oanet_tf.export`.
+  """
+  folder = pathlib.Path(folder)
+  try:
+    signatures = tf.saved_model.load(str(folder)).signatures
+  except (OSError, ValueError, tf.errors.OpError) as error:
+    raise InputError(f'{folder}: cannot be read as a SavedModel ({first_line(error)})') from None
+  if 'serving_bytes' not in signatures:
+    raise InputError(f'{folder}: is not a SavedModel of oanet export')
+  categories = PanopticCategories.from_json(folder / 'assets' / CATEGORIES_FILE)
+
+  def segment(images: Sequence[np.ndarray]) -> list[Segments]:
+    encoded = tf.constant([_encoded(image) for image in images])
+    return _segments(signatures['serving_bytes'](image_bytes=encoded), categories)
+
+  return Predictor(segment, categories, MAX_IMAGE_PIXELS)
+
+
+def _encoded(image: np.ndarray) -> bytes:
+  """A PNG file, for which speed matters more than size."""
+  file = io.BytesIO()
+  Image.fromarray(image).save(file, 'PNG', compress_level=1)
+  return file.getvalue()
+
+
+def _segments(batch: Mapping[str, tf.Tensor], categories: PanopticCategories) -> list[Segments]:
+  arrays = {name: batch[name].numpy() for name in _OUTPUTS}
+  segments = []
+  for index, (height, width) in enumerate(arrays['image_shape']):
+    outputs = {name: values[index] for name, values in arrays.items()}
+    masks = (outputs[f'panoptic_{kind}_mask'] for kind in ('category', 'instance'))
+    segments.append(
+      segments_of_outputs(outputs, *(mask[:height, :width] for mask in masks), categories)
+    )
+  return segments

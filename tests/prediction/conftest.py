@@ -1,0 +1,1 @@
+from tests.serving.conftest import served  # noqa: F401  A fixture.
