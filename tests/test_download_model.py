@@ -38,12 +38,12 @@ def test_detectron2s_goes_on_and_says_what_is_next(download, tmp_path):
   begun.write_bytes(content[:1000])
   Mirror.starts.clear()
   first, second = download('detectron2_r50_3x'), download('detectron2_r50_3x')
-  assert first.returncode == second.returncode == 0 and Mirror.starts == [1000]
+  assert first.returncode == second.returncode == 0 and Mirror.starts == [999]
   assert (
     first.stdout
     == second.stdout
     == (
-      'python -m oanet_tf.import_weights --from runs/published/detectron2_r50_3x.pkl '
+      'oanet import_weights --from runs/published/detectron2_r50_3x.pkl '
       '--model_dir runs/detectron2_r50_3x\n'
     )
   )
@@ -55,8 +55,8 @@ def test_detectron2s_goes_on_and_says_what_is_next(download, tmp_path):
 def test_a_file_whose_name_has_another_checksum_is_named(download, tmp_path):
   publish(tmp_path, f'{DETECTRON2}/model_final_c10459.pkl')
   outcome = download('detectron2_r50_3x')
-  assert outcome.returncode == 1 and not outcome.stdout
-  assert 'detectron2_r50_3x.pkl.part is damaged' in outcome.stderr
+  assert outcome.returncode == 2 and not outcome.stdout
+  assert 'error: runs/published/detectron2_r50_3x.pkl.part: its md5' in outcome.stderr
 
 
 def publish_checkpoint(tmp_path, **changes):
@@ -89,15 +89,25 @@ def test_the_model_gardens_files_are_all_fetched(download, tmp_path):
 def test_a_file_with_another_checksum_is_named(download, tmp_path):
   publish_checkpoint(tmp_path, md5Hash=base64.b64encode(bytes(16)).decode())
   outcome = download('model_garden_3x')
-  assert outcome.returncode == 1 and not outcome.stdout
-  assert 'ckpt-66528.data-00000-of-00001.part is damaged' in outcome.stderr
+  assert outcome.returncode == 2 and not outcome.stdout
+  assert 'ckpt-66528.data-00000-of-00001.part: its md5' in outcome.stderr
+
+
+def test_an_answer_that_is_no_list_is_named(download, tmp_path):
+  listing = tmp_path / 'mirror/storage/v1/b/tf_model_garden/o'
+  listing.parent.mkdir(parents=True)
+  for text in ('<html>', '[]', '{}', '{"items": [{"name": "a"}]}'):
+    listing.write_text(text)
+    outcome = download('model_garden_3x')
+    assert outcome.returncode == 2 and 'tf_model_garden/o?prefix=' in outcome.stderr
 
 
 def test_what_is_not_there_is_named(download, tmp_path):
   (tmp_path / 'mirror').mkdir()
   for name in ('detectron2_r101_3x', 'model_garden_1x'):
     outcome = download(name)
-    assert outcome.returncode == 1 and 'error: ' in outcome.stderr and not outcome.stdout
+    assert outcome.returncode == 2 and not outcome.stdout
+    assert 'error: http://127.0.0.1:' in outcome.stderr and '404' in outcome.stderr
 
 
 @pytest.mark.parametrize(
@@ -105,5 +115,5 @@ def test_what_is_not_there_is_named(download, tmp_path):
 )
 def test_explains_itself_when_misused(arguments, download):
   outcome = download(*arguments)
-  assert outcome.returncode == 2 and 'detectron2_r50_3x' in outcome.stderr
-  assert 'usage:' in download('--help').stdout
+  assert outcome.returncode == 2 and 'usage:' in outcome.stderr
+  assert 'detectron2_r50_3x' in download('--help').stdout
