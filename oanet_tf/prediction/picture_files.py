@@ -32,8 +32,9 @@ def segment_files(
     InputError: if no picture can be read. Nothing is written then.
   """
   number = 0
-  with tqdm.tqdm(pictures, 'predicting', unit='image', file=sys.stderr) as progress:
-    results = model.results(readable(progress, model), batch_size)
+  bar = tqdm.tqdm(total=len(pictures), desc='predicting', unit='image', file=sys.stderr)
+  with bar as progress:
+    results = model.results(readable(pictures, model, progress), batch_size)
     first = next(results, None)
     if first is None:
       raise InputError(f'none of {len(pictures)} pictures can be read')
@@ -44,16 +45,20 @@ def segment_files(
         writer.write(result.name, f'{result.name}.png', result.segments)
         result.plot().save(overlays / f'{result.name}.png')
         number += 1
+        progress.update()
   return number
 
 
-def readable(paths: Iterable[pathlib.Path], model: Model) -> Iterator[NamedImage]:
+def readable(
+  paths: Iterable[pathlib.Path], model: Model, progress: tqdm.tqdm
+) -> Iterator[NamedImage]:
   """Reads pictures; skips those that cannot be read or are too large, and says so on stderr."""
   for path in paths:
     try:
       image = read_picture(path)
       model.check_size(path, *image.shape[:2])
     except InputError as error:
-      tqdm.tqdm.write(f'left out: {error}', file=sys.stderr)
+      progress.write(f'left out: {error}', file=sys.stderr)
+      progress.update()
       continue
     yield path.stem, image
