@@ -53,11 +53,14 @@ setup(
     # CUDA and cuDNN, which TensorFlow needs to use NVIDIA GPUs.
     'gpu': [f'tensorflow[and-cuda]{TENSORFLOW}'],
     'serving': [SERVING],
+    # `Result.to_supervision`.
+    'supervision': ['supervision>=0.25,<1'],
     'tflite': [QUANTIZER],
     'test': [
       SERVING,
       QUANTIZER,
       'hypothesis>=6.100,<7',
+      'mypy>=1.18,<2',
       'pytest>=8,<10',
       'pytest-xdist>=3.6,<4',
       'ruff>=0.15,<1',

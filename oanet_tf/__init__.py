@@ -54,11 +54,13 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> object:
-  if name not in _HOMES:
-    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-  home = importlib.import_module(_HOMES[name])
-  return getattr(home, 'PanopticCategories' if name == 'Categories' else name)
+if not TYPE_CHECKING:  # For a type checker, every name would be there.
+
+  def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+      raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    home = importlib.import_module(_HOMES[name])
+    return getattr(home, 'PanopticCategories' if name == 'Categories' else name)
 
 
 def __dir__() -> list[str]:

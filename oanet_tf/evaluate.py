@@ -14,6 +14,7 @@ from oanet_tf.arguments import add_params_override, log_to_stderr, names
 from oanet_tf.config import values as config_values
 from oanet_tf.data import shard_files
 from oanet_tf.errors import InputError
+from oanet_tf.files import FilePath
 from oanet_tf.model_folder import ModelFolder
 
 if TYPE_CHECKING:
@@ -77,12 +78,12 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(
-  model_dir: str | os.PathLike,
+  model_dir: FilePath,
   fusions: Sequence[str] = config_values.MONITORED_FUSIONS,
   *,
-  output_dir: str | os.PathLike | None = None,
-  ranking_module: str | os.PathLike | None = None,
-  instances_json: str | os.PathLike | None = None,
+  output_dir: FilePath | None = None,
+  ranking_module: FilePath | None = None,
+  instances_json: FilePath | None = None,
   params_override: str = '',
 ) -> dict[str, dict[str, Any]]:
   """Scores fusions of a trained network on the validation split in one pass.
@@ -109,11 +110,11 @@ def evaluate(
 
 
 def run(
-  model_dir: str | os.PathLike,
+  model_dir: FilePath,
   fusions: Sequence[str],
-  output_dir: str | os.PathLike | None,
-  ranking_module: str | os.PathLike | None,
-  instances_json: str | os.PathLike | None,
+  output_dir: FilePath | None,
+  ranking_module: FilePath | None,
+  instances_json: FilePath | None,
   params_override: str,
 ) -> Evaluation:
   """As `evaluate`, with the scores of the branches."""

@@ -1,7 +1,6 @@
 """Exports a trained network: `oanet export --help`."""
 
 import argparse
-import os
 import pathlib
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,6 +11,7 @@ import tqdm
 from oanet_tf import errors
 from oanet_tf.arguments import add_fusion, add_params_override, log_to_stderr, names, positive
 from oanet_tf.errors import InputError
+from oanet_tf.files import FilePath
 from oanet_tf.model_folder import ModelFolder
 from oanet_tf.serving import formats as serving_formats
 from oanet_tf.serving import tflite_int8
@@ -89,15 +89,15 @@ def check_formats(formats: Sequence[str]) -> list[str]:
 
 
 def export(
-  model_dir: str | os.PathLike,
-  export_dir: str | os.PathLike,
+  model_dir: FilePath,
+  export_dir: FilePath,
   formats: Sequence[str] = ('savedmodel',),
   *,
   fusion: str | None = None,
   image_size: Sequence[int] | None = None,
   version: int | None = None,
-  images: Sequence[str | os.PathLike] | None = None,
-  calibration_images: Sequence[str | os.PathLike] | None = None,
+  images: Sequence[FilePath] | None = None,
+  calibration_images: Sequence[FilePath] | None = None,
   params_override: str = '',
 ) -> list[dict[str, Any]]:
   """Writes a trained network to `EXPORT_DIR/FORMAT/VERSION` and compares it with that in memory.
@@ -151,8 +151,8 @@ def main() -> None:
 
 def _find_all_images(
   formats: Sequence[str],
-  images: Sequence[str | os.PathLike] | None,
-  calibration_images: Sequence[str | os.PathLike] | None,
+  images: Sequence[FilePath] | None,
+  calibration_images: Sequence[FilePath] | None,
   values: Mapping[str, Any],
 ) -> list[Reader]:
   """The images for the comparison, and those for calibration, which most formats do not need."""
@@ -170,7 +170,7 @@ def _find_all_images(
 
 
 def _find_images(
-  option: str, paths: Sequence[str | os.PathLike] | None, input_path: str, number: int
+  option: str, paths: Sequence[FilePath] | None, input_path: str, number: int
 ) -> Reader:
   """Returns a function that reads images, [H, W, 3] uint8: pictures, or the first of shards.
 

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 
 from oanet_tf.errors import InputError
 
+FilePath = str | os.PathLike[str]
+
 
 @contextlib.contextmanager
 def replacing(path: pathlib.Path, durable: bool = False) -> Iterator[pathlib.Path]:

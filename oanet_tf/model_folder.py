@@ -15,6 +15,7 @@ from oanet_tf.config import values as config_values
 from oanet_tf.data.categories import CATEGORIES_FILE, PanopticCategories
 from oanet_tf.data.json_file import read_json_object
 from oanet_tf.errors import InputError, first_line
+from oanet_tf.files import FilePath
 
 if TYPE_CHECKING:
   # These load TensorFlow, which takes seconds.
@@ -119,7 +120,7 @@ class ModelFolder:
     InputError: if it is no model folder, or the changes do not fit.
   """
 
-  def __init__(self, path: str | pathlib.Path, params_override: str = ''):
+  def __init__(self, path: FilePath, params_override: str = ''):
     self.path = pathlib.Path(path)
     self._override = params_override
     self._params = config_check.params_path(path)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from oanet_tf import errors
 from oanet_tf.arguments import positive
 from oanet_tf.errors import InputError
+from oanet_tf.files import FilePath
 
 if TYPE_CHECKING:
   # Loaded in the functions that use them, so that `--help` does without.
@@ -56,11 +57,11 @@ def main() -> None:
 
 
 def panoptic_quality(
-  gt_json: str | os.PathLike,
-  pred_json: str | os.PathLike,
+  gt_json: FilePath,
+  pred_json: FilePath,
   *,
-  gt_dir: str | os.PathLike | None = None,
-  pred_dir: str | os.PathLike | None = None,
+  gt_dir: FilePath | None = None,
+  pred_dir: FilePath | None = None,
   num_workers: int | None = None,
 ) -> dict[str, Any]:
   """Panoptic quality of predictions in COCO's panoptic format, with a progress bar.
@@ -83,10 +84,10 @@ def panoptic_quality(
 
 
 def score(
-  gt_json: str | os.PathLike,
-  gt_dir: str | os.PathLike | None,
-  pred_json: str | os.PathLike,
-  pred_dir: str | os.PathLike | None,
+  gt_json: FilePath,
+  gt_dir: FilePath | None,
+  pred_json: FilePath,
+  pred_dir: FilePath | None,
   num_workers: int | None = None,
 ) -> tuple[dict[str, Any], 'PanopticCategories']:
   """As `panoptic_quality`, with the categories of the ground truth."""
@@ -140,7 +141,10 @@ def _score_pairs(
   np.empty(2**24, np.uint8)
   quality = PanopticQuality(categories)
   for pair in pairs:
-    quality.update(*map(read_segments, pair), *(one.name for one in pair))
+    ground_truth, prediction = pair
+    quality.update(
+      read_segments(ground_truth), read_segments(prediction), ground_truth.name, prediction.name
+    )
   return quality.statistics
 
 

@@ -3,10 +3,12 @@
 import argparse
 import os
 from collections.abc import Sequence
+from typing import Any
 
 from oanet_tf import errors
 from oanet_tf.arguments import add_config_file, add_params_override, log_to_stderr
 from oanet_tf.config import check as config_check
+from oanet_tf.files import FilePath
 
 MODES = ('train', 'eval', 'train_and_eval')
 
@@ -45,13 +47,13 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def train(
-  model_dir: str | os.PathLike,
+  model_dir: FilePath,
   experiment: str | None = None,
   *,
-  config_file: Sequence[str | os.PathLike] = (),
+  config_file: Sequence[FilePath] = (),
   params_override: str = '',
   mode: str = 'train_and_eval',
-) -> dict[str, dict] | None:
+) -> dict[str, dict[str, Any]] | None:
   """Trains and evaluates a network.
 
   Args:
@@ -72,7 +74,7 @@ def train(
   """
   if mode not in MODES:
     raise errors.InputError(f'mode is one of {", ".join(MODES)}, not {mode!r}')
-  config_files = list(map(os.fspath, config_file))
+  config_files = [os.fspath(path) for path in config_file]
   if not experiment:
     if mode != 'eval':
       known = ', '.join(config_check.experiment_names())

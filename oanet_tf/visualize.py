@@ -77,7 +77,7 @@ def draw_panoptic(
   painted = _draw_outlines(painted, positions)
   if label_size == 0:
     return painted
-  font = _font(min(size)) if label_size is None else ImageFont.load_default(label_size)
+  font = _font(_readable_size(min(size)) if label_size is None else label_size)
   return _draw_names(painted, positions, [category.name for category in segment_categories], font)
 
 
@@ -107,7 +107,7 @@ def side_by_side(panels: Mapping[str, np.ndarray]) -> np.ndarray:
     [H', W', 3] uint8.
   """
   height = max(image.shape[0] for image in panels.values())
-  font = _font(height)
+  font = _font(_readable_size(height))
   columns = [_titled(title, image, height, font) for title, image in panels.items()]
   return stack(columns, axis=1, gap=max(2, height // 100))
 
@@ -180,7 +180,7 @@ def place_label(
   return low
 
 
-def _enlargement(shape: tuple[int, int]) -> int:
+def _enlargement(shape: tuple[int, ...]) -> int:
   wanted = -(-_SMALLEST_SIDE // min(shape))
   return max(1, min(wanted, _LARGEST_SIDE // max(shape)))
 
@@ -188,7 +188,7 @@ def _enlargement(shape: tuple[int, int]) -> int:
 def _segment_colors(segment_categories: Sequence[Category]) -> np.ndarray:
   """[S, 3] uint8 RGB: things of one category get variations of its colour, in their order."""
   colors = []
-  earlier = collections.Counter()
+  earlier: collections.Counter[int] = collections.Counter()
   for category in segment_categories:
     variation = earlier[category.id] if category.is_thing else 0
     colors.append(_vary(category.color, variation))
@@ -230,7 +230,7 @@ def _draw_names(
   image = Image.fromarray(painted)
   draw = ImageDraw.Draw(image, 'RGBA')
   line_height = sum(font.getmetrics())
-  taken = []
+  taken: list[np.ndarray] = []
   for position, center, half_width in _widest_points(positions):
     name = names[position - 1]
     size = np.array([int(font.getlength(name)) + line_height // 2, line_height])
@@ -282,8 +282,15 @@ def _distances(inside: np.ndarray) -> np.ndarray:
   return distances[1:-1, 1:-1]
 
 
-def _font(image_side: int) -> ImageFont.FreeTypeFont:
-  return ImageFont.load_default(size=max(12, round(image_side / 36)))
+def _readable_size(image_side: int) -> int:
+  return max(12, round(image_side / 36))
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont:
+  font = ImageFont.load_default(size)
+  # Pillow without FreeType has one of a fixed size; its wheels have FreeType.
+  assert isinstance(font, ImageFont.FreeTypeFont)
+  return font
 
 
 def _titled(title: str, image: np.ndarray, height: int, font: ImageFont.FreeTypeFont) -> np.ndarray:

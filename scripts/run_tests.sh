@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Sets up and runs lint and tests. --core, as the first argument, leaves out the tests that train,
+# Sets up and runs lint, type checks and tests. --core, as the first argument, leaves out the tests that train,
 # export or trace whole networks. All other arguments go to pytest (for example: -m slow).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bash scripts/setup_env.sh
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
+.venv/bin/mypy
 core=()
 if [[ ${1-} == --core ]]; then
   core=(-m 'not slow and not heavy')

@@ -11,12 +11,13 @@ import difflib
 import functools
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from oanet_tf.config import values as config_values
 from oanet_tf.config.text import parse_override, read_yaml
 from oanet_tf.config.values import PARAMS_FILE
 from oanet_tf.errors import InputError
+from oanet_tf.files import FilePath
 
 DEFAULTS = pathlib.Path(__file__).with_name('defaults')
 ALL_KEYS = DEFAULTS / 'all_keys.yaml'
@@ -116,7 +117,7 @@ def active(settings: Settings) -> Settings:
   }
 
 
-def active_values(settings: Settings) -> dict[str, object]:
+def active_values(settings: Settings) -> dict[str, Any]:
   """The values of the active settings."""
   return {key: setting.value for key, setting in active(settings).items()}
 
@@ -136,7 +137,7 @@ def nested(values: Mapping[str, object]) -> dict:
   return tree
 
 
-def params_path(model_dir: str | pathlib.Path) -> str:
+def params_path(model_dir: FilePath) -> str:
   """The path of the configuration in a model folder.
 
   Raises:

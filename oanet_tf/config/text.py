@@ -10,6 +10,7 @@ import re
 import yaml
 
 from oanet_tf.errors import InputError
+from oanet_tf.files import FilePath
 
 
 class _Loader(yaml.FullLoader):
@@ -42,7 +43,7 @@ _KEY_AND_VALUE = re.compile(
 )
 
 
-def read_yaml(path: str | pathlib.Path) -> dict:
+def read_yaml(path: FilePath) -> dict:
   """The mapping in a YAML file; {} for an empty file.
 
   Raises:

@@ -9,13 +9,14 @@ import dataclasses
 import itertools
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from oanet_tf import files
 from oanet_tf.data.json_file import read_json_object
 from oanet_tf.errors import InputError
+from oanet_tf.files import FilePath
 
 CATEGORIES_FILE = 'categories.json'
 # COCO's 133, as in its `panoptic_val2017.json`.
@@ -54,13 +55,11 @@ class PanopticCategories:
       raise InputError(f'category id {next(i for i in ids if ids.count(i) > 1)} is given twice')
 
   @classmethod
-  def from_coco(
-    cls, entries: Sequence[Mapping], source: str = 'categories'
-  ) -> 'PanopticCategories':
+  def from_coco(cls, entries: object, source: str = 'categories') -> 'PanopticCategories':
     """Reads COCO's `categories` list: `id`, `name`, `isthing` and, optionally, `color`.
 
     Args:
-      entries: the list, as `json.load` gives it.
+      entries: the list of objects, as `json.load` gives it.
       source: its name in errors, usually the file's.
 
     Raises:
@@ -76,7 +75,7 @@ class PanopticCategories:
       raise InputError(f'{source}: {error}') from None
 
   @classmethod
-  def from_json(cls, path: str | pathlib.Path) -> 'PanopticCategories':
+  def from_json(cls, path: FilePath) -> 'PanopticCategories':
     """Reads a file of `to_json`, or any JSON file with COCO's `categories`."""
     content = read_json_object(path)
     if 'categories' not in content:
@@ -90,7 +89,7 @@ class PanopticCategories:
       for c in self._ordered
     ]
 
-  def to_json(self, path: str | pathlib.Path) -> None:
+  def to_json(self, path: FilePath) -> None:
     """Writes `{"categories": [...]}`.
 
     Raises:
@@ -128,7 +127,7 @@ class PanopticCategories:
   def __len__(self) -> int:
     return len(self._ordered)
 
-  def __iter__(self):
+  def __iter__(self) -> Iterator[Category]:
     """Categories in the order of their labels, 1 first."""
     return iter(self._ordered)
 
@@ -193,5 +192,7 @@ def _is_int(value: object) -> bool:
 
 def _default_color(index: int, count: int) -> tuple[int, int, int]:
   """A different hue for each category of a dataset without colours."""
-  rgb = colorsys.hsv_to_rgb(index / count, 0.55 + 0.35 * (index % 2), 0.9 - 0.3 * (index % 3 == 1))
-  return tuple(round(255 * value) for value in rgb)
+  r, g, b = colorsys.hsv_to_rgb(
+    index / count, 0.55 + 0.35 * (index % 2), 0.9 - 0.3 * (index % 3 == 1)
+  )
+  return round(255 * r), round(255 * g), round(255 * b)

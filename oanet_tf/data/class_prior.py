@@ -17,6 +17,7 @@ from oanet_tf.data import shard_files, tf_example
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.json_file import read_json_object
 from oanet_tf.errors import InputError
+from oanet_tf.files import FilePath
 
 # Pixels that are added to the counts of both categories, so that rare pairs stay near 1/2.
 PRIOR_PIXELS = 100
@@ -61,7 +62,7 @@ class ClassPrior:
     files.write_text(path, f'{{"thing_ids": {thing_ids},\n"pairs": [\n{rows}\n]}}\n')
 
   @classmethod
-  def from_json(cls, path: str | pathlib.Path, categories: PanopticCategories) -> 'ClassPrior':
+  def from_json(cls, path: FilePath, categories: PanopticCategories) -> 'ClassPrior':
     """Reads what `to_json` wrote.
 
     Raises:

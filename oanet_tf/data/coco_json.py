@@ -13,8 +13,7 @@ from oanet_tf.data.json_file import check_unique, field, path_inside, read_json_
 from oanet_tf.data.objects import Instance
 from oanet_tf.data.panoptic_json import Annotation, check_categories, is_crowd, parse_annotations
 from oanet_tf.errors import InputError
-
-FilePath = str | pathlib.Path
+from oanet_tf.files import FilePath
 
 # All keys that are read; to keep the others would take several GB for COCO.
 _KEYS = {

@@ -7,7 +7,7 @@ import pathlib
 import re
 import sys
 from collections.abc import Callable, Iterator
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import tqdm
@@ -15,13 +15,14 @@ import tqdm
 from oanet_tf import files
 from oanet_tf.data import coco_json, coco_panoptic, tf_example
 from oanet_tf.data.categories import CATEGORIES_FILE, PanopticCategories
-from oanet_tf.data.coco_json import FilePath, ImageEntry
+from oanet_tf.data.coco_json import ImageEntry
 from oanet_tf.data.coco_panoptic import PanopticRecord
 from oanet_tf.data.objects import Overlaps, has_conflict, overlapping
 from oanet_tf.data.parallel import map_in_order
 from oanet_tf.data.resume import Progress, SkippedImage, Split, Summary, sha256
 from oanet_tf.data.tf_example import MaskEncoding
 from oanet_tf.errors import InputError
+from oanet_tf.files import FilePath
 
 # About 100 MB for COCO.
 IMAGES_PER_SHARD = 500
@@ -83,7 +84,7 @@ def convert(
   print(f'reading {panoptic_json}', file=sys.stderr)
   dataset = coco_json.load(panoptic_json, panoptic_dir, image_dir, instances_json)
   shards = _deal(dataset.entries, target, num_shards)
-  settings = {
+  settings: dict[str, Any] = {
     'mask_encoding': mask_encoding,
     'overlaps': overlaps,
     'conflicts_only': conflicts_only,
@@ -173,8 +174,8 @@ def _write_shards(
         _write_shard(path, temporary, of_shard, encoded, bar, progress)
         # Before the shard gets its name, so that the summary lists every shard there is.
         split.write(progress, is_complete=False)
-  if not (total := progress.total()).images:
-    raise InputError(f'{split.folder}: no image of split {split.name!r} is left. {total}')
+  if not (summary := progress.total()).images:
+    raise InputError(f'{split.folder}: no image of split {split.name!r} is left. {summary}')
 
 
 def _write_shard(
@@ -226,7 +227,7 @@ def _encode_image(
 
 
 def _summary(entry: ImageEntry, record: PanopticRecord) -> Summary:
-  objects, from_panoptic = record.objects, entry.instances is None
+  objects, instances = record.objects, entry.instances
   num_objects = len(objects.masks)
   return Summary(
     images=1,
@@ -236,8 +237,8 @@ def _summary(entry: ImageEntry, record: PanopticRecord) -> Summary:
     crowd_objects=int(objects.is_crowd.sum()),
     overlapping_objects=int(overlapping(objects, record.height, record.width).sum()),
     images_without_objects=int(num_objects == 0),
-    images_from_panoptic=int(from_panoptic),
+    images_from_panoptic=int(instances is None),
     pixels=record.height * record.width,
     void_pixels=record.height * record.width - int(np.count_nonzero(record.segments.index)),
-    empty_instances=0 if from_panoptic else len(entry.instances) - num_objects,
+    empty_instances=0 if instances is None else len(instances) - num_objects,
   )

@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from oanet_tf.errors import InputError
+from oanet_tf.files import FilePath
 
 
-def read_json_object(
-  path: str | pathlib.Path, object_hook: Callable[[dict], dict] | None = None
-) -> dict:
+def read_json_object(path: FilePath, object_hook: Callable[[dict], dict] | None = None) -> dict:
   """A file whose JSON is an object, as all of COCO's are; `object_hook` is `json.loads`'s.
 
   Raises:
@@ -51,7 +50,7 @@ def check_unique(values: Iterable, what: str) -> None:
     seen.add(value)
 
 
-def path_inside(folder: str | pathlib.Path, name: str, where: str) -> str:
+def path_inside(folder: FilePath, name: str, where: str) -> str:
   """The path of a file in a folder.
 
   Raises:

@@ -6,7 +6,6 @@ Annotations and results have one format (cocodataset.org/#format-data, #format-r
 H, W height and width of an image, S segments.
 """
 
-import pathlib
 import reprlib
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ from oanet_tf.data.categories import MAX_CATEGORY_ID, PanopticCategories
 from oanet_tf.data.json_file import check_unique, field, path_inside, read_json_object
 from oanet_tf.data.panoptic_map import MAX_SEGMENT_ID, Segments
 from oanet_tf.errors import InputError
+from oanet_tf.files import FilePath
 
 
 class Annotation(NamedTuple):
@@ -46,7 +46,7 @@ class Annotation(NamedTuple):
     return Segments(index, self.segment_ids, self.category_ids, self.is_crowd)
 
 
-def read_annotations(json_path: str | pathlib.Path, folder: str | pathlib.Path) -> list[Annotation]:
+def read_annotations(json_path: FilePath, folder: FilePath) -> list[Annotation]:
   """Reads and checks a panoptic JSON; the PNGs, in `folder`, are left for later.
 
   Raises:
@@ -56,7 +56,7 @@ def read_annotations(json_path: str | pathlib.Path, folder: str | pathlib.Path) 
   return parse_annotations(read_panoptic_json(json_path), folder, json_path)
 
 
-def read_panoptic_json(path: str | pathlib.Path) -> dict:
+def read_panoptic_json(path: FilePath) -> dict:
   """The JSON without `area` and `bbox`.
 
   Raises:
@@ -72,9 +72,7 @@ def read_panoptic_json(path: str | pathlib.Path) -> dict:
   return content
 
 
-def parse_annotations(
-  content: dict, folder: str | pathlib.Path, source: str | pathlib.Path
-) -> list[Annotation]:
+def parse_annotations(content: dict, folder: FilePath, source: FilePath) -> list[Annotation]:
   """As `read_annotations`, given the content of the file `source`."""
   annotations = [
     _parse_annotation(entry, folder, f'{source}: annotation {index}')
@@ -87,8 +85,8 @@ def parse_annotations(
 def check_categories(
   annotations: Iterable[Annotation],
   categories: PanopticCategories,
-  source: str | pathlib.Path,
-  categories_source: str | pathlib.Path,
+  source: FilePath,
+  categories_source: FilePath,
 ) -> None:
   """Raises `InputError` if a segment is of a category that is not in the file of categories."""
   for annotation in annotations:
@@ -132,7 +130,7 @@ def is_crowd(entry: dict, where: str) -> bool:
   return bool(value)
 
 
-def _parse_annotation(entry: Any, folder: str | pathlib.Path, where: str) -> Annotation:
+def _parse_annotation(entry: Any, folder: FilePath, where: str) -> Annotation:
   image_id = field(entry, 'image_id', (int, str), where)
   where = f'{where} (image {image_id})'
   png_path = path_inside(folder, field(entry, 'file_name', str, where), where)

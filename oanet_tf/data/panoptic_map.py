@@ -27,7 +27,7 @@ class Segments(NamedTuple):
       mean probability of its pixels. None for annotations.
   """
 
-  index: np.ndarray
+  index: np.ndarray  # type: ignore[assignment]  # A tuple's method of this name is not used.
   ids: np.ndarray
   category_ids: np.ndarray
   is_crowd: np.ndarray

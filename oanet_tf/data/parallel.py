@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
@@ -26,7 +26,7 @@ _IMAGES_AT_A_TIME = 16
 
 def map_in_order(
   function: Callable[[Any], Any], items: Sequence, num_workers: int | None = None
-) -> Iterator:
+) -> Generator[Any, None, None]:
   """`map(function, items)` in processes that work at most a few items ahead.
 
   Args:

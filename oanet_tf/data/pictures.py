@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from oanet_tf.errors import InputError
+from oanet_tf.files import FilePath
 
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff')
 
@@ -28,14 +29,14 @@ def pictures_at(path: pathlib.Path) -> list[pathlib.Path]:
   raise InputError(f'{path}: there is no such file or folder')
 
 
-def find_pictures(paths: Sequence[str]) -> list[pathlib.Path]:
+def find_pictures(paths: Sequence[FilePath]) -> list[pathlib.Path]:
   """Lists the given files, and the pictures in the given folders, sorted by name.
 
   Raises:
     InputError: as `pictures_at`; or if two names differ only in their suffix, so that their results
       would have the same name.
   """
-  by_stem = {}
+  by_stem: dict[str, pathlib.Path] = {}
   for path in itertools.chain.from_iterable(pictures_at(pathlib.Path(one)) for one in paths):
     if by_stem.setdefault(path.stem, path) is not path:
       raise InputError(
@@ -44,7 +45,7 @@ def find_pictures(paths: Sequence[str]) -> list[pathlib.Path]:
   return list(by_stem.values())
 
 
-def read_picture(path: str | pathlib.Path) -> np.ndarray:
+def read_picture(path: FilePath) -> np.ndarray:
   """[H, W, 3] uint8 RGB, upright, as `upright_rgb` makes it.
 
   Raises:

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from oanet_tf import files
 from oanet_tf.data.json_file import read_json_object
 from oanet_tf.errors import InputError
+from oanet_tf.files import FilePath
 
 
 class Summary(NamedTuple):
@@ -223,7 +224,7 @@ class Split(NamedTuple):
         self.folder.rmdir()
 
 
-def sha256(path: str | pathlib.Path) -> str:
+def sha256(path: FilePath) -> str:
   """The hash of a file's content, in hexadecimal digits."""
   digest = hashlib.sha256()  # Python 3.10 has no `hashlib.file_digest`.
   with open(path, 'rb') as file:

@@ -1,12 +1,11 @@
 """Scores of the instance branch and the stuff branch by themselves, before they are fused."""
 
-import pathlib
-
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.objects import objects_of_segments
 from oanet_tf.evaluation.instance_ap import InstanceAP
 from oanet_tf.evaluation.mean_iou import MeanIoU
 from oanet_tf.evaluation.scoring import EvaluatedImage
+from oanet_tf.files import FilePath
 
 
 class BranchScores:
@@ -16,7 +15,7 @@ class BranchScores:
     self,
     categories: PanopticCategories,
     mask_threshold: float,
-    instances_json: str | pathlib.Path | None = None,
+    instances_json: FilePath | None = None,
   ):
     """Starts without images.
 

@@ -29,7 +29,7 @@ from oanet_tf.data.panoptic_map import (
   segments_info,
 )
 from oanet_tf.errors import InputError
-from oanet_tf.files import replacing, write_text
+from oanet_tf.files import FilePath, replacing, write_text
 
 _TESTDEV_NAME = re.compile(r'panoptic_[^_]+_.+_results')
 # The zip format's first day: equal results make equal zips.
@@ -48,7 +48,7 @@ class PanopticResultsWriter(contextlib.AbstractContextManager):
 
   def __init__(
     self,
-    output_dir: str | pathlib.Path,
+    output_dir: FilePath,
     name: str,
     categories: PanopticCategories,
     keep_crowds: bool = False,
@@ -123,16 +123,14 @@ class PanopticResultsWriter(contextlib.AbstractContextManager):
       self._staging.cleanup()
 
 
-def write_panoptic_png(path: str | pathlib.Path, segments: Segments) -> None:
+def write_panoptic_png(path: FilePath, segments: Segments) -> None:
   """Writes the segment ids of [H, W], H, W ≥ 1, as COCO's RGB; whole or not at all."""
   colors = ids_to_rgb(np.concatenate([[VOID_ID], segments.ids]))
   with replacing(pathlib.Path(path)) as temporary:
     Image.fromarray(colors[segments.index]).save(temporary, format='PNG')
 
 
-def read_results(
-  json_path: str | pathlib.Path, folder: str | pathlib.Path
-) -> Iterator[tuple[int | str, Segments]]:
+def read_results(json_path: FilePath, folder: FilePath) -> Iterator[tuple[int | str, Segments]]:
   """Reads results, or annotations, one image after the other in the order of the JSON.
 
   Args:
@@ -168,9 +166,7 @@ def read_segments(annotation: Annotation) -> Segments:
   return annotation.segments(read_index(png, annotation.segment_ids, name))
 
 
-def write_testdev_zip(
-  json_path: str | pathlib.Path, folder: str | pathlib.Path, zip_path: str | pathlib.Path
-) -> None:
+def write_testdev_zip(json_path: FilePath, folder: FilePath, zip_path: FilePath) -> None:
   """Packs results for COCO's evaluation server (cocodataset.org/#upload, steps 3 and 4).
 
   `panoptic_test-dev2017_NAME_results.zip` holds `panoptic_test-dev2017_NAME_results.json` and a
@@ -198,7 +194,7 @@ def write_testdev_zip(
       _add(archive, os.path.join(name, os.path.relpath(path, folder)), path, zipfile.ZIP_STORED)
 
 
-def check_testdev_name(zip_path: str | pathlib.Path) -> None:
+def check_testdev_name(zip_path: FilePath) -> None:
   """Raises InputError if COCO's evaluation server would not take a zip of this name."""
   path = pathlib.Path(zip_path)
   if path.suffix != '.zip' or not _TESTDEV_NAME.fullmatch(path.stem):
@@ -207,7 +203,7 @@ def check_testdev_name(zip_path: str | pathlib.Path) -> None:
     )
 
 
-def _add(archive: zipfile.ZipFile, name: str, path: str | pathlib.Path, compression: int) -> None:
+def _add(archive: zipfile.ZipFile, name: str, path: FilePath, compression: int) -> None:
   info = zipfile.ZipInfo(name, _ZIP_DATE)
   info.compress_type = compression
   info.external_attr = 0o644 << 16

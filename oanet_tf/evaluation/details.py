@@ -31,6 +31,7 @@ from oanet_tf.errors import InputError
 from oanet_tf.evaluation import ranking_map as ranking_map_lib
 from oanet_tf.evaluation.coco_results import PanopticResultsWriter, coco_image_id
 from oanet_tf.evaluation.ranking_map import RankingMap
+from oanet_tf.files import FilePath
 
 if TYPE_CHECKING:
   # Loads TensorFlow, which a report does not need.
@@ -60,7 +61,7 @@ class Detection(NamedTuple):
 
 @contextlib.contextmanager
 def details_writer(
-  output_dir: str | pathlib.Path, categories: PanopticCategories, score_threshold: float
+  output_dir: FilePath, categories: PanopticCategories, score_threshold: float
 ) -> 'Iterator[Callable[[EvaluatedImage], None]]':
   """Yields a function that writes the details of an image.
 
@@ -169,7 +170,7 @@ class Details(NamedTuple):
     return ranking_map_lib.decode(read_picture(path), num_things, str(path))
 
 
-def read_details(evaluation_dir: str | pathlib.Path) -> Details | None:
+def read_details(evaluation_dir: FilePath) -> Details | None:
   """The details of an evaluation; None if it has none.
 
   Raises:

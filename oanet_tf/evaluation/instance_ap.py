@@ -8,7 +8,6 @@ the image's size is kept.
 
 import contextlib
 import io
-import pathlib
 from collections.abc import Mapping
 
 import numpy as np
@@ -22,6 +21,7 @@ from oanet_tf.data.json_file import read_json_object
 from oanet_tf.data.objects import Objects
 from oanet_tf.errors import InputError
 from oanet_tf.evaluation.coco_results import coco_image_id
+from oanet_tf.files import FilePath
 
 # What pycocotools calls boxes and masks, and the key of a result that it must not see.
 _IOU_TYPES = {'box': ('bbox', 'segmentation'), 'mask': ('segm', 'bbox')}
@@ -79,7 +79,7 @@ class InstanceAP:
     if ground_truth is not None:
       self._objects += _annotations_of(ground_truth, number, size)
 
-  def result(self, instances_json: str | pathlib.Path | None = None) -> dict[str, float]:
+  def result(self, instances_json: FilePath | None = None) -> dict[str, float]:
     """COCO's average precision over all images.
 
     Args:
@@ -157,7 +157,7 @@ class InstanceAP:
     coco.createIndex()
     return coco
 
-  def _read_annotations(self, path: str | pathlib.Path) -> list[dict]:
+  def _read_annotations(self, path: FilePath) -> list[dict]:
     """The annotations of the images that were added."""
     content = read_json_object(path)
     try:

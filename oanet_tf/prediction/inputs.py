@@ -5,13 +5,15 @@ import pathlib
 from collections.abc import Iterable, Iterator
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from oanet_tf.data.pictures import pictures_at, read_picture, upright_rgb
 from oanet_tf.errors import InputError
+from oanet_tf.files import FilePath
 
-ImageLike = str | os.PathLike | np.ndarray | Image.Image
-NamedImage = tuple[str, np.ndarray]
+ImageLike = FilePath | npt.NDArray[np.uint8] | Image.Image
+NamedImage = tuple[str, npt.NDArray[np.uint8]]
 
 # For a batch with its images padded to the largest: 64 of 640 × 480, or one of a good camera.
 _MAX_BATCH_PIXELS = 2**25
@@ -32,7 +34,7 @@ def named_images(images: ImageLike | Iterable[ImageLike]) -> Iterator[NamedImage
   Raises:
     InputError: if something is no image; it says which, and what was expected.
   """
-  taken = set()
+  taken: set[str] = set()
   for name, image in _unnumbered(images):
     unique, number = name, 1
     while unique in taken:
@@ -80,7 +82,7 @@ def _described(value: object) -> str:
 
 def batches_of(images: Iterable[NamedImage], batch_size: int) -> Iterator[list[NamedImage]]:
   """Groups neighbours into batches that fit the memory when padded to the largest image."""
-  batch = []
+  batch: list[NamedImage] = []
   for name, image in images:
     sides = [one.shape[:2] for _, one in batch] + [image.shape[:2]]
     height, width = (max(side) for side in zip(*sides, strict=True))

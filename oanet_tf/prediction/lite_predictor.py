@@ -11,12 +11,13 @@ import numpy as np
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.panoptic_map import Segments
 from oanet_tf.errors import InputError, first_line
+from oanet_tf.files import FilePath
 from oanet_tf.prediction.predictor import Predictor, segments_of_outputs
 from oanet_tf.serving.letterbox import from_canvas, letterbox
 from oanet_tf.serving.tflite_runner import DESCRIPTION_FILE, runner
 
 
-def of_tflite(path: str | pathlib.Path) -> Predictor:
+def of_tflite(path: FilePath) -> Predictor:
   """A TFLite file of `oanet_tf.export`, which LiteRT runs on one image after the other.
 
   Raises:
@@ -41,10 +42,11 @@ def of_tflite(path: str | pathlib.Path) -> Predictor:
     canvas = letterbox(image, canvas_size)[np.newaxis]
     with one_at_a_time:
       outputs = {name: values[0].copy() for name, values in run(image=canvas).items()}
-    masks = (outputs[f'panoptic_{kind}_mask'] for kind in ('category', 'instance'))
-    return segments_of_outputs(
-      outputs, *(from_canvas(mask, image.shape) for mask in masks), categories
+    category_mask, instance_mask = (
+      from_canvas(outputs[f'panoptic_{kind}_mask'], image.shape)
+      for kind in ('category', 'instance')
     )
+    return segments_of_outputs(outputs, category_mask, instance_mask, categories)
 
   def segment(images: Sequence[np.ndarray]) -> list[Segments]:
     return [segment_one(image) for image in images]

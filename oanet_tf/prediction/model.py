@@ -1,11 +1,11 @@
 """The way in from Python: `load` opens a network, which turns images into results."""
 
-import os
 import pathlib
 from collections.abc import Iterable, Iterator
 
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.errors import InputError
+from oanet_tf.files import FilePath
 from oanet_tf.prediction.inputs import ImageLike, NamedImage, batches_of, named_images
 from oanet_tf.prediction.predictor import Predictor, open_predictor
 from oanet_tf.prediction.result import Result
@@ -16,7 +16,7 @@ SHIPPED_PICTURES = SHIPPED_MODEL.with_name('pictures')
 
 
 def load(
-  model: str | os.PathLike | None = None, *, fusion: str | None = None, params_override: str = ''
+  model: FilePath | None = None, *, fusion: str | None = None, params_override: str = ''
 ) -> 'Model':
   """Opens a trained network.
 

@@ -3,7 +3,6 @@
 TensorFlow is loaded only for those that need it, so that a TFLite file needs LiteRT alone.
 """
 
-import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -15,6 +14,7 @@ from oanet_tf.config.values import PARAMS_FILE
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.panoptic_map import Scores, Segments, segments_of_masks
 from oanet_tf.errors import InputError
+from oanet_tf.files import FilePath
 
 
 class Predictor(NamedTuple):
@@ -32,7 +32,7 @@ class Predictor(NamedTuple):
   max_pixels: int | None = None
 
 
-def find_model(path: str | os.PathLike) -> tuple[str, pathlib.Path]:
+def find_model(path: FilePath) -> tuple[str, pathlib.Path]:
   """The kind of model at a path: 'model_folder', 'saved_model' or 'tflite', and its own path.
 
   In a folder with versions of a SavedModel, this is the newest.
@@ -64,7 +64,7 @@ def find_model(path: str | os.PathLike) -> tuple[str, pathlib.Path]:
 
 
 def open_predictor(
-  path: str | os.PathLike, fusion: str | None = None, params_override: str = ''
+  path: FilePath, fusion: str | None = None, params_override: str = ''
 ) -> Predictor:
   """Opens a trained network.
 

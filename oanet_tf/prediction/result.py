@@ -4,17 +4,18 @@
 
 import io
 import json
-import os
 import pathlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from oanet_tf import errors, files, visualize
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.panoptic_map import Segments, segments_info
 from oanet_tf.evaluation.coco_results import write_panoptic_png
+from oanet_tf.files import FilePath
 
 if TYPE_CHECKING:
   import supervision
@@ -41,13 +42,17 @@ class Result:
   """
 
   def __init__(
-    self, name: str, image: np.ndarray, segments: Segments, categories: PanopticCategories
-  ):
+    self,
+    name: str,
+    image: npt.NDArray[np.uint8],
+    segments: Segments,
+    categories: PanopticCategories,
+  ) -> None:
     self.name = name
     self.image = image
     self.segments = segments
     self.categories = categories
-    self.segmentation: np.ndarray = segments.index
+    self.segmentation: npt.NDArray[np.int32] = segments.index
     self.segments_info: list[dict[str, Any]] = segments_info(segments, categories, name)
 
   def plot(
@@ -71,7 +76,7 @@ class Result:
     )
     return Image.fromarray(drawn)
 
-  def save(self, folder: str | os.PathLike) -> None:
+  def save(self, folder: FilePath) -> None:
     """Writes `NAME.png`, `NAME.json` and `NAME_overlay.png` into a folder.
 
     They are the segment ids in COCO's RGB code (id = R + 256 G + 256² B), `segments_info` with the

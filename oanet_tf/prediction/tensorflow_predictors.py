@@ -13,6 +13,7 @@ from PIL import Image
 from oanet_tf.data.categories import CATEGORIES_FILE, PanopticCategories
 from oanet_tf.data.panoptic_map import Segments
 from oanet_tf.errors import InputError, first_line
+from oanet_tf.files import FilePath
 from oanet_tf.model_folder import Trained
 from oanet_tf.prediction.predictor import Predictor, segments_of_outputs
 from oanet_tf.serving.image_limits import MAX_IMAGE_PIXELS
@@ -48,7 +49,7 @@ def of_trained(trained: Trained, method: str) -> Predictor:
   return Predictor(segment, trained.categories)
 
 
-def of_saved_model(folder: str | pathlib.Path) -> Predictor:
+def of_saved_model(folder: FilePath) -> Predictor:
   """A SavedModel of `oanet_tf.export`, used through its signature for encoded images.
 
   Args:
@@ -85,8 +86,8 @@ def _segments(batch: Mapping[str, tf.Tensor], categories: PanopticCategories) ->
   segments = []
   for index, (height, width) in enumerate(arrays['image_shape']):
     outputs = {name: values[index] for name, values in arrays.items()}
-    masks = (outputs[f'panoptic_{kind}_mask'] for kind in ('category', 'instance'))
-    segments.append(
-      segments_of_outputs(outputs, *(mask[:height, :width] for mask in masks), categories)
+    category_mask, instance_mask = (
+      outputs[f'panoptic_{kind}_mask'][:height, :width] for kind in ('category', 'instance')
     )
+    segments.append(segments_of_outputs(outputs, category_mask, instance_mask, categories))
   return segments

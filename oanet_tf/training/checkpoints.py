@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from oanet_tf import files
 from oanet_tf.errors import InputError, first_line
+from oanet_tf.files import FilePath
 
 log = logging.getLogger(__name__)
 
@@ -16,7 +17,7 @@ PREFIX = 'ckpt'
 BEST_FILE = 'best.json'
 
 
-def newest_readable(folder: str | pathlib.Path) -> str | None:
+def newest_readable(folder: FilePath) -> str | None:
   """Path of the newest checkpoint that can be read in full; None if there is none.
 
   A warning names newer ones that cannot, such as those of a process that died while writing.
@@ -38,7 +39,7 @@ def newest_readable(folder: str | pathlib.Path) -> str | None:
   return None
 
 
-def newest(model_dir: str | pathlib.Path) -> str:
+def newest(model_dir: FilePath) -> str:
   """Path of the newest checkpoint that can be read.
 
   Raises:

@@ -21,6 +21,7 @@ from oanet_tf.data.class_prior import load_table
 from oanet_tf.errors import InputError
 from oanet_tf.evaluation.panoptic_quality import format_table
 from oanet_tf.evaluation.scoring import evaluate, named_scores
+from oanet_tf.files import FilePath
 from oanet_tf.modeling.build import build_fuser
 from oanet_tf.training import checkpoints
 from oanet_tf.training import state as state_lib
@@ -45,7 +46,7 @@ def due(step: int, every: int) -> bool:
 
 
 def run(
-  config: config_definitions.ExperimentConfig, model_dir: str | pathlib.Path, mode: str
+  config: config_definitions.ExperimentConfig, model_dir: FilePath, mode: str
 ) -> dict[str, dict] | None:
   """Trains, evaluates, or does both.
 

@@ -18,6 +18,7 @@ from oanet_tf.data import panoptic_map
 from oanet_tf.data.occluded_scenes import scenes, shapes
 from oanet_tf.data.occluded_scenes.scenes import Scene, Thing
 from oanet_tf.errors import InputError
+from oanet_tf.files import FilePath
 
 # H, W image, in pixels; `image_size` is its longer side.
 
@@ -192,7 +193,7 @@ def _write_split(folder: pathlib.Path, split: str, count: int, image_size: int, 
 
 
 def generate(
-  output_dir: str | pathlib.Path,
+  output_dir: FilePath,
   num_train: int = 1500,
   num_val: int = 200,
   image_size: int = 128,
