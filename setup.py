@@ -7,6 +7,8 @@ from setuptools import find_packages, setup
 TENSORFLOW = '>=2.20,<2.21'
 # Protos of TensorFlow Serving, for warm-up requests and clients. Each needs its TensorFlow.
 SERVING = 'tensorflow-serving-api>=2.20,<2.21'
+# Results as its `Detections`. Since 0.31 it does not need OpenCV.
+SUPERVISION = 'supervision>=0.31,<1'
 # Quantizes TFLite files to 8 bits.
 QUANTIZER = 'ai-edge-quantizer>=0.10,<0.11'
 
@@ -54,7 +56,7 @@ setup(
     'gpu': [f'tensorflow[and-cuda]{TENSORFLOW}'],
     'serving': [SERVING],
     # `Result.to_supervision`.
-    'supervision': ['supervision>=0.25,<1'],
+    'supervision': [SUPERVISION],
     'tflite': [QUANTIZER],
     'test': [
       SERVING,
@@ -64,6 +66,7 @@ setup(
       'pytest>=8,<10',
       'pytest-xdist>=3.6,<4',
       'ruff>=0.15,<1',
+      SUPERVISION,
     ],
   },
 )

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from oanet_tf import errors, files
+from oanet_tf.errors import InputError
 
 if TYPE_CHECKING:
   # Loaded in the functions that use them, so that `--help` is fast.
@@ -42,6 +43,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     default=8,
     help='images with the largest gains, and with the largest losses (default: %(default)s each)',
   )
+  parser.add_argument('--open', action='store_true', help='show the page in a browser')
   return parser.parse_args(arguments)
 
 
@@ -62,6 +64,11 @@ def main() -> None:
   arguments = parse_arguments()
   write_report(arguments.results, arguments.output, arguments.compare, arguments.num_pictures)
   print(arguments.output)
+  if arguments.open:
+    import webbrowser
+
+    if not webbrowser.open(arguments.output.resolve().as_uri()):
+      raise InputError(f'{arguments.output}: is written, but no browser was found to open it')
 
 
 def write_report(

@@ -308,6 +308,19 @@ def test_folders_that_are_none(run, evaluation, tmp_path):
   assert 'srm.json' in line
 
 
+def test_the_page_opens_in_a_browser(run, evaluation, tmp_path, monkeypatch):
+  opened = []
+  monkeypatch.setattr('webbrowser.open', lambda url: opened.append(url) or True)
+  output = tmp_path / 'a page.html'
+  code, _, _ = run('--results', evaluation, '--output', output, '--open')
+  assert code == 0 and opened == [f'file://{tmp_path}/a%20page.html']
+  monkeypatch.setattr('webbrowser.open', lambda url: False)
+  assert 'a page.html: ' in one_line_error(
+    run('--results', evaluation, '--output', output, '--open')
+  )
+  assert output.exists()
+
+
 def test_a_fusion_that_was_not_evaluated(run, evaluation, tmp_path):
   outcome = run(
     '--results', evaluation, '--output', tmp_path / 'report.html', '--compare', 'srm,upsnet'
