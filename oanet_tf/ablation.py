@@ -59,7 +59,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     default=[],
     metavar=('SMALL', 'LARGE'),
     help='checkpoints or model folders with the small and the large backbone; for coco, '
-    'scripts/download_backbone.sh 50 and 101 get them',
+    'oanet download backbone 50 and 101 get them',
   )
   parser.add_argument(
     '--dry_run', action='store_true', help='only print the trainings and their states'
