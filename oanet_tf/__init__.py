@@ -2,7 +2,7 @@
 
   model = oanet_tf.load('runs/quickstart/model')
   for result in model(['photo.jpg']):
-    result.plot().save(f'{result.name}.png')
+    result.plot().save(f'{result.name}_overlay.png')
 
 What stands in `__all__` is the public interface; each name is loaded when it is first used.
 """

@@ -1,4 +1,7 @@
 import json
+import pathlib
+import re
+import zipfile
 
 import numpy as np
 import pytest
@@ -7,6 +10,9 @@ from PIL import Image
 
 from oanet_tf import predict
 from oanet_tf.data import pictures
+from oanet_tf.data.categories import PanopticCategories
+from oanet_tf.data.class_prior import ClassPrior
+from oanet_tf.prediction.predictor import find_model
 from tests import end_to_end
 
 
@@ -124,3 +130,117 @@ def test_nothing_is_written_if_no_picture_can_be_read(model_dir, tmp_path, monke
 def test_a_picture_that_is_not_there(model_dir, tmp_path, monkeypatch, capsys):
   outcome = run(monkeypatch, capsys, model_dir, tmp_path / 'no.jpg', tmp_path / 'output')
   assert 'no.jpg: ' in end_to_end.one_line_error(outcome)
+
+
+def test_what_a_path_holds(tmp_path):
+  for name in ('training/params.yaml', 'one/saved_model.pb', 'many/9/saved_model.pb',
+               'many/10/saved_model.pb', 'many/11/half', 'many/old/saved_model.pb'):  # fmt: skip
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_bytes(b'')
+  (tmp_path / 'model.bin').write_bytes(b'\0\0\0\0TFL3\0')
+  assert find_model(tmp_path / 'training') == ('model_folder', tmp_path / 'training')
+  assert find_model(tmp_path / 'one') == ('saved_model', tmp_path / 'one')
+  assert find_model(tmp_path / 'many') == ('saved_model', tmp_path / 'many' / '10')
+  assert find_model(tmp_path / 'model.bin') == ('tflite', tmp_path / 'model.bin')
+
+
+@pytest.mark.parametrize('kind', ['nothing', 'folder', 'file'])
+def test_a_path_that_holds_no_model(tmp_path, monkeypatch, capsys, kind):
+  path = tmp_path / 'model'
+  if kind == 'folder':
+    path.mkdir()
+  elif kind == 'file':
+    path.write_bytes(b'TFL3')
+  save(tmp_path / 'a.png', gradient())
+  outcome = run(monkeypatch, capsys, path, tmp_path / 'a.png', tmp_path / 'output')
+  assert f'{path}: ' in end_to_end.one_line_error(outcome)
+
+
+def test_a_folder_without_pictures(model_dir, tmp_path, monkeypatch, capsys):
+  (tmp_path / 'notes.txt').write_text('')
+  outcome = run(monkeypatch, capsys, model_dir, tmp_path, tmp_path / 'output')
+  assert str(tmp_path) in end_to_end.one_line_error(outcome)
+
+
+def test_two_pictures_of_one_name(model_dir, tmp_path, monkeypatch, capsys):
+  save(tmp_path / 'a.png', gradient())
+  save(tmp_path / 'a.jpg', gradient())
+  outcome = run(monkeypatch, capsys, model_dir, tmp_path, tmp_path / 'output')
+  assert 'a.png: ' in end_to_end.one_line_error(outcome)
+
+
+@pytest.mark.parametrize(
+  ('fusion', 'message'),
+  [
+    ('oracle', 'oanet evaluate'),
+    ('class_prior', 'oanet class_prior'),
+    ('best', "'best'"),
+  ],
+)
+def test_a_fusion_that_cannot_be_had(model_dir, tmp_path, monkeypatch, capsys, fusion, message):
+  save(tmp_path / 'a.png', gradient())
+  output = tmp_path / 'output'
+  outcome = run(monkeypatch, capsys, model_dir, tmp_path / 'a.png', output, '--fusion', fusion)
+  assert message in end_to_end.one_line_error(outcome)
+  assert not output.exists()
+
+
+def test_a_fusion_with_its_file(model_dir, tmp_path, monkeypatch, capsys):
+  save(tmp_path / 'a.png', gradient())
+  categories = PanopticCategories.from_json(model_dir / 'categories.json')
+  pixels = np.zeros([categories.num_things] * 2, int)
+  ClassPrior(categories, pixels).to_json(tmp_path / 'prior.json')
+  code, stdout, _ = run(
+    monkeypatch, capsys, model_dir, tmp_path / 'a.png', tmp_path / 'output',
+    '--params_override', f'task.model.fusion.method=class_prior,task.model.fusion.class_prior='
+    f'{tmp_path}/prior.json',
+  )  # fmt: skip
+  assert code == 0 and '1 pictures' in stdout
+
+
+def test_a_model_folder_without_checkpoint(model_dir, tmp_path, monkeypatch, capsys):
+  save(tmp_path / 'a.png', gradient())
+  (tmp_path / 'model').mkdir()
+  for name in ('params.yaml', 'categories.json'):
+    (tmp_path / 'model' / name).write_text((model_dir / name).read_text())
+  outcome = run(monkeypatch, capsys, tmp_path / 'model', tmp_path / 'a.png', tmp_path / 'output')
+  assert str(tmp_path / 'model') in end_to_end.one_line_error(outcome)
+  assert not (tmp_path / 'output').exists()
+
+
+def test_testdev_zip(model_dir, tmp_path, monkeypatch, capsys):
+  for name in ('000000000007.png', '000000000139.png'):
+    save(tmp_path / name, gradient())
+  zipped = tmp_path / 'panoptic_test-dev2017_oanet_results.zip'
+  code, stdout, _ = run(
+    monkeypatch, capsys, model_dir, tmp_path, tmp_path / 'output', '--testdev', zipped
+  )
+  assert code == 0 and stdout.splitlines()[-1] == str(zipped)
+  with zipfile.ZipFile(zipped) as archive:
+    name = zipped.stem
+    pngs = {f'{name}/000000000007.png', f'{name}/000000000139.png'}
+    assert set(archive.namelist()) == {f'{name}.json', *pngs}
+    content = json.loads(archive.read(f'{name}.json'))
+  assert [entry['image_id'] for entry in content['annotations']] == [7, 139]
+
+
+def test_a_testdev_zip_that_the_server_would_not_take(model_dir, tmp_path, monkeypatch, capsys):
+  save(tmp_path / 'plain.png', gradient())
+  outcome = run(monkeypatch, capsys, model_dir, tmp_path, tmp_path / 'o', '--testdev', 'mine.zip')
+  assert 'mine.zip' in end_to_end.one_line_error(outcome)
+  assert not (tmp_path / 'o').exists()
+
+
+def test_the_example_of_the_readme(model_dir, tmp_path, monkeypatch, capsys):
+  save(tmp_path / 'photo.jpg', gradient())
+  readme = pathlib.Path(__file__).resolve().parents[1] / 'README.md'
+  (example,) = re.findall(r'```python\n(.*?)```', readme.read_text(), re.DOTALL)
+  monkeypatch.chdir(tmp_path)
+  names = {}
+  exec(example.replace('runs/quickstart/model', str(model_dir)), names)
+  result = names['result']
+  assert result.segmentation.shape == gradient().shape[:2]
+  assert capsys.readouterr().out.strip() == str(
+    [(segment['label'], segment['score']) for segment in result.segments_info]
+  )
+  assert (tmp_path / 'photo_overlay.png').is_file()

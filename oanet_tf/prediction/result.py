@@ -77,7 +77,7 @@ class Result:
     return Image.fromarray(drawn)
 
   def save(self, folder: FilePath) -> None:
-    """Writes `NAME.png`, `NAME.json` and `NAME_overlay.png` into a folder.
+    """Writes `NAME_segments.png`, `NAME_segments.json` and `NAME_overlay.png` into a folder.
 
     They are the segment ids in COCO's RGB code (id = R + 256 G + 256² B), `segments_info` with the
     image's size, and `plot()`.
@@ -94,15 +94,15 @@ class Result:
       folder.mkdir(parents=True, exist_ok=True)
     with files.writing(overlay), files.replacing(overlay) as temporary:
       self.plot().save(temporary, 'PNG')
-    write_panoptic_png(folder / f'{self.name}.png', self.segments)
+    write_panoptic_png(folder / f'{self.name}_segments.png', self.segments)
     height, width = self.segmentation.shape
     content = {
-      'file_name': f'{self.name}.png',
+      'file_name': f'{self.name}_segments.png',
       'height': height,
       'width': width,
       'segments_info': self.segments_info,
     }
-    files.write_text(folder / f'{self.name}.json', json.dumps(content, indent=1) + '\n')
+    files.write_text(folder / f'{self.name}_segments.json', json.dumps(content, indent=1) + '\n')
 
   def to_supervision(self) -> 'supervision.Detections':
     """All segments, things and stuff, with `xyxy`, `mask`, `confidence` and `class_id`.

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import tensorflow as tf
 
-from oanet_tf.data.categories import CATEGORIES_FILE
+from oanet_tf.data.categories import CATEGORIES_FILE, PanopticCategories
 from oanet_tf.errors import InputError, first_line
 from oanet_tf.serving import warmup
 from oanet_tf.serving.encoded_images import decode_images
@@ -24,26 +24,36 @@ INPUTS = {
 
 
 class ServedModule(tf.Module):
-  """The functions of the signatures, and the categories as the asset `assets/categories.json`."""
+  """The functions of the signatures, and the categories as the asset `assets/categories.json`.
+
+  They give the results of `PanopticModule`, and `segment_label`, [B, L] string: the names of the
+  segments' categories, '' in the padding.
+  """
 
   def __init__(self, panoptic: PanopticModule, categories_path: pathlib.Path):
     super().__init__()
     self.panoptic = panoptic
     self.categories = tf.saved_model.Asset(str(categories_path))
+    categories = PanopticCategories.from_json(categories_path)
+    self._names = ['', *(category.name for category in categories)]
 
   def serving_default(self, image: tf.Tensor) -> Outputs:
-    """[B, H, W, 3] uint8 RGB images of one size -> the results of `PanopticModule`."""
+    """[B, H, W, 3] uint8 RGB images of one size -> results."""
     # Loaders in other languages do not check their inputs.
     image = tf.ensure_shape(image, [None, None, None, 3])
     number, height, width, _ = tf.unstack(tf.shape(image))
     shapes = tf.tile([[height, width]], [number, 1])
     with tf.control_dependencies([assert_limits(shapes)]):
-      return self.panoptic.segment(tf.identity(image), shapes)
+      return self._named(self.panoptic.segment(tf.identity(image), shapes))
 
   def serving_bytes(self, image_bytes: tf.Tensor) -> Outputs:
-    """[B] images for `encoded_images.decode_images` -> the results of `PanopticModule`."""
+    """[B] images for `encoded_images.decode_images` -> results."""
     image_bytes = tf.ensure_shape(image_bytes, [None])
-    return self.panoptic.segment(*decode_images(image_bytes))
+    return self._named(self.panoptic.segment(*decode_images(image_bytes)))
+
+  def _named(self, results: Outputs) -> Outputs:
+    labels = tf.gather(tf.constant(self._names), results['segment_label_id'])
+    return {**results, 'segment_label': labels}
 
 
 def write(source: Source, folder: pathlib.Path) -> None:

@@ -27,7 +27,8 @@ def segment_table(
 
   Returns:
     `num_segments` [B] int32, and columns with as many rows, padded with 0 to L:
-    `segment_category_id` [B, L] int32, the dataset's; `segment_instance_id` [B, L] int32, the
+    `segment_category_id` [B, L] int32, the dataset's; `segment_label_id` [B, L] int32, the
+    category's label in [1, T + S]; `segment_instance_id` [B, L] int32, the
     segment's value in `maps.instance_mask`, 0 for stuff; `segment_is_thing` [B, L] bool;
     `segment_score` [B, L] float32, of the detection or the stuff; `segment_area` [B, L] int32, in
     pixels; `segment_box` [B, L, 4] int32, [y1, x1, y2, x2] in pixels, y2 and x2 exclusive.
@@ -37,11 +38,11 @@ def segment_table(
   areas, boxes = _extents(_rows(maps, number, num_things), number + num_stuff)
   per_stuff = tf.zeros([batch, num_stuff], tf.int32)
   stuff_labels = per_stuff + tf.range(num_things + 1, num_things + 1 + num_stuff)
+  labels = tf.concat([detection_classes, stuff_labels], axis=1)
   instance_ids = tf.zeros_like(detection_classes) + tf.range(1, number + 1)
   table = {
-    'segment_category_id': tf.gather(
-      category_ids, tf.concat([detection_classes, stuff_labels], axis=1)
-    ),
+    'segment_category_id': tf.gather(category_ids, labels),
+    'segment_label_id': labels,
     'segment_instance_id': tf.concat([instance_ids, per_stuff], axis=1),
     'segment_score': tf.concat([detection_scores, stuff_scores], axis=1),
     'segment_area': areas,

@@ -22,6 +22,7 @@ OUTPUTS = {
   'image_shape': 'height and width of the picture within the masks',
   'num_segments': 'number of rows of segment_…; the others are 0',
   'segment_category_id': 'category id',
+  'segment_label_id': 'place of the category among categories, things first, from 1',
   'segment_instance_id': 'value in panoptic_instance_mask, 0 for stuff',
   'segment_is_thing': 'whether it is an object',
   'segment_score': 'score of the detection; of stuff, the mean probability of its pixels',

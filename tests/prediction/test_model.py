@@ -107,10 +107,11 @@ def test_a_notebook_shows_the_plot(result):
 def test_save(result, tmp_path):
   result.save(tmp_path / 'new' / 'folder')
   names = sorted(path.name for path in (tmp_path / 'new' / 'folder').iterdir())
-  assert names == [f'{result.name}{end}' for end in ('.json', '.png', '_overlay.png')]
-  red, green, blue = np.asarray(Image.open(tmp_path / 'new/folder' / names[1])).T.astype(int)
+  ends = ('_overlay.png', '_segments.json', '_segments.png')
+  assert names == [f'{result.name}{end}' for end in ends]
+  red, green, blue = np.asarray(Image.open(tmp_path / 'new/folder' / names[2])).T.astype(int)
   np.testing.assert_array_equal((red + 256 * green + 65536 * blue).T, result.segmentation)
-  content = json.loads((tmp_path / 'new/folder' / names[0]).read_text())
+  content = json.loads((tmp_path / 'new/folder' / names[1]).read_text())
   assert content['segments_info'] == result.segments_info
   assert [content['height'], content['width']] == list(result.segmentation.shape)
   result.save(str(tmp_path / 'new' / 'folder'))  # Replaces them.

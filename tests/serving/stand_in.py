@@ -60,7 +60,8 @@ def rest_handler(signatures):
     def answer(self, code, content):
       self.send_response(code)
       self.end_headers()
-      self.wfile.write(json.dumps(content).encode())
+      # Strings are sent as they are, unless an output's name ends with _bytes.
+      self.wfile.write(json.dumps(content, default=bytes.decode).encode())
 
     def log_message(self, *_):
       pass

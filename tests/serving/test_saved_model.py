@@ -89,6 +89,8 @@ def test_signatures_name_types_and_shapes(served):
       'image_shape': ('int32', None, 2),
       'num_segments': ('int32', None),
       'segment_category_id': ('int32', None, NUM_ROWS),
+      'segment_label_id': ('int32', None, NUM_ROWS),
+      'segment_label': ('string', None, NUM_ROWS),
       'segment_instance_id': ('int32', None, NUM_ROWS),
       'segment_is_thing': ('bool', None, NUM_ROWS),
       'segment_score': ('float32', None, NUM_ROWS),
@@ -116,10 +118,14 @@ def test_the_table_the_masks_and_the_detections_tell_the_same(served):
     covered += of_segment.sum()
     assert outputs['segment_area'][row] == of_segment.sum()
     label = served.source.trained.categories.label(category_id)
+    assert outputs['segment_label_id'][row] == label
+    name = served.source.trained.categories.category(label).name
+    assert outputs['segment_label'][row].decode() == name
     assert outputs['segment_is_thing'][row] == served.source.trained.categories.is_thing(label)
     if instance:
       assert outputs['detection_classes'][instance - 1] == category_id
       assert outputs['detection_scores'][instance - 1] == outputs['segment_score'][row]
+  assert not any(outputs['segment_label'][number:])
   assert covered == np.count_nonzero(categories)
 
 

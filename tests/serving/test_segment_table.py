@@ -35,6 +35,7 @@ def test_by_hand():
   assert table['num_segments'].numpy().tolist() == [4, 0]
   expected = {
     'segment_category_id': [10, 70, 200, 65535, 0, 0],
+    'segment_label_id': [2, 1, 3, 5, 0, 0],
     'segment_instance_id': [2, 3, 0, 0, 0, 0],
     'segment_is_thing': [True, True, False, False, False, False],
     'segment_score': np.float32([0.8, 0.7, 0.25, 0.75, 0, 0]).tolist(),
@@ -77,7 +78,7 @@ def counted(category_mask, instance_mask, scores):
     instance = code if code < 100 else 0
     rows.append(
       (
-        IDS[category_mask[y[0], x[0]]], instance, bool(instance),
+        IDS[category_mask[y[0], x[0]]], category_mask[y[0], x[0]], instance, bool(instance),
         scores[instance - 1] if instance else STUFF_SCORES[code // 100 - 1 - NUM_THINGS], len(y),
         [y.min(), x.min(), y.max() + 1, x.max() + 1],
       )
@@ -85,7 +86,7 @@ def counted(category_mask, instance_mask, scores):
   return rows
 
 
-COLUMNS = ('category_id', 'instance_id', 'is_thing', 'score', 'area', 'box')
+COLUMNS = ('category_id', 'label_id', 'instance_id', 'is_thing', 'score', 'area', 'box')
 NAMES = [f'segment_{name}' for name in COLUMNS]
 
 
