@@ -45,10 +45,24 @@ def test_every_module_imports_from_the_built_wheel(tmp_path):
   (licence,) = site.glob('oanet_tf-*.dist-info/**/LICENSE')
   assert licence.read_bytes() == (ROOT / 'LICENSE').read_bytes()
   (metadata,) = site.glob('oanet_tf-*.dist-info/METADATA')
+  (entry_points,) = site.glob('oanet_tf-*.dist-info/entry_points.txt')
+  assert 'oanet = oanet_tf.__main__:run' in entry_points.read_text()
+  assert (site / 'oanet_tf' / 'py.typed').is_file()
   needs = re.findall(r'^Requires-Dist: (tensorflow\b(?!-).*)$', metadata.read_text(), re.MULTILINE)
   plain, with_cuda = (need.replace(' ', '') for need in sorted(needs, key=len))
   version = plain.removeprefix('tensorflow')
   assert with_cuda == f'tensorflow[and-cuda]{version};extra=="gpu"'
+  # With nothing but the wheel: pictures, network and all.
+  done = subprocess.run(
+    [sys.executable, '-m', 'oanet_tf', 'predict'],
+    check=True,
+    capture_output=True,
+    text=True,
+    cwd=tmp_path,
+    env={'PYTHONPATH': str(site), 'PATH': '', 'HOME': str(tmp_path)},
+  )
+  assert '2 pictures' in done.stdout
+  assert len(list((tmp_path / 'oanet_results' / 'overlays').iterdir())) == 2
 
 
 def imports_of(path):

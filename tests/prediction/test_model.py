@@ -3,6 +3,8 @@
 import concurrent.futures
 import io
 import json
+import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -15,6 +17,7 @@ from oanet_tf.data.pictures import read_picture
 from oanet_tf.prediction.model import SHIPPED_MODEL, SHIPPED_PICTURES
 from tests.segments import segments_of_ids
 
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 PICTURES = sorted(SHIPPED_PICTURES.iterdir())
 
 
@@ -186,22 +189,63 @@ def test_the_scores_of_the_shipped_network_are_those_that_it_is_said_to_have():
   assert SHIPPED_MODEL.stat().st_size < 5.5e6
 
 
+# LiteRT brings those of the second line.
 LIGHT = """
 import sys
-for name in ('tensorflow', 'tf_keras', 'official', 'scipy', 'yaml', 'matplotlib', 'pycocotools',
-             'h5py', 'panopticapi', 'av'):
-  sys.modules[name] = None
+allowed = {'oanet_tf', 'ai_edge_litert', 'numpy', 'PIL', 'tqdm',
+           'backports', 'flatbuffers', 'google', 'ml_dtypes', 'typing_extensions'}
+
+class Finder:
+  def find_spec(self, name, path=None, target=None):
+    top = name.partition('.')[0]
+    if not (top in allowed or top in sys.stdlib_module_names or top.startswith('__editable__')):
+      raise ModuleNotFoundError(f'No module named {top!r}', name=top)
+
+sys.meta_path.insert(0, Finder())
 import oanet_tf
 for result in oanet_tf.load()([sys.argv[1]]):
   result.save(sys.argv[2])
-  result.plot()
+try:
+  import scipy
+except ModuleNotFoundError:
+  print('light')
 """
 
 
 def test_a_tflite_file_needs_only_litert(tmp_path):
   command = [sys.executable, '-c', LIGHT, PICTURES[0], tmp_path / 'out']
-  subprocess.run(command, check=True)
+  done = subprocess.run(command, check=True, capture_output=True, text=True)
+  assert done.stdout == 'light\n'
   assert len(list((tmp_path / 'out').iterdir())) == 3
+
+
+@pytest.mark.slow
+def test_in_an_environment_with_litert_alone(tmp_path):
+  """As oanet_tf/serving/README.md says; this fetches four packages."""
+  python = tmp_path / 'venv' / 'bin' / 'python'
+  source = tmp_path / 'source'
+  shutil.copytree(ROOT / 'oanet_tf', source / 'oanet_tf')
+  for name in ('setup.py', 'pyproject.toml', 'README.md', 'LICENSE'):
+    shutil.copy(ROOT / name, source)
+  pip = [python, '-m', 'pip', 'install', '--quiet']
+  for command in (
+    [sys.executable, '-m', 'venv', tmp_path / 'venv'],
+    [*pip, '--no-deps', source],
+    [*pip, 'ai-edge-litert', 'numpy', 'pillow', 'tqdm'],
+    [python.with_name('oanet'), 'predict'],
+  ):
+    subprocess.run(command, check=True, cwd=tmp_path)
+  overlays = tmp_path / 'oanet_results' / 'overlays'
+  assert sorted(path.stem for path in overlays.iterdir()) == [path.stem for path in PICTURES]
+  listed = subprocess.run(
+    [python, '-m', 'pip', 'list'], check=True, capture_output=True, text=True
+  ).stdout
+  assert 'oanet_tf' in listed and 'tensorflow' not in listed and 'scipy' not in listed
+  # The other commands say what they lack.
+  done = subprocess.run(
+    [python.with_name('oanet'), 'train', '--help'], capture_output=True, text=True
+  )
+  assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
 
 
 def test_a_model_that_needs_what_is_not_installed(tmp_path):
