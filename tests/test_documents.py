@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 import oanet_tf
+from oanet_tf.__main__ import COMMANDS
 from tests.scripts import draw_architecture
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -16,6 +17,7 @@ PAGES = [ROOT / 'README.md', *(page for name in FOLDERS for page in (ROOT / name
 LINK = re.compile(r'\[[^\]]*\]\(([^)\s]+)\)')
 SCRIPT = re.compile(r'(?<![\w/.])scripts/\w+\.(?:sh|py|yaml)')
 MODULE = re.compile(r'-m (oanet_tf[\w.]*)')
+COMMAND = re.compile(r'^(?:\.venv/bin/)?oanet (\w+)', re.MULTILINE)
 
 
 def anchors(page):
@@ -36,6 +38,8 @@ def test_what_a_page_points_at_exists(page):
     assert not anchor or anchor in anchors(target), link
   for script in SCRIPT.findall(text):
     assert (ROOT / script).is_file(), script
+  for command in COMMAND.findall(text):
+    assert command in COMMANDS, command
   for module in MODULE.findall(text):
     path = ROOT / module.replace('.', '/')
     assert path.with_suffix('.py').is_file() or (path / '__main__.py').is_file(), module
