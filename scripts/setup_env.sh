@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes .venv with the package and the needs of its tests. Run again, it does nothing if setup.py
-# and pyproject.toml are unchanged. PYTHON chooses the interpreter (3.10 to 3.12), and EXTRAS those
+# and pyproject.toml are unchanged. PYTHON chooses the interpreter (3.10 to 3.13), and EXTRAS those
 # of setup.py: "test", or "test,gpu" where there is nvidia-smi.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -17,8 +17,8 @@ if [[ -f $stamp && $(cat "$stamp") == "$wanted" ]]; then
 fi
 
 python=${PYTHON:-python3}
-if ! "$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))'; then
-  echo "error: $python is $("$python" --version 2>&1), but Python 3.10 to 3.12 is needed;" \
+if ! "$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))'; then
+  echo "error: $python is $("$python" --version 2>&1), but Python 3.10 to 3.13 is needed;" \
     "name one with PYTHON=python3.11 bash $0" >&2
   exit 2
 fi
