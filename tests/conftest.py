@@ -10,7 +10,7 @@ from tests import devices  # noqa: F401  Before TensorFlow is used.
 
 from oanet_tf.config import experiments
 from oanet_tf.training import loop
-from tests import end_to_end
+from tests import end_to_end, references
 from tests.categories import TIE_ON_PERSON
 
 # Timings on a busy machine say nothing.
@@ -61,6 +61,15 @@ def coco_sample():
   if not SAMPLE.is_dir():
     pytest.skip(f'the COCO sample is not at {SAMPLE}')
   return SAMPLE
+
+
+@pytest.fixture(scope='session', params=['panopticapi', 'hotcoco'])
+def other_scores(request):
+  """What gives the scores of two JSON files in another package."""
+  if request.param == 'hotcoco':
+    return references.hotcoco_scores
+  references.panopticapi('evaluation')
+  return references.panopticapi_scores
 
 
 @pytest.fixture(scope='session')

@@ -1,6 +1,7 @@
 """Segments made of maps of ids, as files have them, and the reverse."""
 
 import numpy as np
+from PIL import Image
 
 from oanet_tf.data.panoptic_map import Segments
 
@@ -22,3 +23,8 @@ def segments_of_ids(id_map, categories):
 def id_map(segments):
   """[H, W] int32 segment ids; 0 is void."""
   return np.concatenate([[0], segments.ids])[segments.index].astype(np.int32)
+
+
+def read_ids(png):
+  """[H, W] int32 segment ids of a PNG, a path or a file, by COCO's code: R + 256 G + 256² B."""
+  return np.asarray(Image.open(png), np.int32) @ np.int32([1, 256, 256**2])

@@ -1,4 +1,4 @@
-"""The scorer's command line against panopticapi on the same files, and on bad ones."""
+"""The scorer's command line against other packages on the same files, and on bad ones."""
 
 import json
 import re
@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from panopticapi.evaluation import pq_compute
 from PIL import Image
 
 from oanet_tf import pq
@@ -17,6 +16,7 @@ from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.evaluation.coco_results import PanopticResultsWriter, read_results
 from tests.categories import CATEGORIES, DOG, GRASS, PERSON, SKY
 from tests.end_to_end import one_line_error, run_command
+from tests.references import approx
 from tests.segments import id_map, segments_of_ids
 
 
@@ -88,28 +88,18 @@ def read_metrics(path):
   return result
 
 
-def approx(result):
-  """`pytest.approx` of panopticapi's result."""
-  return {
-    key: {i: pytest.approx(scores, abs=1e-9) for i, scores in value.items()}
-    if key == 'per_class'
-    else pytest.approx(value, abs=1e-9)
-    for key, value in result.items()
-  }
+def theirs(other_scores, folder):
+  return approx(other_scores(folder / 'truth.json', folder / 'pred.json').result)
 
 
-def theirs(folder):
-  return pq_compute(str(folder / 'truth.json'), str(folder / 'pred.json'))
-
-
-def test_the_json_is_panopticapis(files, monkeypatch, capsys):
+def test_the_json_is_that_of_other_packages(files, monkeypatch, capsys, other_scores):
   output = files / 'new' / 'metrics.json'
   code, stdout, stderr = run(
     monkeypatch, capsys, *arguments(files), '--output', output, '--num_workers', 1
   )
   assert code == 0 and '40/40' in stderr
   result = read_metrics(output)
-  assert result == approx(theirs(files))
+  assert result == theirs(other_scores, files)
   assert 0.1 < result['All']['pq'] < 0.9
   table = stdout.splitlines()
   assert table[0].split() == ['|', 'pred.json']
@@ -133,19 +123,17 @@ def test_folders_are_those_beside_the_json(files, monkeypatch, capsys):
 
 @settings(max_examples=25, deadline=None)
 @given(seeds=st.lists(st.integers(0, 999), min_size=1, max_size=3, unique=True))
-def test_equals_panopticapi_on_random_files(tmp_path_factory, seeds):
+def test_equals_other_packages_on_random_files(tmp_path_factory, other_scores, seeds):
   folder = tmp_path_factory.mktemp('random')
-  # An image with all categories, as panopticapi divides by zero if things or stuff are missing.
-  whole = segments([[1, 2], [3, 4]], {1: PERSON, 2: DOG, 3: GRASS, 4: SKY})
-  truth = {1000: whole, **{seed: random_image(seed) for seed in seeds}}
+  truth = {seed: random_image(seed) for seed in seeds}
   write(folder, 'truth', truth)
   edit(folder / 'truth.json', mark_crowds)
-  write(folder, 'pred', {1000: whole, **{s: perturbed(truth[s], s) for s in seeds}})
+  write(folder, 'pred', {seed: perturbed(truth[seed], seed) for seed in seeds})
   result, _ = pq.score(*map(str, arguments(folder)[1::2]), num_workers=1)
-  assert result == approx(theirs(folder))
+  assert result == theirs(other_scores, folder)
 
 
-def test_real_files(coco_sample, tmp_path):
+def test_real_files(coco_sample, tmp_path, other_scores):
   truth = coco_sample / 'annotations' / 'panoptic_val2017.json'
   categories = PanopticCategories.from_json(truth)
   with PanopticResultsWriter(tmp_path, 'pred', categories) as writer:
@@ -154,7 +142,7 @@ def test_real_files(coco_sample, tmp_path):
       writer.write(image_id, f'{image_id}.jpg', image._replace(index=moved))
   paths = [truth, truth.with_suffix(''), tmp_path / 'pred.json', tmp_path / 'pred']
   result, _ = pq.score(*map(str, paths), num_workers=1)
-  assert result == approx(pq_compute(str(truth), str(tmp_path / 'pred.json')))
+  assert result == approx(other_scores(truth, tmp_path / 'pred.json').result)
   assert result['All']['n'] > 50
 
 
@@ -284,6 +272,6 @@ import sys
 from oanet_tf import pq
 assert not {{'numpy', 'PIL'}} & set(sys.modules)
 pq.score(*{[str(path) for path in arguments(files)[1::2]]!r}, num_workers=1)
-assert not {{'tensorflow', 'panopticapi', 'scipy'}} & set(sys.modules)
+assert not {{'tensorflow', 'scipy'}} & set(sys.modules)
 """
   subprocess.run([sys.executable, '-c', program], check=True, capture_output=True)

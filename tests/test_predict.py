@@ -5,7 +5,6 @@ import zipfile
 
 import numpy as np
 import pytest
-from panopticapi.utils import rgb2id
 from PIL import Image
 
 from oanet_tf import predict
@@ -14,6 +13,7 @@ from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.class_prior import ClassPrior
 from oanet_tf.prediction.predictor import find_model
 from tests import end_to_end
+from tests.segments import read_ids
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_any_picture_gets_overlay_png_and_entry(
   assert {image['file_name'] for image in results['images']} == {f'{s}.png' for s in sizes}
   for annotation in results['annotations']:
     name = annotation['file_name']
-    ids = rgb2id(np.asarray(Image.open(output / 'predictions' / name)))
+    ids = read_ids(output / 'predictions' / name)
     assert ids.shape == sizes[name.removesuffix('.png')]
     assert set(np.unique(ids)) - {0} == {segment['id'] for segment in annotation['segments_info']}
     height, width = ids.shape

@@ -4,8 +4,6 @@ import time
 import numpy as np
 import pytest
 import tensorflow as tf
-from panopticapi.utils import rgb2id
-from PIL import Image
 
 from oanet_tf.data import convert as convert_module
 from oanet_tf.data import tf_example
@@ -15,7 +13,7 @@ from oanet_tf.data.resume import Split, Summary
 from oanet_tf.errors import InputError
 from tests.commands import convert as command
 from tests.data.conversions import flags, many_images, names, run
-from tests.segments import id_map
+from tests.segments import id_map, read_ids
 
 
 def decoded_records(folder, split):
@@ -278,8 +276,8 @@ def test_the_sample_pixel_by_pixel(coco_sample, tmp_path):
   for record, annotation in zip(records, content['annotations'], strict=True):
     assert record['source_id'] == str(annotation['image_id']).encode()
     segments = tf_example.decoded_segments(record)
-    png = Image.open(annotations / 'panoptic_val2017' / annotation['file_name'])
-    np.testing.assert_array_equal(id_map(segments), rgb2id(np.array(png)))
+    png = annotations / 'panoptic_val2017' / annotation['file_name']
+    np.testing.assert_array_equal(id_map(segments), read_ids(png))
     infos = annotation['segments_info']
     assert segments.ids.tolist() == [info['id'] for info in infos]
     assert segments.category_ids.tolist() == [info['category_id'] for info in infos]

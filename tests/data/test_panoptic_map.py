@@ -3,7 +3,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from panopticapi.utils import id2rgb, rgb2id
 from PIL import Image
 
 from oanet_tf.data.categories import Category, PanopticCategories
@@ -46,11 +45,10 @@ def test_extremes_do_not_overflow():
 
 
 @given(MAPS)
-def test_inverses_and_as_in_panopticapi(ids):
+def test_inverses(ids):
   rgb = ids_to_rgb(ids)
   assert rgb.dtype == np.uint8
-  np.testing.assert_array_equal(rgb, id2rgb(ids))
-  np.testing.assert_array_equal(rgb2id(rgb), ids)
+  np.testing.assert_array_equal(rgb @ np.int32([1, 256, 256**2]), ids)
   listed = np.setdiff1d(ids, [0])
   index = read_index(Image.fromarray(rgb), listed, 'map')
   np.testing.assert_array_equal(np.concatenate([[0], listed])[index], ids)

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as np_st
-from panopticapi.evaluation import pq_compute
 from PIL import Image
 from pycocotools.coco import COCO
 
@@ -99,12 +98,12 @@ def test_reader_inverts_writer(tmp_path_factory, contents):
     assert_same(content, result)
 
 
-def test_panopticapi_scores_what_is_written(tmp_path):
+def test_other_packages_score_what_is_written(tmp_path, other_scores):
   for name in ('truth', 'prediction'):
     with PanopticResultsWriter(tmp_path, name, CATEGORIES) as writer:
       writer.write('000139', '000139.jpg', TWO_SEGMENTS)
       writer.write(140, '140.jpg', segments_of_ids([[1]], {1: SKY}))
-  result = pq_compute(str(tmp_path / 'truth.json'), str(tmp_path / 'prediction.json'))
+  result = other_scores(tmp_path / 'truth.json', tmp_path / 'prediction.json').result
   assert result['All'] == {'pq': 1.0, 'sq': 1.0, 'rq': 1.0, 'n': 2}
 
 

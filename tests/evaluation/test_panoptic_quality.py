@@ -1,4 +1,4 @@
-"""Panoptic quality against hand-worked numbers and against panopticapi."""
+"""Panoptic quality against hand-worked numbers and against other packages."""
 
 import json
 
@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as np_st
-from panopticapi.evaluation import pq_compute_single_core
 from PIL import Image
 
 from oanet_tf.data.categories import PanopticCategories
@@ -16,6 +15,7 @@ from oanet_tf.errors import InputError
 from oanet_tf.evaluation.coco_results import read_results
 from oanet_tf.evaluation.panoptic_quality import PanopticQuality, format_table
 from tests.categories import CATEGORIES, DOG, GRASS, PERSON, SKY
+from tests.references import approx
 from tests.segments import id_map, segments_of_ids
 
 
@@ -181,37 +181,33 @@ def test_a_listed_segment_without_pixels_is_missed_in_truth_but_wrong_in_a_predi
     score((GOOD, listed))
 
 
-def write_for_panopticapi(folder, name, content):
-  """Writes the PNG and gives the annotation, with true areas."""
-  ids = id_map(content)
-  Image.fromarray(ids_to_rgb(ids)).save(folder / f'{name}.png')
-  infos = [
-    {
-      'id': int(i),
-      'category_id': int(c),
-      'iscrowd': int(crowd),
-      'area': int((ids == i).sum()),
-    }
-    for i, c, crowd in zip(*content[1:4], strict=True)
-  ]
-  return {'image_id': 0, 'file_name': f'{name}.png', 'segments_info': infos}
+def write(path, images, categories):
+  """Writes a JSON file, with true areas, and its PNGs."""
+  folder = path.with_suffix('')
+  folder.mkdir()
+  content = {'images': [], 'annotations': [], 'categories': categories.to_coco()}
+  for image_id, image in enumerate(images):
+    ids, name = id_map(image), f'{image_id}.png'
+    Image.fromarray(ids_to_rgb(ids)).save(folder / name)
+    height, width = ids.shape
+    content['images'].append({'id': image_id, 'file_name': name, 'height': height, 'width': width})
+    infos = [
+      {'id': int(i), 'category_id': int(c), 'iscrowd': int(crowd), 'area': int((ids == i).sum())}
+      for i, c, crowd in zip(*image[1:4], strict=True)
+    ]
+    content['annotations'].append({'image_id': image_id, 'file_name': name, 'segments_info': infos})
+  path.write_text(json.dumps(content))
 
 
-def assert_equals_panopticapi(quality, categories, annotation_pairs, folder):
-  coco = {entry['id']: entry for entry in categories.to_coco()}
-  folder = str(folder)
-  theirs = pq_compute_single_core(0, annotation_pairs, folder, folder, coco)
+def assert_equals(other_scores, quality, categories, images, folder):
+  """The same scores, and all that they are made of; `images` are pairs."""
+  paths = [folder / 'truth.json', folder / 'prediction.json']
+  for path, segmentations in zip(paths, zip(*images, strict=True), strict=True):
+    write(path, segmentations, categories)
+  expected = other_scores(*paths)
   for label, category in enumerate(categories, start=1):
-    of_category = theirs[category.id]
-    expected = (of_category.iou, of_category.tp, of_category.fp, of_category.fn)
-    assert quality.statistics[label] == pytest.approx(expected, abs=1e-9)
-  result = quality.result()
-  for group, is_thing in (('All', None), ('Things', True), ('Stuff', False)):
-    if result[group]['n']:
-      summary, per_class = theirs.pq_average(coco, is_thing)
-      assert result[group] == pytest.approx(summary, abs=1e-9)
-      for category_id, scores in per_class.items():
-        assert result['per_class'][category_id] == pytest.approx(scores, abs=1e-9)
+    assert quality.statistics[label] == pytest.approx(expected.statistics[category.id], abs=1e-12)
+  assert quality.result() == approx(expected.result)
 
 
 CATEGORY_IDS = st.sampled_from([c.id for c in CATEGORIES])
@@ -244,16 +240,9 @@ def image_pairs(draw):
 
 @settings(max_examples=200, deadline=None)
 @given(images=st.lists(image_pairs(), min_size=1, max_size=3))
-def test_equals_panopticapi_on_random_images(tmp_path_factory, images):
+def test_equals_other_packages_on_random_images(tmp_path_factory, other_scores, images):
   folder = tmp_path_factory.mktemp('panoptic')
-  annotation_pairs = [
-    (
-      write_for_panopticapi(folder, f'truth{index}', truth),
-      write_for_panopticapi(folder, f'prediction{index}', prediction),
-    )
-    for index, (truth, prediction) in enumerate(images)
-  ]
-  assert_equals_panopticapi(score(*images), CATEGORIES, annotation_pairs, folder)
+  assert_equals(other_scores, score(*images), CATEGORIES, images, folder)
 
 
 def perturbed(truth):
@@ -262,26 +251,20 @@ def perturbed(truth):
   return truth._replace(index=moved, is_crowd=np.zeros_like(truth.is_crowd))
 
 
-def test_real_images(coco_sample, tmp_path):
+def test_real_images(coco_sample, tmp_path, other_scores):
   json_path = coco_sample / 'annotations' / 'panoptic_val2017.json'
   categories = PanopticCategories.from_json(json_path)
   against_itself, against_moved = PanopticQuality(categories), PanopticQuality(categories)
-  annotation_pairs = []
-  for image_id, truth in read_results(json_path, json_path.with_suffix('')):
-    prediction = perturbed(truth)
+  images = []
+  for _, truth in read_results(json_path, json_path.with_suffix('')):
+    images.append((truth, perturbed(truth)))
     against_itself.update(truth, truth)
-    against_moved.update(truth, prediction)
-    annotation_pairs.append(
-      (
-        write_for_panopticapi(tmp_path, f'truth{image_id}', truth),
-        write_for_panopticapi(tmp_path, f'prediction{image_id}', prediction),
-      )
-    )
+    against_moved.update(*images[-1])
   perfect = against_itself.result()
   assert all(perfect[group]['pq'] == 1 for group in ('All', 'Things', 'Stuff'))
   assert perfect['All']['n'] > 50
   assert 0.2 < against_moved.result()['All']['pq'] < 0.9
-  assert_equals_panopticapi(against_moved, categories, annotation_pairs, tmp_path)
+  assert_equals(other_scores, against_moved, categories, images, tmp_path)
 
 
 def test_table_by_hand():

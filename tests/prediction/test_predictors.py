@@ -2,7 +2,6 @@ import json
 
 import numpy as np
 import pytest
-from panopticapi.utils import rgb2id
 from PIL import Image
 
 from oanet_tf import predict
@@ -11,7 +10,7 @@ from oanet_tf.errors import InputError
 from oanet_tf.prediction.lite_predictor import of_tflite
 from oanet_tf.prediction.tensorflow_predictors import of_saved_model, of_trained
 from tests import end_to_end
-from tests.segments import id_map
+from tests.segments import id_map, read_ids
 
 
 @pytest.fixture
@@ -71,8 +70,8 @@ def test_the_command_takes_a_saved_model(served, tmp_path, monkeypatch, capsys):
   content = json.loads((tmp_path / 'output' / 'predictions.json').read_text())
   expected = [segments for segments, _ in in_memory(served, served.source.images)]
   for number, annotation in enumerate(content['annotations']):
-    png = np.asarray(Image.open(tmp_path / 'output' / 'predictions' / f'{number}.png'))
-    np.testing.assert_array_equal(rgb2id(png), id_map(expected[number]))
+    png = tmp_path / 'output' / 'predictions' / f'{number}.png'
+    np.testing.assert_array_equal(read_ids(png), id_map(expected[number]))
     ids = [segment['category_id'] for segment in annotation['segments_info']]
     assert ids == expected[number].category_ids.tolist()
 

@@ -6,7 +6,6 @@ import pathlib
 import numpy as np
 import pytest
 import tensorflow as tf
-from panopticapi.utils import rgb2id
 from PIL import Image
 
 from oanet_tf import predict
@@ -18,6 +17,7 @@ from oanet_tf.modeling.oanet import normalize
 from oanet_tf.weights.importing import import_weights
 from tests import end_to_end
 from tests.commands import export
+from tests.segments import read_ids
 
 XYXY = [1, 0, 3, 2]
 DATA = pathlib.Path(__file__).with_name('data')
@@ -139,7 +139,7 @@ def test_a_photo_from_file_to_map_as_in_detectron2(
     '--output_dir', tmp_path, '--params_override', 'task.validation_data.output_size=[320,533]',
   )  # fmt: skip
   assert code == 0
-  ids = rgb2id(np.asarray(Image.open(tmp_path / 'predictions' / f'{photo.stem}.png')))
+  ids = read_ids(tmp_path / 'predictions' / f'{photo.stem}.png')
   (annotation,) = json.loads((tmp_path / 'predictions.json').read_text())['annotations']
   categories = ModelFolder(detectron2_folder).categories
   labels = np.zeros(ids.max() + 1, int)

@@ -10,8 +10,6 @@ import hypothesis
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from panopticapi import evaluation
-from panopticapi.utils import rgb2id
 from PIL import Image
 from pycocotools.coco import COCO
 
@@ -21,6 +19,7 @@ from oanet_tf.data.occluded_scenes import scenes, shapes
 from oanet_tf.data.panoptic_map import MAX_SEGMENT_ID
 from oanet_tf.errors import InputError
 from tests.data.occluded_scenes.test_scenes import rectangle
+from tests.segments import read_ids
 
 NUM_TRAIN, NUM_VAL = 80, 20
 NAMES = {c['id']: c['name'] for c in occluded_scenes.CATEGORIES}
@@ -38,8 +37,7 @@ def read_panoptic(folder, split='train'):
   annotations = folder / 'annotations'
   content = json.loads((annotations / f'panoptic_{split}.json').read_text())
   maps = [
-    rgb2id(np.array(Image.open(annotations / f'panoptic_{split}' / a['file_name'])))
-    for a in content['annotations']
+    read_ids(annotations / f'panoptic_{split}' / a['file_name']) for a in content['annotations']
   ]
   return content, maps
 
@@ -209,9 +207,9 @@ def test_panoptic_json_tells_what_the_pngs_hold(dataset):
   assert max(ids) > 2**16
 
 
-def test_ground_truth_as_prediction_has_pq_100(dataset):
-  path = str(dataset / 'annotations/panoptic_train.json')
-  result = evaluation.pq_compute(path, path)
+def test_ground_truth_as_prediction_has_pq_100(dataset, other_scores):
+  path = dataset / 'annotations/panoptic_train.json'
+  result = other_scores(path, path).result
   assert result['All'] == {'pq': 1.0, 'sq': 1.0, 'rq': 1.0, 'n': 13}
   assert (result['Things']['n'], result['Stuff']['n']) == (8, 5)
 

@@ -1,12 +1,10 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from panopticapi import combine_semantic_and_instance_predictions as reference
-from panopticapi.utils import rgb2id
-from PIL import Image
 from pycocotools import mask as coco_mask
 
 from oanet_tf.modeling.fusion import methods
+from tests import references
 from tests.modeling.fusion.given import (
   GRASS,
   NUM_STUFF,
@@ -18,6 +16,7 @@ from tests.modeling.fusion.given import (
   image_info,
   outputs,
 )  # fmt: skip
+from tests.segments import read_ids
 
 
 def test_heuristic_covers_the_tie_and_srm_uncovers_it():
@@ -144,11 +143,12 @@ def run_reference(case, folder, settings):
     for label in range(1, NUM_THINGS + NUM_STUFF + 1)
   }
   image = {'id': 1, 'file_name': 'a.jpg', 'height': side, 'width': side}
-  (annotation,) = reference.combine_to_panoptic_single_core(
+  merge = references.panopticapi('combine_semantic_and_instance_predictions')
+  (annotation,) = merge.combine_to_panoptic_single_core(
     0, [1], {1: image}, {1: instances}, {1: semantic}, str(folder),
     settings['overlap_threshold'], settings['stuff_area_limit'], categories,
   )  # fmt: skip
-  ids = rgb2id(np.array(Image.open(folder / 'a.png')))
+  ids = read_ids(folder / 'a.png')
   category = np.zeros_like(ids)
   for segment in annotation['segments_info']:
     category[ids == segment['id']] = segment['category_id']

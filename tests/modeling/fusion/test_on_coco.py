@@ -7,6 +7,7 @@ from PIL import Image
 from oanet_tf.config.definitions import Fusion
 from oanet_tf.data import coco_json, coco_panoptic
 from oanet_tf.modeling.fusion import methods
+from tests import references
 from tests.scripts import benchmark_fusion as benchmark
 
 # More objects than any image of the sample has; its images are at most so large.
@@ -50,6 +51,7 @@ def fuse(outputs, size):
 
 
 def test_heuristic_equals_panopticapi_pixel_for_pixel(coco_sample):
+  references.panopticapi('combine_semantic_and_instance_predictions')
   annotations = coco_sample / 'annotations'
   dataset = coco_json.load(
     annotations / 'panoptic_val2017.json',
