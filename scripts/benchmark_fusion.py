@@ -20,6 +20,10 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from benchmark_pq import check_panopticapi
+
+from oanet_tf.errors import run
+
 if TYPE_CHECKING:
   from oanet_tf.modeling.fusion.fuser import Fuser
 
@@ -44,6 +48,7 @@ def main(arguments: list[str] | None = None) -> None:
   parser.add_argument('--rounds', type=int, default=20, help='(default: %(default)s)')
   parser.add_argument('--output', type=pathlib.Path, help='JSON file for the milliseconds')
   parsed = parser.parse_args(arguments)
+  check_panopticapi()
   times = measure((parsed.height, parsed.width), parsed.instances, parsed.sides, parsed.rounds)
   print(
     f'{parsed.instances} instances, {parsed.width} × {parsed.height}, {os.cpu_count()} cores, '
@@ -68,15 +73,15 @@ def measure(
   reference = run_reference(instances, stuff, size)
   assert same_map(functions['heuristic'](outputs), reference), 'panopticapi makes another map'
   contenders: dict[str, Callable[[], object]] = {
-    **{name: lambda run=run: run(outputs) for name, run in functions.items()},
+    **{name: lambda fuse=fuse: fuse(outputs) for name, fuse in functions.items()},
     'input of panopticapi': lambda: reference_input(outputs, functions['stuff'], size),
     'panopticapi': lambda: run_reference(instances, stuff, size),
   }
   seconds = {name: [] for name in contenders}
   for turn in range(rounds + 2):
-    for name, run in contenders.items():
+    for name, contender in contenders.items():
       start = time.perf_counter()
-      run()
+      contender()
       # The first turns compile and warm up.
       if turn >= 2:
         seconds[name].append(time.perf_counter() - start)
@@ -225,4 +230,4 @@ def same_map(masks: tuple, reference: tuple[bytes, list[dict]]) -> bool:
 
 
 if __name__ == '__main__':
-  main()
+  run(main)

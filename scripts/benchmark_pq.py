@@ -8,6 +8,7 @@ predictions are the ground truth moved by a few pixels.
 
 import argparse
 import contextlib
+import importlib.util
 import json
 import multiprocessing
 import os
@@ -58,10 +59,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
   arguments = parser.parse_args(arguments)
   if arguments.pred_json and not arguments.gt_json:
     raise InputError('--pred_json needs --gt_json')
+  check_panopticapi()
   with tempfile.TemporaryDirectory() as folder:
     results = measure(_files(arguments, pathlib.Path(folder)), arguments.rounds)
   if arguments.output:
     arguments.output.write_text(json.dumps(results, indent=1) + '\n')
+
+
+def check_panopticapi() -> None:
+  """Raises `InputError` if panopticapi is not installed."""
+  # It asks for numpy 1 but works with numpy 2, and all else that it asks for is here.
+  if importlib.util.find_spec('panopticapi') is None:
+    raise InputError('panopticapi is missing: pip install --no-deps panopticapi-lite')
 
 
 def measure(files: Files, rounds: int) -> dict[str, dict[str, float]]:

@@ -23,8 +23,9 @@ class Scores(NamedTuple):
 
 
 def panopticapi(name):
-  """A module of panopticapi; skips the test without it, as in Python 3.13."""
-  return pytest.importorskip(f'panopticapi.{name}', reason='panopticapi needs numpy 1')
+  """A module of panopticapi; skips the test if it is not installed, as with Python 3.13."""
+  reason = 'panopticapi is not installed (pip install --no-deps panopticapi-lite)'
+  return pytest.importorskip(f'panopticapi.{name}', reason=reason)
 
 
 def panopticapi_scores(truth, prediction):

@@ -10,7 +10,7 @@ from absl import flags
 
 from oanet_tf.data.panoptic_map import Segments
 from oanet_tf.evaluation.coco_results import PanopticResultsWriter
-from tests import end_to_end, scripts
+from tests import end_to_end, references, scripts
 from tests.data.coco_files import CocoFiles
 
 COMMANDS = sorted(
@@ -60,6 +60,7 @@ def test_convert(tmp_path, capsys):
 
 
 def test_fusion(tmp_path, capsys):
+  references.panopticapi('evaluation')
   size = ('--height', 96, '--width', 128, '--instances', 5)
   times, lines = measured(scripts.benchmark_fusion, tmp_path, capsys, *size)
   benchmark = scripts.benchmark_fusion
@@ -71,6 +72,7 @@ def test_fusion(tmp_path, capsys):
 
 
 def test_pq(tmp_path, capsys, categories):
+  references.panopticapi('evaluation')
   segment_map = np.ones([40, 50], np.int32)
   segment_map[5:30, 10:40] = 2
   image = Segments(
@@ -87,6 +89,14 @@ def test_pq(tmp_path, capsys, categories):
   assert lines[2].split()[2] == '1.00'
   # The largest difference of a score.
   assert float(lines[-1].split()[-1]) < 1e-9
+
+
+@pytest.mark.parametrize('name', ['fusion', 'pq'])
+def test_panopticapi_is_needed(monkeypatch, capsys, name):
+  monkeypatch.setitem(sys.modules, 'panopticapi', None)
+  benchmark = getattr(scripts, f'benchmark_{name}')
+  outcome = end_to_end.run_command(monkeypatch, capsys, benchmark.main)
+  assert 'panopticapi-lite' in end_to_end.one_line_error(outcome)
 
 
 def test_predictions_need_a_ground_truth(monkeypatch, capsys):
