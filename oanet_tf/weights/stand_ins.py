@@ -92,7 +92,7 @@ class Array:
     count: number of elements.
   """
 
-  __slots__ = ('_data', '_order', '_shape', 'count', 'dtype')
+  __slots__ = ('_axes', '_data', '_order', '_shape', 'count', 'dtype')
 
   def __init__(self):
     self.fill(b'', np.dtype('i1'), (0,), 'C')
@@ -106,14 +106,25 @@ class Array:
       raise Malformed('has an array without a type of numbers, or without data')
     self.fill(data, dtype.numpy, shape, 'F' if is_fortran else 'C')
 
-  def fill(self, data: bytes | bytearray | str, dtype: np.dtype, shape: Any, order: str) -> None:
-    """Sets all; text, which Python 2's strings are read as, has a character for each byte."""
+  def fill(
+    self,
+    data: bytes | bytearray | str,
+    dtype: np.dtype,
+    shape: Any,
+    order: str,
+    axes: tuple[int, ...] | None = None,
+  ) -> None:
+    """Sets all; text, which Python 2's strings are read as, has a character for each byte.
+
+    If there are `axes`, a permutation, the array of this shape and order is transposed to them.
+    """
     self.count = element_count(shape)
     if self.count * dtype.itemsize != len(data):
       raise Malformed(
         f'has an array of {self.count} elements of {dtype.itemsize} bytes, but {len(data)} bytes'
       )
     self._data, self.dtype, self._shape, self._order = data, dtype, shape, order
+    self._axes = axes
 
   def read(self) -> np.ndarray:
     """The array, of the file's type; it shares the pickle's memory and is not for writing.
@@ -127,7 +138,8 @@ class Array:
         data = data.encode('latin1')
       except UnicodeEncodeError:
         raise Malformed('has an array whose data are text, not bytes') from None
-    return np.ndarray(self._shape, self.dtype, data, order=self._order)
+    array = np.ndarray(self._shape, self.dtype, data, order=self._order)
+    return array if self._axes is None else array.transpose(self._axes)
 
 
 class StorageKind(NamedTuple):
@@ -221,11 +233,22 @@ class Function(NamedTuple):
     return self.call(*arguments)
 
 
-def _array(data: bytes | bytearray | str, dtype: DType, shape: tuple, order: str = 'C') -> Array:
-  if order not in ('C', 'F'):
+def _array(
+  data: bytes | bytearray | str,
+  dtype: DType,
+  shape: tuple,
+  order: str = 'C',
+  axes: tuple | None = None,
+) -> Array:
+  # Numpy 2 writes an array that is neither C nor Fortran as one that is C, and its axes.
+  if order == 'K' and axes is not None and all(type(axis) is int for axis in axes):
+    is_known, order = sorted(axes) == list(range(len(shape))), 'C'
+  else:
+    is_known = order in ('C', 'F') and axes is None
+  if not is_known:
     raise Malformed('has an array of an unknown order')
   array = Array()
-  array.fill(data, dtype.numpy, shape, order)
+  array.fill(data, dtype.numpy, shape, order, axes)
   return array
 
 
@@ -284,6 +307,6 @@ for _core in ('numpy.core', 'numpy._core'):
       lambda dtype, data: _array(data, dtype, ()).read().item(), ((DType,), _TEXT)
     ),
     f'{_core}.numeric._frombuffer': Function(
-      _array, ((bytes, bytearray, str), (DType,), (tuple,), (str,))
+      _array, ((bytes, bytearray, str), (DType,), (tuple,), (str,), (tuple,)), required=4
     ),
   }

@@ -36,7 +36,7 @@ def test_arrays_of_numpy(name, protocol):
 
 @pytest.mark.parametrize('protocol', PROTOCOLS)
 def test_names_of_numpy_2(protocol):
-  """`numpy._core` is all that numpy 2's pickles have of their own."""
+  """Numpy 1 has `numpy.core`."""
   content = pickle.dumps(ARRAYS['fortran'], 2).replace(b'numpy.core', b'numpy._core')
   assert b'numpy._core' in content
   np.testing.assert_array_equal(read(content).read(), ARRAYS['fortran'])
@@ -134,11 +134,41 @@ def test_types_that_numpy_would_not_write(state):
   assert message == 'has an array of a structured or unknown type'
 
 
-@pytest.mark.parametrize('order', ['A', '', 'c'])
-def test_an_order_that_numpy_would_not_write(order):
+def of_buffer(data, shape, *order):
+  """A pickle as numpy writes it in protocol 5."""
   dtype = called('numpy.dtype', pickled('f4'), pickled(False), pickled(True))
-  parts = pickled('\x00' * 8), dtype, pickled((2,)), pickled(order)
-  content = whole(called('numpy.core.numeric._frombuffer', *parts))
+  parts = pickled(data), dtype, pickled(shape), *map(pickled, order)
+  return whole(called('numpy.core.numeric._frombuffer', *parts))
+
+
+@pytest.mark.parametrize('axes', [(0, 1, 2), (0, 2, 1), (2, 0, 1)])
+def test_axes_as_numpy_2_writes_them(axes):
+  array = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+  content = of_buffer(array.tobytes().decode('latin1'), array.shape, 'K', axes)
+  np.testing.assert_array_equal(read(content).read(), array.transpose(axes))
+
+
+@pytest.mark.parametrize(
+  'order',
+  [
+    ('A',),
+    ('',),
+    ('c',),
+    ('K',),
+    ('K', ()),
+    ('K', (0,)),
+    ('K', (0, 0)),
+    ('K', (0, 2)),
+    ('K', (-1, 0)),
+    ('K', (1, 0, 2)),
+    ('K', (True, False)),
+    ('K', ('0', 1)),
+    ('C', (0, 1)),
+    ('F', (1, 0)),
+  ],
+)
+def test_an_order_that_numpy_would_not_write(order):
+  content = of_buffer('\x00' * 8, (2, 1), *order)
   assert refusal(content) == 'has an array of an unknown order'
 
 
