@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from types import ModuleType
 from typing import Any
 
 from oanet_tf.errors import InputError, run
@@ -151,13 +152,23 @@ def _instances(annotations: list[dict]) -> list:
   ]
 
 
+def load_model_garden() -> ModuleType:
+  """The Model Garden's converter, ready to be called."""
+  import numpy as np
+  from absl import flags
+  from official.vision.data import create_coco_tf_record
+  from PIL import Image
+
+  flags.FLAGS.mark_as_parsed()
+  # It multiplies the uint8 of a PNG by 256: numpy 1 widens them, and numpy 2 raises an error.
+  create_coco_tf_record.tfrecord_lib.read_image = lambda path: np.array(Image.open(path), np.uint32)
+  return create_coco_tf_record
+
+
 def _model_garden_encoder(
   arguments: argparse.Namespace, annotations: list[list[dict]]
 ) -> Callable[[], Iterator[bytes]]:
-  from absl import flags
-  from official.vision.data import create_coco_tf_record as model_garden
-
-  flags.FLAGS.mark_as_parsed()
+  model_garden = load_model_garden()
   content = json.loads(pathlib.Path(arguments.panoptic_json).read_text())
   images = {image['id']: image for image in content['images']}
   names = {category['id']: category['name'] for category in content['categories']}

@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
-from absl import flags
 from pycocotools import mask as coco_mask
 
 from oanet_tf.data import coco_json, coco_panoptic, tf_example
 from oanet_tf.errors import InputError
 from tests.data.test_tf_example import decode, decoded_masks, record
+from tests.scripts import benchmark_convert
 
 ONE = np.ones([1, 1], bool)
 
@@ -98,11 +98,7 @@ def test_as_many_things_as_fit():
 
 @pytest.fixture(scope='module')
 def model_garden():
-  from official.vision.data import create_coco_tf_record
-
-  if not flags.FLAGS.is_parsed():
-    flags.FLAGS.mark_as_parsed()
-  return create_coco_tf_record
+  return benchmark_convert.load_model_garden()
 
 
 def as_annotation(objects, index, height, width):
