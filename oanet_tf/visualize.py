@@ -38,6 +38,7 @@ def draw_panoptic(
   *,
   opacity: float = OPACITY,
   label_size: int | None = None,
+  by_category: bool = False,
 ) -> np.ndarray:
   """Draws a segmentation's colours, outlines and category names over its image.
 
@@ -52,6 +53,8 @@ def draw_panoptic(
     opacity: of the colours, from 0 to 1.
     label_size: height of the names in pixels of the result; 0 for no names, None for one that suits
       the image.
+    by_category: whether things have their category's colour too. The variations follow the order of
+      the things, which changes from frame to frame of a video, so that their colours would flicker.
 
   Returns:
     [F H, F W, 3] uint8. F is 1 if the shorter side has at least 384 pixels; otherwise the smallest
@@ -73,7 +76,8 @@ def draw_panoptic(
   enlarged = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
   positions = positions.repeat(factor, axis=0).repeat(factor, axis=1)
 
-  painted = _blend(enlarged, positions, _segment_colors(segment_categories), opacity)
+  colors = _segment_colors(segment_categories, by_category)
+  painted = _blend(enlarged, positions, colors, opacity)
   painted = _draw_outlines(painted, positions)
   if label_size == 0:
     return painted
@@ -185,12 +189,12 @@ def _enlargement(shape: tuple[int, ...]) -> int:
   return max(1, min(wanted, _LARGEST_SIDE // max(shape)))
 
 
-def _segment_colors(segment_categories: Sequence[Category]) -> np.ndarray:
-  """[S, 3] uint8 RGB: things of one category get variations of its colour, in their order."""
+def _segment_colors(segment_categories: Sequence[Category], by_category: bool) -> np.ndarray:
+  """[S, 3] uint8 RGB: without `by_category`, things get variations of its colour in their order."""
   colors = []
   earlier: collections.Counter[int] = collections.Counter()
   for category in segment_categories:
-    variation = earlier[category.id] if category.is_thing else 0
+    variation = earlier[category.id] if category.is_thing and not by_category else 0
     colors.append(_vary(category.color, variation))
     earlier[category.id] += 1
   return np.array(colors, np.uint8).reshape(-1, 3)

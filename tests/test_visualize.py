@@ -116,6 +116,17 @@ def test_small_pictures_are_enlarged(size, drawn_size):
   assert drawn.shape == (*drawn_size, 3)
 
 
+def test_things_of_one_category_look_alike_if_asked_for():
+  segment_map = np.repeat([[1, 2, 3]], 400, axis=0).repeat(200, axis=1)
+  content = segments_of_ids(segment_map, {1: PERSON, 2: PERSON, 3: SKY})
+  image = np.zeros((400, 600, 3), np.uint8)
+  drawn = draw_panoptic(image, content, CATEGORIES, by_category=True, label_size=0)
+  for column, color in ((100, [110, 10, 30]), (300, [110, 10, 30]), (500, [0, 100, 100])):
+    np.testing.assert_array_equal(drawn[200, column], color)
+  differing = draw_panoptic(image, content, CATEGORIES, label_size=0)
+  assert (differing[200, 300] != [110, 10, 30]).any()
+
+
 def test_void_alone_is_the_image():
   image = noise(400, 400)
   void = segments_of_ids(np.zeros((400, 400)), {})

@@ -56,13 +56,19 @@ class Result:
     self.segments_info: list[dict[str, Any]] = segments_info(segments, categories, name)
 
   def plot(
-    self, *, opacity: float = visualize.OPACITY, label_size: int | None = None
+    self,
+    *,
+    opacity: float = visualize.OPACITY,
+    label_size: int | None = None,
+    by_category: bool = False,
   ) -> Image.Image:
     """The image with colours, outlines and names of the segments; small images are enlarged.
 
     Args:
       opacity: of the colours, from 0 (none) to 1 (only colours).
       label_size: height of the names in pixels; 0 for no names, None for one that suits the image.
+      by_category: whether all things of a category have one colour, as a video needs; otherwise the
+        colours of an image's things differ.
 
     Raises:
       InputError: if a value is out of its range.
@@ -72,7 +78,12 @@ class Result:
     if label_size is not None and label_size < 0:
       raise errors.InputError(f'label_size is a number of pixels from 0, not {label_size!r}')
     drawn = visualize.draw_panoptic(
-      self.image, self.segments, self.categories, opacity=opacity, label_size=label_size
+      self.image,
+      self.segments,
+      self.categories,
+      opacity=opacity,
+      label_size=label_size,
+      by_category=by_category,
     )
     return Image.fromarray(drawn)
 
