@@ -11,6 +11,8 @@ SERVING = 'tensorflow-serving-api>=2.20,<2.21'
 SUPERVISION = 'supervision>=0.31,<1'
 # Quantizes TFLite files to 8 bits.
 QUANTIZER = 'ai-edge-quantizer>=0.10,<0.11'
+# Reads and writes videos.
+VIDEO = 'av>=16,<19'
 
 setup(
   name='oanet_tf',
@@ -56,9 +58,11 @@ setup(
     # `Result.to_supervision`.
     'supervision': [SUPERVISION],
     'tflite': [QUANTIZER],
+    'video': [VIDEO],
     'test': [
       SERVING,
       QUANTIZER,
+      VIDEO,
       'hotcoco>=1.3,<2',
       'hypothesis>=6.100,<7',
       'ipykernel>=6.29,<8',

@@ -1,13 +1,14 @@
 import json
 import pathlib
 import re
+import sys
 import zipfile
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from oanet_tf import predict
+from oanet_tf import predict, prediction
 from oanet_tf.data import pictures
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.class_prior import ClassPrior
@@ -229,6 +230,38 @@ def test_a_testdev_zip_that_the_server_would_not_take(model_dir, tmp_path, monke
   outcome = run(monkeypatch, capsys, model_dir, tmp_path, tmp_path / 'o', '--testdev', 'mine.zip')
   assert 'mine.zip' in end_to_end.one_line_error(outcome)
   assert not (tmp_path / 'o').exists()
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'told'),
+  [
+    ('--model m', '--images'),
+    ('--video v.mp4', '--output'),
+    ('--camera 0', '--output'),
+    ('--output o.mp4', '--output'),
+    ('--images a.png --output o.mp4', '--output'),
+    ('--images a.png --video v.mp4 --output o.mp4', '--video'),
+    ('--video v.mp4 --camera 0 --output o.mp4', '--camera'),
+    ('--video v.mp4 --output o.mp4 --output_dir d', '--output_dir'),
+    ('--video v.mp4 --output o.mp4 --batch_size 2', '--batch_size'),
+    ('--camera 0 --output o.mp4 --testdev z.zip', '--testdev'),
+  ],
+)
+def test_arguments_that_do_not_go_together(capsys, arguments, told):
+  with pytest.raises(SystemExit) as stop:
+    predict.parse_arguments(arguments.split())
+  assert stop.value.code == 2
+  assert told in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_video_without_pyav(tmp_path, monkeypatch, capsys):
+  monkeypatch.setitem(sys.modules, 'av', None)
+  monkeypatch.delitem(sys.modules, 'oanet_tf.prediction.video', raising=False)
+  monkeypatch.delattr(prediction, 'video', raising=False)
+  outcome = end_to_end.run_command(
+    monkeypatch, capsys, predict.main, '--video', tmp_path / 'v.mp4', '--output', tmp_path / 'o.mp4'
+  )
+  assert 'oanet_tf[video]' in end_to_end.one_line_error(outcome)
 
 
 def test_the_example_of_the_readme(model_dir, tmp_path, monkeypatch, capsys):
