@@ -160,7 +160,7 @@ def test_without_details_there_are_tables_and_advice(run, tmp_path, categories):
   code, _, _ = run('--results', tmp_path, '--output', tmp_path / 'report.html')
   page = read(tmp_path / 'report.html')
   assert code == 0 and len(page.tables) == 2
-  assert 'python -m oanet_tf.evaluate --model_dir' in page.text
+  assert 'oanet evaluate --model_dir' in page.text
   assert 'Segments' not in page.tables[1][0]
   # Grass is in no prediction.
   assert len(page.tables[1]) == 4 and 'no prediction has: 1' in page.text

@@ -207,7 +207,7 @@ def run_without_tensorflow(module, *arguments):
 @pytest.mark.parametrize('module', ['oanet_tf.train', 'oanet_tf.predict'])
 def test_help_answers_without_loading_tensorflow(module):
   done = run_without_tensorflow(module, '--help')
-  assert done.returncode == 0 and 'usage: python -m' in done.stdout
+  assert done.returncode == 0 and 'usage: oanet ' in done.stdout
 
 
 SYNTHETIC = ('--experiment', 'oanet_synthetic')
