@@ -10,6 +10,7 @@ import tensorflow as tf
 from oanet_tf import class_prior, report
 from oanet_tf.config import experiments
 from oanet_tf.config import values as config_values
+from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.model_folder import ModelFolder
 from oanet_tf.training import loop
 from tests import end_to_end
@@ -40,11 +41,18 @@ def test_scores_all_fusions_in_one_pass(trained, tmp_path, monkeypatch, capsys):
   assert stdout.splitlines()[0].replace('|', '').split() == list(config_values.FUSIONS)
   written = json.loads((output / 'results.json').read_text())
   assert list(written) == list(config_values.FUSIONS)
+  categories = PanopticCategories.from_json(folder / 'model' / 'categories.json')
   # The best weights of this training are its last.
   for method in config_values.MONITORED_FUSIONS:
     assert written[method] == json.loads(json.dumps(results[method]))
   for method in config_values.FUSIONS:
-    assert len(json.loads((output / f'{method}.json').read_text())['annotations']) == 3
+    annotations = json.loads((output / f'{method}.json').read_text())['annotations']
+    assert len(annotations) == 3
+    for segment in (one for annotation in annotations for one in annotation['segments_info']):
+      category = categories.of_id(segment['category_id'])
+      assert (segment['label'], segment['isthing']) == (category.name, category.is_thing)
+      assert categories.category(segment['label_id']) == category
+      assert 0 < segment['score'] <= 1
     assert len(list((output / method).glob('*.png'))) == 3
   branches = json.loads((output / 'branches.json').read_text())
   assert {'box_ap', 'mask_ap', 'stuff_mean_iou'} <= branches.keys()

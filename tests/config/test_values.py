@@ -35,8 +35,8 @@ COSINE = (
     ('task.model.sharing=all', 'none, backbone, backbone_and_fpn'),
     ('task.model.batch_norm=group', 'frozen, sync, plain'),
     ('task.model.fusion.method=random', 'srm, heuristic'),
-    ('task.model.fusion.method=oracle', 'python -m oanet_tf.evaluate'),
-    ('task.model.fusion.method=class_prior', 'python -m oanet_tf.class_prior'),
+    ('task.model.fusion.method=oracle', 'oanet evaluate'),
+    ('task.model.fusion.method=class_prior', 'oanet class_prior'),
     (
       'task.model.fusion.method=upsnet,task.model.stuff_head.object_context=false',
       'task.model.stuff_head.object_context=true',

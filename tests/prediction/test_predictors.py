@@ -1,3 +1,4 @@
+import concurrent.futures
 import json
 
 import numpy as np
@@ -56,6 +57,19 @@ def test_a_model_folder_segments_in_batches_as_alone(served, pictures):
   source = served.source
   predictor = of_trained(source.trained, source.method)
   assert_equal(predictor.segment(pictures), in_memory(served, pictures))
+
+
+@pytest.mark.parametrize('kind', ['model_folder', 'saved_model'])
+def test_threads_may_share_a_predictor(served, pictures, kind):
+  source = served.source
+  if kind == 'model_folder':
+    predictor = of_trained(source.trained, source.method)
+  else:
+    predictor = of_saved_model(served.folder)
+  expected = list(in_memory(served, pictures))
+  with concurrent.futures.ThreadPoolExecutor(4) as pool:
+    found = list(pool.map(lambda picture: predictor.segment([picture])[0], pictures * 3))
+  assert_equal(found, expected * 3)
 
 
 def test_the_command_takes_a_saved_model(served, tmp_path, monkeypatch, capsys):

@@ -30,6 +30,7 @@ def test_the_best_of_those_that_overlap_is_kept():
   assert not none.is_box.numpy().any() and not none.of(boxes).numpy().any()
 
 
+@pytest.mark.slow
 def test_boxes_without_area_are_kept_once_also_in_litert():
   """LiteRT's operation would repeat the second one up to the end."""
   boxes = np.float32([[0, 0, 9, 9], [5, 2, 9, 2], [0, 0, 9, 8], [5, 2, 9, 2], [3, 3, 3, 8]])

@@ -195,6 +195,7 @@ def test_the_step_is_traced_once(one_and_two):
     assert trained.step.tracing_count == 1
 
 
+@pytest.mark.slow
 def test_landscape_and_portrait_share_one_trace(categories):
   """Eight replicas would take minutes for a trace each of both orientations."""
   config = small_model.small_experiment(

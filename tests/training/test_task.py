@@ -45,6 +45,7 @@ def test_the_model_gardens_trainer_trains_evaluates_and_exports_the_best(trained
   assert all(np.isfinite(weight).all() for weight in model.get_weights())
 
 
+@pytest.mark.slow
 def test_a_step_in_replicas(categories, tmp_path):
   categories.to_json(tmp_path / 'categories.json')
   config = small_model.small_experiment(f'task.categories={tmp_path / "categories.json"}')
