@@ -10,7 +10,7 @@ from oanet_tf.prediction.inputs import ImageLike, NamedImage, batches_of, named_
 from oanet_tf.prediction.predictor import Predictor, open_predictor
 from oanet_tf.prediction.result import Result
 
-# Comes with the package; see `prediction/shipped/README.md`.
+# Comes with the package; scripts/make_shipped_network.sh makes it.
 SHIPPED_MODEL = pathlib.Path(__file__).with_name('shipped') / 'occluded_scenes_int8.tflite'
 SHIPPED_PICTURES = SHIPPED_MODEL.with_name('pictures')
 
