@@ -14,7 +14,7 @@ from oanet_tf.arguments import add_params_override, log_to_stderr, names
 from oanet_tf.config import values as config_values
 from oanet_tf.data import shard_files
 from oanet_tf.errors import InputError
-from oanet_tf.files import FilePath
+from oanet_tf.files import FilePath, as_list
 from oanet_tf.model_folder import ModelFolder
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Evaluation(NamedTuple):
 
 def evaluate(
   model_dir: FilePath,
-  fusions: Sequence[str] = config_values.MONITORED_FUSIONS,
+  fusions: str | Sequence[str] = config_values.MONITORED_FUSIONS,
   *,
   output_dir: FilePath | None = None,
   ranking_module: FilePath | None = None,
@@ -90,7 +90,7 @@ def evaluate(
 
   Args:
     model_dir: folder of a training.
-    fusions: names of `config.values.FUSIONS`.
+    fusions: one or several of `config.values.FUSIONS`.
     output_dir: for `results.json`, predictions in COCO's panoptic format, `branches.json` and
       `details/`; None takes `evaluation/` in the model folder.
     ranking_module: folder of another training, whose ranking module replaces the network's.
@@ -119,7 +119,7 @@ def run(
 ) -> Evaluation:
   """As `evaluate`, with the scores of the branches."""
   folder = ModelFolder(model_dir, params_override)
-  values, categories, methods = folder.values, folder.categories, list(fusions)
+  values, categories, methods = folder.values, folder.categories, as_list(fusions)
   for method in methods:
     config_values.check_fusion(method, values, has_ground_truth=True)
   folder.class_prior(methods)

@@ -11,7 +11,7 @@ import tqdm
 from oanet_tf import errors
 from oanet_tf.arguments import add_fusion, add_params_override, log_to_stderr, names, positive
 from oanet_tf.errors import InputError
-from oanet_tf.files import FilePath
+from oanet_tf.files import FilePath, as_list
 from oanet_tf.model_folder import ModelFolder
 from oanet_tf.serving import formats as serving_formats
 from oanet_tf.serving import tflite_int8
@@ -91,13 +91,13 @@ def check_formats(formats: Sequence[str]) -> list[str]:
 def export(
   model_dir: FilePath,
   export_dir: FilePath,
-  formats: Sequence[str] = ('savedmodel',),
+  formats: str | Sequence[str] = ('savedmodel',),
   *,
   fusion: str | None = None,
   image_size: Sequence[int] | None = None,
   version: int | None = None,
-  images: Sequence[FilePath] | None = None,
-  calibration_images: Sequence[FilePath] | None = None,
+  images: FilePath | Sequence[FilePath] | None = None,
+  calibration_images: FilePath | Sequence[FilePath] | None = None,
   params_override: str = '',
 ) -> list[dict[str, Any]]:
   """Writes a trained network to `EXPORT_DIR/FORMAT/VERSION` and compares it with that in memory.
@@ -105,7 +105,8 @@ def export(
   Args:
     model_dir: folder of a training.
     export_dir: is made if needed.
-    formats: of 'savedmodel', 'tflite_float32', 'tflite_float16', 'tflite_dynamic', 'tflite_int8'.
+    formats: one or several of 'savedmodel', 'tflite_float32', 'tflite_float16', 'tflite_dynamic' and
+      'tflite_int8'.
     fusion: how segments are merged; None takes what the configuration says.
     image_size: [height, width] for formats of a fixed size; None takes
       `task.validation_data.output_size`.
@@ -125,7 +126,7 @@ def export(
   """
   folder, export_dir = ModelFolder(model_dir, params_override), pathlib.Path(export_dir)
   method, values = folder.fusion(fusion), folder.values
-  check_formats(formats)
+  formats = check_formats(as_list(formats))
   folders = {name: serving_formats.version_folder(export_dir / name, version) for name in formats}
   serving_formats.read_record(export_dir)
   readers = _find_all_images(formats, images, calibration_images, values)
@@ -151,8 +152,8 @@ def main() -> None:
 
 def _find_all_images(
   formats: Sequence[str],
-  images: Sequence[FilePath] | None,
-  calibration_images: Sequence[FilePath] | None,
+  images: FilePath | Sequence[FilePath] | None,
+  calibration_images: FilePath | Sequence[FilePath] | None,
   values: Mapping[str, Any],
 ) -> list[Reader]:
   """The images for the comparison, and those for calibration, which most formats do not need."""
@@ -170,7 +171,7 @@ def _find_all_images(
 
 
 def _find_images(
-  option: str, paths: Sequence[FilePath] | None, input_path: str, number: int
+  option: str, paths: FilePath | Sequence[FilePath] | None, input_path: str, number: int
 ) -> Reader:
   """Returns a function that reads images, [H, W, 3] uint8: pictures, or the first of shards.
 
@@ -186,7 +187,7 @@ def _find_images(
   from oanet_tf.data import pictures, shard_files
 
   if paths:
-    found = pictures.find_pictures(paths)
+    found = pictures.find_pictures(as_list(paths))
     for path in found:
       pictures.read_picture(path)
     return lambda: map(pictures.read_picture, found)

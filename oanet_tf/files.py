@@ -5,11 +5,17 @@ import os
 import pathlib
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from oanet_tf.errors import InputError
 
 FilePath = str | os.PathLike[str]
+
+
+def as_list(given: FilePath | Sequence[FilePath]) -> list[str]:
+  """One path or name, or several, as a list; a string is not taken for its letters."""
+  several = [given] if isinstance(given, str | os.PathLike) else given
+  return [os.fspath(one) for one in several]
 
 
 @contextlib.contextmanager

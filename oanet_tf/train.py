@@ -8,7 +8,7 @@ from typing import Any
 from oanet_tf import errors
 from oanet_tf.arguments import add_config_file, add_params_override, log_to_stderr
 from oanet_tf.config import check as config_check
-from oanet_tf.files import FilePath
+from oanet_tf.files import FilePath, as_list
 
 MODES = ('train', 'eval', 'train_and_eval')
 
@@ -50,7 +50,7 @@ def train(
   model_dir: FilePath,
   experiment: str | None = None,
   *,
-  config_file: Sequence[FilePath] = (),
+  config_file: FilePath | Sequence[FilePath] = (),
   params_override: str = '',
   mode: str = 'train_and_eval',
 ) -> dict[str, dict[str, Any]] | None:
@@ -61,7 +61,7 @@ def train(
       Training goes on from a checkpoint there.
     experiment: a registered one, such as 'oanet_synthetic' or 'oanet_r50fpn_coco'; with
       `mode='eval'`, None takes what the folder's `params.yaml` says.
-    config_file: YAML files with changes; of several, the later wins.
+    config_file: YAML file or files with changes; of several, the later wins.
     params_override: further changes, as `a.b=1,c.d=[2,3]` or YAML text.
     mode: 'train', 'eval' or 'train_and_eval'.
 
@@ -74,7 +74,7 @@ def train(
   """
   if mode not in MODES:
     raise errors.InputError(f'mode is one of {", ".join(MODES)}, not {mode!r}')
-  config_files = [os.fspath(path) for path in config_file]
+  config_files = as_list(config_file)
   if not experiment:
     if mode != 'eval':
       known = ', '.join(config_check.experiment_names())

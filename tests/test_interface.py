@@ -11,6 +11,7 @@ import pytest
 
 import oanet_tf
 from oanet_tf import __main__ as command
+from oanet_tf import files
 from tests import commands, end_to_end
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -140,3 +141,29 @@ def test_what_a_type_checker_sees(tmp_path):
   assert {(pathlib.Path(path).name, int(line)) for path, line in errors} == {
     ('bad.py', line) for line in (2, 3, 4, 5, 6)
   }
+
+
+def test_one_name_is_not_taken_for_its_letters(tmp_path):
+  (tmp_path / 'params.yaml').write_text('{}')
+  with pytest.raises(oanet_tf.InputError, match=r'none\.yaml'):
+    oanet_tf.train(tmp_path, 'oanet_synthetic', config_file=str(tmp_path / 'none.yaml'))
+  with pytest.raises(oanet_tf.InputError, match="'tflite'"):
+    commands.export.check_formats(files.as_list('tflite'))
+  assert files.as_list('srm') == files.as_list(['srm']) == ['srm']
+  assert files.as_list(tmp_path) == files.as_list((tmp_path,)) == [str(tmp_path)]
+
+
+@pytest.mark.parametrize(
+  ('settings', 'message'),
+  [
+    ({}, 'an experiment is required'),
+    ({'experiment': 'oanet_synthetik'}, 'oanet_synthetik'),
+    ({'experiment': 'oanet_synthetic', 'mode': 'training'}, "'training'"),
+    ({'mode': 'eval'}, r'params\.yaml'),
+  ],
+)
+def test_training_from_python_is_refused_in_one_line(tmp_path, settings, message):
+  with pytest.raises(oanet_tf.InputError, match=message) as error:
+    oanet_tf.train(tmp_path / 'model', **settings)
+  assert '\n' not in str(error.value)
+  assert not (tmp_path / 'model').exists()
