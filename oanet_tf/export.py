@@ -105,7 +105,7 @@ def export(
   Args:
     model_dir: folder of a training.
     export_dir: is made if needed.
-    formats: one or several of 'savedmodel', 'tflite_float32', 'tflite_float16', 'tflite_dynamic' and
+    formats: one or several of 'savedmodel', 'tflite_float32', 'tflite_float16', 'tflite_dynamic',
       'tflite_int8'.
     fusion: how segments are merged; None takes what the configuration says.
     image_size: [height, width] for formats of a fixed size; None takes
