@@ -28,6 +28,7 @@ def pictures(trained):
   return sorted((trained[0] / 'scenes' / 'val').glob('*.jpg'))
 
 
+@pytest.mark.slow
 def test_predictions_are_those_of_predict(model_dir, pictures):
   found = list(examples.predictions(model_dir, pictures, ['heuristic', 'srm']))
   assert len(found) == 3

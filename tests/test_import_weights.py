@@ -354,6 +354,7 @@ def model_garden_checkpoint(folder, num_things=90, num_stuff=109, overrides=''):
   return checkpoint.write(str(folder / 'ckpt-5')), model
 
 
+@pytest.mark.slow
 def test_the_model_gardens_classes_are_cocos_ids(run, tmp_path):
   prefix, theirs = model_garden_checkpoint(tmp_path)
   params = {'task': {'model': {

@@ -10,6 +10,7 @@ from tests.serving.requests import rectangles
 Request = benchmark_serving.Request
 
 
+@pytest.mark.slow
 def test_answers_and_errors_are_right_under_load(served, tmp_path, monkeypatch, capsys):
   path = tmp_path / 'load.json'
   code, stdout, _ = end_to_end.run_command(

@@ -66,10 +66,8 @@ def of_all_classes(values, per_class=1):
   return places.reshape(*places.shape[:-2], -1)
 
 
-@pytest.mark.parametrize(
-  'network',
-  ['maskrcnn_resnet50_fpn', pytest.param('maskrcnn_resnet50_fpn_v2', marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('network', ['maskrcnn_resnet50_fpn', 'maskrcnn_resnet50_fpn_v2'])
 def test_mask_rcnns_are_imported(network, tmp_path):
   tensors = random_state_dict(NETWORKS[network]())
   write_torch_zip(tmp_path / 'model.pth', tensors)
