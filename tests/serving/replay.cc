@@ -70,7 +70,11 @@ std::string Answer(const tensorflow::SavedModelBundleLite& model, const std::str
   UnknownFieldSet response;
   for (size_t i = 0; i < outputs.size(); ++i) {
     tensorflow::TensorProto proto;
-    outputs[i].AsProtoTensorContent(&proto);
+    if (outputs[i].dtype() == tensorflow::DT_STRING) {
+      outputs[i].AsProtoField(&proto);
+    } else {
+      outputs[i].AsProtoTensorContent(&proto);
+    }
     UnknownFieldSet entry;
     entry.AddLengthDelimited(kKey, keys[i]);
     entry.AddLengthDelimited(kValue, proto.SerializeAsString());
