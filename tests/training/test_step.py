@@ -45,7 +45,9 @@ def one_and_two(request, categories):
   # images change places differs as much from itself as two replicas do from it.
   tf_keras.utils.set_random_seed(0)
   one = Trained(config, categories, ONE)
-  return one, Trained(config, categories, TWO, one.model.get_weights())
+  yield one, Trained(config, categories, TWO, one.model.get_weights())
+  # With 0, tf.data takes no tensor as a seed, which later tests of this process need.
+  tf_keras.utils.set_random_seed(1)
 
 
 def start_anew(trained, weights):
