@@ -18,14 +18,9 @@ from oanet_tf import errors, visualize
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.pictures import find_pictures, read_picture
 from oanet_tf.errors import InputError
-from oanet_tf.prediction.predictor import segments_of_outputs
+from oanet_tf.prediction.predictor import OUTPUTS, segments_of_outputs
 
 SIGNATURE, INPUT = 'serving_bytes', 'image_bytes'
-# The outputs that are drawn; the server does not send the rest.
-OUTPUTS = (
-  'panoptic_category_mask', 'panoptic_instance_mask', 'num_segments', 'segment_category_id',
-  'segment_instance_id', 'segment_score',
-)  # fmt: skip
 # The masks of an image may exceed the 4 MB that gRPC accepts by default.
 GRPC_OPTIONS = [('grpc.max_receive_message_length', -1), ('grpc.max_send_message_length', -1)]
 
@@ -117,6 +112,7 @@ def grpc_client(server: str, model: str, timeout: float) -> Client:
   stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
 
   def client(image: bytes) -> dict[str, np.ndarray]:
+    # The server does not send the rest.
     request = predict_pb2.PredictRequest(output_filter=OUTPUTS)
     request.model_spec.name = model
     request.model_spec.signature_name = SIGNATURE

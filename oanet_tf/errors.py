@@ -10,7 +10,7 @@ _NODE_NAMES = re.compile(r'^\{\{.*?\}\} |.*Iterator::Root(::\w+)*: | *\[\[.*| \[
 
 
 # How to get packages that are not in every installation; all others come with the package itself.
-_REMEDIES = {
+REMEDIES = {
   'ai_edge_quantizer': "'oanet_tf[tflite]'",
   'av': "'oanet_tf[video]'",
   'supervision': "'oanet_tf[supervision]'",
@@ -47,7 +47,7 @@ def naming_missing_packages(what: object) -> Iterator[None]:
     package = (error.name or '').partition('.')[0]
     if package in ('', 'oanet_tf'):
       raise
-    remedy = _REMEDIES.get(package, 'oanet_tf')
+    remedy = REMEDIES.get(package, 'oanet_tf')
     raise InputError(
       f'{what}: needs the package {package}, which is not installed; pip install {remedy}'
     ) from None

@@ -190,7 +190,7 @@ def _enlargement(shape: tuple[int, ...]) -> int:
 
 
 def _segment_colors(segment_categories: Sequence[Category], by_category: bool) -> np.ndarray:
-  """[S, 3] uint8 RGB: without `by_category`, things get variations of its colour in their order."""
+  """[S, 3] uint8 RGB; without `by_category`, things of one category get variations of one."""
   colors = []
   earlier: collections.Counter[int] = collections.Counter()
   for category in segment_categories:

@@ -19,7 +19,7 @@ COMMANDS = sorted(
 
 
 def test_all_are_known():
-  names = ['convert', 'fusion', 'input', 'model', 'pq', 'scaling', 'serving', 'tflite']
+  names = ['convert', 'fusion', 'input', 'model', 'pq', 'scaling', 'serving', 'start', 'tflite']
   assert [path.stem.removeprefix('benchmark_') for path in COMMANDS] == names
 
 
@@ -104,3 +104,18 @@ def test_predictions_need_a_ground_truth(monkeypatch, capsys):
     monkeypatch, capsys, scripts.benchmark_pq.main, '--pred_json', 'a.json'
   )
   assert '--gt_json' in end_to_end.one_line_error(outcome)
+
+
+def test_the_way_to_the_first_overlay(tmp_path, monkeypatch, capsys):
+  output = tmp_path / 'start.json'
+  code, stdout, _ = end_to_end.run_command(
+    monkeypatch, capsys, scripts.benchmark_start.main, '--rounds', 1, '--output', output
+  )
+  assert code == 0 and 'shipped network | ' in stdout
+  (columns,) = json.loads(output.read_text()).values()
+  imported, loaded, end = (columns[name][0] for name in ('imported_s', 'loaded_s', 'overlay_s'))
+  assert 0 < imported < loaded < end and columns['peak_mb'][0] > 10
+  outcome = end_to_end.run_command(
+    monkeypatch, capsys, scripts.benchmark_start.main, '--rounds', 1, '--models', tmp_path / 'none'
+  )
+  assert str(tmp_path / 'none') in end_to_end.one_line_error(outcome)

@@ -10,6 +10,8 @@ import sys
 
 import pytest
 
+from oanet_tf import errors
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 IMPORT_EVERY_MODULE = """
@@ -21,6 +23,11 @@ for name in names:
   importlib.import_module(name)
 print('\\n'.join(names))
 """
+
+
+def metadata_of(site):
+  (metadata,) = site.glob('oanet_tf-*.dist-info/METADATA')
+  return metadata.read_text()
 
 
 @pytest.mark.heavy
@@ -44,11 +51,15 @@ def test_every_module_imports_from_the_built_wheel(tmp_path):
   assert set(done.stdout.split()) == modules - {'oanet_tf'}
   (licence,) = site.glob('oanet_tf-*.dist-info/**/LICENSE')
   assert licence.read_bytes() == (ROOT / 'LICENSE').read_bytes()
-  (metadata,) = site.glob('oanet_tf-*.dist-info/METADATA')
   (entry_points,) = site.glob('oanet_tf-*.dist-info/entry_points.txt')
   assert 'oanet = oanet_tf.__main__:run' in entry_points.read_text()
   assert (site / 'oanet_tf' / 'py.typed').is_file()
-  needs = re.findall(r'^Requires-Dist: (tensorflow\b(?!-).*)$', metadata.read_text(), re.MULTILINE)
+  extras = set(re.findall(r'^Provides-Extra: (.*)$', metadata_of(site), re.MULTILINE))
+  named = {
+    extra for remedy in errors.REMEDIES.values() for extra in re.findall(r'\[(.*)\]', remedy)
+  }
+  assert named and named <= extras
+  needs = re.findall(r'^Requires-Dist: (tensorflow\b(?!-).*)$', metadata_of(site), re.MULTILINE)
   plain, with_cuda = (need.replace(' ', '') for need in sorted(needs, key=len))
   version = plain.removeprefix('tensorflow')
   assert with_cuda == f'tensorflow[and-cuda]{version};extra=="gpu"'

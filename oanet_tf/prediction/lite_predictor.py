@@ -12,7 +12,7 @@ from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.panoptic_map import Segments
 from oanet_tf.errors import InputError, first_line
 from oanet_tf.files import FilePath
-from oanet_tf.prediction.predictor import Predictor, segments_of_outputs
+from oanet_tf.prediction.predictor import OUTPUTS, Predictor, segments_of_outputs
 from oanet_tf.serving.letterbox import from_canvas, letterbox
 from oanet_tf.serving.tflite_runner import DESCRIPTION_FILE, runner
 
@@ -29,9 +29,9 @@ def of_tflite(path: FilePath) -> Predictor:
     run = runner(pathlib.Path(path))
     categories = PanopticCategories.from_coco(description['categories'], str(path))
     canvas_size = description['input']['shape'][1:3]
+  except InputError:
+    raise
   except (zipfile.BadZipFile, KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
-    if isinstance(error, InputError):
-      raise
     raise InputError(
       f'{path}: is not a TFLite file of oanet export ({first_line(error)})'
     ) from None
@@ -41,7 +41,8 @@ def of_tflite(path: FilePath) -> Predictor:
   def segment_one(image: np.ndarray) -> Segments:
     canvas = letterbox(image, canvas_size)[np.newaxis]
     with one_at_a_time:
-      outputs = {name: values[0].copy() for name, values in run(image=canvas).items()}
+      batch = run(image=canvas)
+    outputs = {name: batch[name][0] for name in OUTPUTS}
     category_mask, instance_mask = (
       from_canvas(outputs[f'panoptic_{kind}_mask'], image.shape)
       for kind in ('category', 'instance')

@@ -16,6 +16,12 @@ from oanet_tf.data.panoptic_map import Scores, Segments, segments_of_masks
 from oanet_tf.errors import InputError
 from oanet_tf.files import FilePath
 
+# The outputs of a network that `segments_of_outputs` and its callers read.
+OUTPUTS = (
+  'panoptic_category_mask', 'panoptic_instance_mask', 'num_segments', 'segment_category_id',
+  'segment_instance_id', 'segment_score',
+)  # fmt: skip
+
 
 class Predictor(NamedTuple):
   """A trained network that segments images.

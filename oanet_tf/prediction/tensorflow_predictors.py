@@ -15,15 +15,9 @@ from oanet_tf.data.panoptic_map import Segments
 from oanet_tf.errors import InputError, first_line
 from oanet_tf.files import FilePath
 from oanet_tf.model_folder import Trained
-from oanet_tf.prediction.predictor import Predictor, segments_of_outputs
+from oanet_tf.prediction.predictor import OUTPUTS, Predictor, segments_of_outputs
 from oanet_tf.serving.image_limits import MAX_IMAGE_PIXELS
 from oanet_tf.serving.panoptic_module import SEGMENT_INPUTS, PanopticModule
-
-# The outputs of `PanopticModule` that are used.
-_OUTPUTS = (
-  'panoptic_category_mask', 'panoptic_instance_mask', 'image_shape', 'num_segments',
-  'segment_category_id', 'segment_instance_id', 'segment_score',
-)  # fmt: skip
 
 
 def of_trained(trained: Trained, method: str) -> Predictor:
@@ -82,7 +76,7 @@ def _encoded(image: np.ndarray) -> bytes:
 
 
 def _segments(batch: Mapping[str, tf.Tensor], categories: PanopticCategories) -> list[Segments]:
-  arrays = {name: batch[name].numpy() for name in _OUTPUTS}
+  arrays = {name: batch[name].numpy() for name in (*OUTPUTS, 'image_shape')}
   segments = []
   for index, (height, width) in enumerate(arrays['image_shape']):
     outputs = {name: values[index] for name, values in arrays.items()}
