@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import get_args
 
 from oanet_tf import errors
-from oanet_tf.arguments import positive
+from oanet_tf.arguments import names, positive
+from oanet_tf.data.coco_panoptic import LabelsAre
 from oanet_tf.data.convert import IMAGES_PER_SHARD, MAX_DEFAULT_SHARDS, OnError, convert
 from oanet_tf.data.objects import Overlaps
 from oanet_tf.data.resume import Split
@@ -71,6 +72,21 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     help='leave out images in which no objects of two categories share a pixel; the ranking module '
     'learns nothing from them',
   )
+  parser.add_argument(
+    '--things',
+    type=names,
+    metavar='NAME,…',
+    help='the thing categories, where `isthing` of the JSON does not say so (some tools write 0 '
+    'for all)',
+  )
+  parser.add_argument(
+    '--labels_are',
+    choices=get_args(LabelsAre),
+    default='upright',
+    help='of pictures that their EXIF data turns, where the size does not tell (half a turn, or '
+    'square): whether annotations are of the picture as viewers show it (upright, default) or of '
+    'the pixels as stored',
+  )
   return parser.parse_args(arguments)
 
 
@@ -80,6 +96,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
   signal.signal(signal.SIGTERM, signal.default_int_handler)
   summary = convert(**vars(arguments))
   print(f'{arguments.output_dir}, split {arguments.split}: {summary}')
+  if summary.images_of_unsure_turn:
+    print(
+      f'{summary.images_of_unsure_turn} pictures are turned by their EXIF data, and their size '
+      'does not tell whether their annotations are: these are taken as '
+      f'{arguments.labels_are} (--labels_are)'
+    )
   if summary.skipped_images:
     path = Split(pathlib.Path(arguments.output_dir), arguments.split).summary_path
     print(
