@@ -5,6 +5,7 @@ import functools
 import json
 import os
 import pathlib
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +69,8 @@ def panoptic_quality(
 
   Args:
     gt_json: ground truth, with `categories`.
-    pred_json: predictions for the same images; only their `annotations` are read.
+    pred_json: predictions for the same images, and perhaps others, which are left out. They belong
+      together by image id or, if ids differ, by `file_name`.
     gt_dir, pred_dir: their PNGs; None takes the JSON's path without `.json`.
     num_workers: processes; None takes the number of CPUs.
 
@@ -77,7 +79,7 @@ def panoptic_quality(
     'n', the number of categories; and 'per_class', by category id.
 
   Raises:
-    InputError: if a file or folder is missing or malformed, the images are not the same, or a
+    InputError: if a file or folder is missing or malformed, an image has no prediction, or a
       segment cannot be scored; it names the file and the image.
   """
   return score(gt_json, gt_dir, pred_json, pred_dir, num_workers)[0]
@@ -94,9 +96,8 @@ def score(
   from oanet_tf.data.categories import PanopticCategories
   from oanet_tf.data.panoptic_json import (
     check_categories,
-    in_order_of,
+    paired,
     parse_annotations,
-    read_annotations,
     read_panoptic_json,
   )
   from oanet_tf.data.parallel import map_chunks
@@ -113,18 +114,38 @@ def score(
   content = read_panoptic_json(gt_json)
   categories = PanopticCategories.from_coco(content.get('categories'), gt_json)
   ground_truth = parse_annotations(content, gt_dir, gt_json)
-  predictions = read_annotations(pred_json, pred_dir)
+  pred_content = read_panoptic_json(pred_json)
+  predictions = parse_annotations(pred_content, pred_dir, pred_json, lowest_id=0)
   check_categories(ground_truth, categories, gt_json, gt_json)
-  check_categories(predictions, categories, pred_json, gt_json)
   if not ground_truth:
     raise InputError(f'{gt_json}: `annotations` is empty')
-  predictions = in_order_of(ground_truth, predictions, gt_json, pred_json)
+  predictions, note = paired(ground_truth, predictions, gt_json, pred_json)
+  check_categories(predictions, categories, pred_json, gt_json)
+  for line in (note, _difference(pred_content, pred_json, categories, gt_json)):
+    if line:
+      print(line, file=sys.stderr)
   pairs = list(zip(ground_truth, predictions, strict=True))
   quality = PanopticQuality(categories)
   score_pairs = functools.partial(_score_pairs, categories)
   for statistics in map_chunks(score_pairs, pairs, 'scoring', num_workers):
     quality.statistics += statistics
   return quality.result(), categories
+
+
+def _difference(
+  content: dict, source: str, categories: 'PanopticCategories', truth_source: str
+) -> str | None:
+  """The first category that has another name in the predictions' file; panopticapi reads none."""
+  entries = content.get('categories')
+  for entry in entries if isinstance(entries, list) else []:
+    if isinstance(entry, dict) and isinstance(entry.get('id'), int) and entry['id'] in categories:
+      name, known = entry.get('name'), categories.of_id(entry['id']).name
+      if name is not None and name != known:
+        return (
+          f'{source}: category {entry["id"]} is {name!r}, but {known!r} in {truth_source}; scored '
+          'by id all the same'
+        )
+  return None
 
 
 def _score_pairs(
@@ -143,7 +164,10 @@ def _score_pairs(
   for pair in pairs:
     ground_truth, prediction = pair
     quality.update(
-      read_segments(ground_truth), read_segments(prediction), ground_truth.name, prediction.name
+      read_segments(ground_truth, allow_unlisted=True),
+      read_segments(prediction),
+      ground_truth.name,
+      prediction.name,
     )
   return quality.statistics
 

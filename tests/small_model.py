@@ -44,6 +44,7 @@ def decoded_record(objects, label_ids, seed=0, crowd=False):
   ]
   return {
     'source_id': tf.constant(str(seed)),
+    'file_name': tf.constant(f'{seed}.jpg'),
     'height': tf.constant(SIZE),
     'width': tf.constant(SIZE),
     'image': tf.constant(rng.integers(0, 256, (SIZE, SIZE, 3)), tf.uint8),

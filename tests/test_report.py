@@ -174,7 +174,7 @@ def test_without_images_or_differences(run, tmp_path, categories, num_images):
   for image in images:
     for name in ('truth', 'srm', 'heuristic'):
       folder = tmp_path / 'details' if name == 'truth' else tmp_path
-      assert (folder / name / f'{image.source_id}.png').is_file()
+      assert (folder / name / f'{image.image_id}.png').is_file()
   output = tmp_path / 'report.html'
   code, _, _ = run('--results', tmp_path, '--output', output, '--num_pictures', 0)
   assert code == 0
@@ -283,7 +283,7 @@ def exchange_instances(path):
     ('srm.json', drop_an_image, 'image 6'),
     ('details/truth.json', drop_an_image, 'image 6'),
     ('heuristic/1.png', lambda path: path.unlink(), '1.png (image 1): '),
-    ('heuristic/1.png', truncate, 'PNG'),
+    ('heuristic/1.png', truncate, 'heuristic/1.png'),
     ('details/truth.json', lambda path: path.unlink(), 'no such file'),
     ('details/detections.json', exchange_instances, 'heuristic.json'),
     ('details/pictures/1.jpg', lambda path: path.unlink(), 'No such file'),

@@ -11,6 +11,7 @@ import itertools
 import json
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from PIL import ImageColor
@@ -223,7 +224,7 @@ def _is_text(name: str) -> bool:
   return True
 
 
-def _parse_color(color: object, where: str) -> tuple[int, int, int] | None:
+def _parse_color(color: Any, where: str) -> tuple[int, int, int] | None:
   """RGB of [r, g, b], [r, g, b, alpha], '#rrggbb' or another of CSS's names; None if there is none.
 
   Raises:
@@ -232,9 +233,9 @@ def _parse_color(color: object, where: str) -> tuple[int, int, int] | None:
   if not color:
     return None
   try:
-    values = ImageColor.getrgb(color) if isinstance(color, str) else [whole(v) for v in color]
+    values = [whole(v) for v in (ImageColor.getrgb(color) if isinstance(color, str) else color)]
   except (ValueError, TypeError):
-    values = ()
+    values = []
   if len(values) not in (3, 4) or not all(_is_int(v) and 0 <= v <= 255 for v in values):
     raise InputError(f"{where}: color {color!r} is not three integers in [0, 255], nor '#rrggbb'")
   red, green, blue = values[:3]

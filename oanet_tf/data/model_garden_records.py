@@ -32,13 +32,19 @@ def mask_features(record: PanopticRecord) -> dict[str, list[bytes]]:
   """Encodes the masks and maps of a record; its thing segments are the instances 1, 2, …
 
   Raises:
-    InputError: if a category id or the number of instances is above 255.
+    InputError: if a category id or the number of instances is above 255, or a category id is 0,
+      which stands for void.
   """
   segments, objects = record.segments, record.objects
   category_ids = np.concatenate([[0], segments.category_ids])
   instances = np.concatenate([[0], np.cumsum(record.is_thing) * record.is_thing])
   highest_id = max(category_ids.max(), objects.category_ids.max(initial=0))
   _check_fits(highest_id, 'a category id', record.file_name)
+  if not segments.category_ids.all():
+    raise InputError(
+      f'{record.file_name}: a segment is of the category with the id 0, which is void in records '
+      'with mask_encoding full_png; use cropped'
+    )
   _check_fits(instances.max(), 'the number of things', record.file_name)
   return {
     FULL_MASK: [gray_png(mask) for mask in _full_masks(record)],

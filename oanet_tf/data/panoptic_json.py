@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from oanet_tf.data.categories import MAX_CATEGORY_ID, PanopticCategories
-from oanet_tf.data.json_file import check_unique, field, read_json_object
-from oanet_tf.data.listed_files import ListedFiles
+from oanet_tf.data.json_file import check_unique, field, read_json_object, whole
+from oanet_tf.data.listed_files import ListedFiles, stem
 from oanet_tf.data.panoptic_map import MAX_SEGMENT_ID, Segments
 from oanet_tf.errors import InputError
 from oanet_tf.files import FilePath
@@ -26,9 +26,10 @@ class Annotation(NamedTuple):
   Attributes:
     image_id: the dataset's.
     png_path: of the PNG.
-    segment_ids: [S] int32 in [1, 2^24 - 1], unique.
+    segment_ids: [S] int32 in [1, 2^24 - 1], unique; from 0 on if that was allowed.
     category_ids: [S] int32, ids of the dataset.
     is_crowd: [S] bool; a segment without `iscrowd`, as in some results, is no crowd.
+    file_name: of the image; empty if the JSON does not tell.
   """
 
   image_id: int | str
@@ -36,6 +37,7 @@ class Annotation(NamedTuple):
   segment_ids: np.ndarray
   category_ids: np.ndarray
   is_crowd: np.ndarray
+  file_name: str = ''
 
   @property
   def name(self) -> str:
@@ -73,15 +75,36 @@ def read_panoptic_json(path: FilePath) -> dict:
   return content
 
 
-def parse_annotations(content: dict, folder: FilePath, source: FilePath) -> list[Annotation]:
-  """As `read_annotations`, given the content of the file `source`."""
-  files = ListedFiles(folder)
+def parse_annotations(
+  content: dict, folder: FilePath, source: FilePath, lowest_id: int = 1
+) -> list[Annotation]:
+  """As `read_annotations`, given the content of the file `source`.
+
+  Args:
+    content: of the JSON.
+    folder: of the PNGs.
+    source: for errors.
+    lowest_id: the lowest id of a segment: 1, as 0 codes void; some results use 0 all the same.
+  """
+  files, names = ListedFiles(folder), _file_names(content)
   annotations = [
-    _parse_annotation(entry, files, f'{source}: annotation {index}')
+    _parse_annotation(entry, files, names, f'{source}: annotation {index}', lowest_id)
     for index, entry in enumerate(content['annotations'])
   ]
   check_unique((one.image_id for one in annotations), f'{source}: image')
   return annotations
+
+
+def _file_names(content: dict) -> dict[int | str, str]:
+  """The images' file names by their id, as far as there are any: results need not have them."""
+  images = content.get('images')
+  return {
+    whole(image['id']): image['file_name']
+    for image in (images if isinstance(images, list) else [])
+    if isinstance(image, dict)
+    and isinstance(image.get('id'), int | float | str)
+    and isinstance(image.get('file_name'), str)
+  }
 
 
 def check_categories(
@@ -120,6 +143,44 @@ def in_order_of(
   return ordered
 
 
+def paired(
+  truth: list[Annotation], predictions: list[Annotation], truth_source: str, source: str
+) -> tuple[list[Annotation], str | None]:
+  """The predictions of the images of a truth, in its order, and a note on how they were found.
+
+  They belong together by image id, as panopticapi has it; or by the name of the image's file,
+  without folder and suffix, if ids do not fit or are of images with other names.
+
+  Raises:
+    InputError: if an image has no prediction; it names both files.
+  """
+  by_id = {one.image_id: one for one in predictions}
+  by_name = {stem(one.file_name): one for one in predictions}
+  names = [stem(one.file_name) for one in truth]
+  names_fit = (
+    len(set(names)) == len(names)
+    and len(by_name) == len(predictions)
+    and all(name in by_name for name in names)
+    and all(names)
+  )
+  ids = [one.image_id for one in truth]
+  missing = [image_id for image_id in ids if image_id not in by_id]
+  if names_fit and (missing or ids != [by_name[name].image_id for name in names]):
+    found = [by_name[name] for name in names]
+    note = f'{source}: has other image ids than {truth_source}; images are found by file name'
+  elif missing:
+    raise InputError(
+      f'{source}: has no image {missing[0]}, which {truth_source} has, nor are all images found by '
+      'their file names'
+    )
+  else:
+    found, note = [by_id[image_id] for image_id in ids], ''
+  if extra := len(predictions) - len(found):
+    note += '; ' if note else f'{source}: '
+    note += f'{extra} images that {truth_source} has not are left out'
+  return found, note or None
+
+
 def is_crowd(entry: dict, where: str) -> bool:
   """`iscrowd` of a segment or an instance; False if it has none, or null.
 
@@ -132,11 +193,15 @@ def is_crowd(entry: dict, where: str) -> bool:
   return bool(value)
 
 
-def _parse_annotation(entry: Any, files: ListedFiles, where: str) -> Annotation:
+def _parse_annotation(
+  entry: Any, files: ListedFiles, names: dict[int | str, str], where: str, lowest_id: int
+) -> Annotation:
   image_id = field(entry, 'image_id', (int, str), where)
   where = f'{where} (image {image_id})'
   png_path = files.path(field(entry, 'file_name', str, where), where)
-  rows = [_parse_segment(one, where) for one in field(entry, 'segments_info', list, where)]
+  rows = [
+    _parse_segment(one, where, lowest_id) for one in field(entry, 'segments_info', list, where)
+  ]
   check_unique((row[0] for row in rows), f'{where}: segment')
   ids, category_ids, crowds = zip(*rows, strict=True) if rows else ((), (), ())
   return Annotation(
@@ -145,16 +210,17 @@ def _parse_annotation(entry: Any, files: ListedFiles, where: str) -> Annotation:
     np.array(ids, np.int32),
     np.array(category_ids, np.int32),
     np.array(crowds, bool),
+    names.get(image_id, ''),
   )
 
 
-def _parse_segment(info: Any, where: str) -> tuple[int, int, bool]:
+def _parse_segment(info: Any, where: str, lowest_id: int) -> tuple[int, int, bool]:
   """Segment id, category id, whether it is a crowd."""
   segment_id = field(info, 'id', int, f'{where}: a segment')
   where = f'{where}: segment {segment_id}'
   category_id = field(info, 'category_id', int, where)
   for key, value, lowest, highest in (
-    ('id', segment_id, 1, MAX_SEGMENT_ID),
+    ('id', segment_id, lowest_id, MAX_SEGMENT_ID),
     ('category_id', category_id, 0, MAX_CATEGORY_ID),
   ):
     if not lowest <= value <= highest:

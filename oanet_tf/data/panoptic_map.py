@@ -14,6 +14,8 @@ from oanet_tf.errors import InputError
 
 VOID_ID = 0
 MAX_SEGMENT_ID = 2**24 - 1
+# The category of `Segments.with_unlisted`.
+UNLISTED = -1
 
 
 class Segments(NamedTuple):
@@ -42,6 +44,9 @@ class Segments(NamedTuple):
     """
     labels = [VOID_LABEL]
     for segment_id, category_id in zip(self.ids.tolist(), self.category_ids.tolist(), strict=True):
+      if category_id == UNLISTED:
+        labels.append(VOID_LABEL)
+        continue
       if category_id not in categories:
         raise InputError(
           f'{name}: segment {segment_id} has the category id {category_id}, which the dataset does '
@@ -49,6 +54,17 @@ class Segments(NamedTuple):
         )
       labels.append(categories.label(category_id))
     return np.array(labels, np.int32)
+
+  def with_unlisted(self) -> 'Segments':
+    """With one more segment, of all pixels that `read_index` found unlisted.
+
+    It is neither void nor scored: panopticapi counts such pixels of a prediction as wrong.
+    """
+    return self._replace(
+      ids=np.append(self.ids, -1).astype(np.int32),
+      category_ids=np.append(self.category_ids, UNLISTED).astype(np.int32),
+      is_crowd=np.append(self.is_crowd, True),
+    )
 
   def without(self, left_out: np.ndarray) -> 'Segments':
     """Without the segments for which [S] bool `left_out` says so; they must have no pixel."""
@@ -215,32 +231,37 @@ def read_id_png(encoded: bytes, name: str, *, verify: bool = True) -> Image.Imag
   return png if png.mode == 'RGB' else png.convert('RGB')
 
 
-def read_index(png: Image.Image, ids: np.ndarray, name: str) -> np.ndarray:
+def read_index(
+  png: Image.Image, ids: np.ndarray, name: str, allow_unlisted: bool = False
+) -> np.ndarray:
   """The `index` of an RGB image of segment ids.
 
   A pixel's id is R + 256 G + 256² B (cocodataset.org/#format-data).
 
   Args:
     png: [H, W], mode RGB.
-    ids: [S] int32 in [1, 2^24 - 1], unique.
+    ids: [S] int32 in [0, 2^24 - 1], unique. If 0 is among them, it is no longer void.
     name: what to call the image in an error.
+    allow_unlisted: whether the image may have ids that are not in the list.
 
   Returns:
-    [H, W] int32: 0 for void, k for the k-th of `ids`, counted from 1.
+    [H, W] int32: 0 for void, k for the k-th of `ids`, counted from 1; S + 1 for what is not listed.
 
   Raises:
-    InputError: if an id of the image is not in the list.
+    InputError: if an id of the image is not in the list, unless that is allowed.
   """
   # Four bytes a pixel, whose lower three are the id: a fifth of the time of arithmetic.
   words = np.frombuffer(png.tobytes('raw', 'RGBX'), '<i4')
   starts, lengths = runs(words)
   found = words[starts] & MAX_SEGMENT_ID
-  listed = np.concatenate([[VOID_ID], ids])
+  listed = np.concatenate([[-1 if VOID_ID in ids else VOID_ID], ids])
   order = np.argsort(listed).astype(np.int32)
   places = np.searchsorted(listed, found, sorter=order)
   index = order[np.minimum(places, len(ids))]
   unlisted = listed[index] != found
-  if unlisted.any():
+  if allow_unlisted:
+    index = np.where(unlisted, len(listed), index)
+  elif unlisted.any():
     raise InputError(
       f'{name}: segment {found[unlisted][0]} is in the map but not in the list of segments'
     )

@@ -82,15 +82,20 @@ def read_picture(path: FilePath) -> np.ndarray:
   return np.asarray(upright_rgb(decoded(read_bytes(path), str(path)), str(path)))
 
 
-def read_bytes(path: FilePath) -> bytes:
-  """A file's content; raises `InputError`, which names it, if it cannot be read."""
+def read_bytes(path: FilePath, name: str | None = None) -> bytes:
+  """A file's content.
+
+  Raises:
+    InputError: if it cannot be read; it names the path, or `name`.
+  """
+  name = name or str(path)
   try:
     return pathlib.Path(path).read_bytes()
   except FileNotFoundError:
-    raise InputError(f'{path}: there is no such file') from None
+    raise InputError(f'{name}: there is no such file') from None
   except (OSError, ValueError) as error:
     fact = getattr(error, 'strerror', None) or error
-    raise InputError(f'{path}: cannot be read ({fact})') from None
+    raise InputError(f'{name}: cannot be read ({fact})') from None
 
 
 def decoded(encoded: bytes, name: str, *, verify: bool = True) -> Image.Image:

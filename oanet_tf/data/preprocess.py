@@ -30,8 +30,8 @@ MAX_CROWDS = 20
 SOURCE_ID_BYTES = 64
 
 _EVALUATED = (
-  'image', 'image_info', 'source_id', 'segment_index', 'segment_ids', 'segment_category_ids',
-  'segment_is_crowd',
+  'image', 'image_info', 'source_id', 'file_name', 'segment_index', 'segment_ids',
+  'segment_category_ids', 'segment_is_crowd',
 )  # fmt: skip
 
 
@@ -77,7 +77,7 @@ def training_steps(
 def evaluation_steps(data: Data, model: OANet, portrait: bool) -> list[Step]:
   """Steps for evaluation: the network input and the ground truth at the image's own size.
 
-  The result has `image` and `image_info` as in training, `source_id` [] string, and
+  The result has `image` and `image_info` as in training, `source_id` and `file_name` [] string, and
     segment_index: [H, W] int32, k for the k-th segment, 0 for void.
     segment_ids, segment_category_ids, segment_is_crowd: [K] int32, [K] int32, [K] bool.
   """
@@ -148,7 +148,7 @@ def _input_steps(data: Data, model: OANet, portrait: bool) -> list[Step]:
 
 
 def source_ids(encoded: np.ndarray) -> list[str]:
-  """The image ids in a training batch's `source_id`, [B, 64] uint8."""
+  """The image ids in a training batch's `source_id`, [B, 64] uint8, as `image_ids` encodes them."""
   return [row.tobytes().rstrip(b'\0').decode(errors='replace') for row in encoded]
 
 
@@ -179,8 +179,8 @@ def _assign_labels(categories: PanopticCategories) -> Step:
   table = tf.constant(categories.label_of_id_table())
 
   def labels_of(category_ids: tf.Tensor) -> tf.Tensor:
-    known = tf.less(category_ids, table.shape[0])
-    labels = tf.gather(table, tf.where(known, category_ids, 0))
+    known = (category_ids >= 0) & (category_ids < table.shape[0])
+    labels = tf.where(known, tf.gather(table, tf.where(known, category_ids, 0)), VOID_LABEL)
     fits = tf.reduce_all(labels != VOID_LABEL)
     message = 'a category id of the record is not in categories.json'
     with tf.control_dependencies([tf.debugging.Assert(fits, [message, category_ids])]):

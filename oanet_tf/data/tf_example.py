@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from oanet_tf.data import model_garden_records
+from oanet_tf.data import image_ids, model_garden_records
 from oanet_tf.data.coco_panoptic import PanopticRecord
 from oanet_tf.data.model_garden_records import CATEGORY_MASK, FULL_MASK, INSTANCE_MASK
 from oanet_tf.data.panoptic_map import Segments
@@ -70,8 +70,8 @@ def features(record: PanopticRecord, mask_encoding: MaskEncoding = 'cropped') ->
   sides = objects.boxes / np.tile([record.height, record.width], 2)
   return {
     SCHEMA_VERSION: [SCHEMA],
-    SOURCE_ID: [str(record.image_id).encode()],
-    FILE_NAME: [record.file_name.encode()],
+    SOURCE_ID: [image_ids.encoded(record.image_id).encode(errors='surrogatepass')],
+    FILE_NAME: [record.file_name.encode(errors='surrogateescape')],
     HEIGHT: [record.height],
     WIDTH: [record.width],
     FORMAT: [record.image_format.encode()],
@@ -118,7 +118,8 @@ def decode(serialized: 'tf.Tensor') -> dict[str, 'tf.Tensor']:
     serialized: [] string, of `encode`, or of the Model Garden's create_coco_tf_record with masks
       and panoptic masks (`model_garden_records` says what these lack).
   Returns:
-    source_id: [] string, the image's id.
+    source_id: [] string, the image's id; `image_ids.decoded` gives it back.
+    file_name: [] string, of the image; empty if the record has none.
     height, width: [] int32.
     image: [H, W, 3] uint8 RGB.
     segment_index: [H, W] int32, 0 where void, k where the k-th segment is (1 is the first).
@@ -167,6 +168,7 @@ def _decode_annotations(parsed: dict[str, 'tf.Tensor']) -> dict[str, 'tf.Tensor'
   )
   return {
     'source_id': parsed[SOURCE_ID],
+    'file_name': parsed[FILE_NAME],
     'height': height,
     'width': width,
     **{f'segment_{name}': value for name, value in zip(_SEGMENTS, segments, strict=True)},
@@ -209,6 +211,7 @@ def _parse(serialized: 'tf.Tensor') -> dict[str, 'tf.Tensor']:
     {
       SCHEMA_VERSION: tf.io.FixedLenFeature([], tf.int64, default_value=0),
       SOURCE_ID: one(tf.string),
+      FILE_NAME: tf.io.FixedLenFeature([], tf.string, default_value=''),
       HEIGHT: one(tf.int64),
       WIDTH: one(tf.int64),
       IMAGE: one(tf.string),

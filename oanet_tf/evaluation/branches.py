@@ -35,7 +35,7 @@ class BranchScores:
     segments, objects = image.ground_truth, None
     if not self._instances_json:
       objects = objects_of_segments(segments, segments.is_thing(self._categories))
-    self._precision.update(image.source_id, image.detections, image.image_info, objects)
+    self._precision.update(image.image_id, image.detections, image.image_info, objects)
     self._stuff.update(segments.labels(self._categories)[segments.index], image.stuff_labels)
 
   def result(self) -> dict[str, float]:

@@ -25,11 +25,13 @@ from oanet_tf.data.panoptic_map import (
   VOID_ID,
   Segments,
   ids_to_rgb,
+  read_id_png,
   read_index,
   segments_info,
 )
+from oanet_tf.data.pictures import read_bytes
 from oanet_tf.errors import InputError
-from oanet_tf.files import FilePath, replacing, write_text
+from oanet_tf.files import FilePath, replacing, write_text, writing
 
 _TESTDEV_NAME = re.compile(r'panoptic_[^_]+_.+_results')
 # The zip format's first day: equal results make equal zips.
@@ -37,13 +39,10 @@ _ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 
 
 class PanopticResultsWriter(contextlib.AbstractContextManager):
-  """Writes `<output_dir>/<name>/<stem>.png` for each image and, at the end, `<name>.json`.
+  """Writes `<output_dir>/<name>/*.png`, one for each image, and, at the end, `<name>.json`.
 
-  PNGs are written at once but stay in a hidden folder until `close`. After an exception in the
-  `with` block there are no new files, and older ones are as they were.
-
-    with PanopticResultsWriter(output_dir, 'val2017', categories) as writer:
-      writer.write(139, '000000000139.jpg', segments)
+  with PanopticResultsWriter(output_dir, 'val2017', categories) as writer:
+    writer.write(139, '000000000139.jpg', segments)
   """
 
   def __init__(
@@ -52,44 +51,60 @@ class PanopticResultsWriter(contextlib.AbstractContextManager):
     name: str,
     categories: PanopticCategories,
     keep_crowds: bool = False,
+    keep_unfinished: bool = False,
   ):
-    """Makes the hidden folder.
+    """Makes the folders.
 
     Args:
       output_dir: is created if it is missing.
       name: of JSON and folder.
       categories: of the dataset.
       keep_crowds: for annotations. Results have no crowds: their `iscrowd` is 0.
+      keep_unfinished: whether an exception in the `with` block leaves the images that were written
+        so far, with a JSON that lists them. Otherwise it leaves everything as it was: PNGs stay in
+        a hidden folder until the end.
+
+    Raises:
+      InputError: if a folder cannot be made.
     """
     self._keep_crowds = keep_crowds
+    self._keep_unfinished = keep_unfinished
     self._folder = pathlib.Path(output_dir) / name
     self._json_path = pathlib.Path(output_dir) / f'{name}.json'
     self._categories = categories
     self._images = {}
     self._annotations = {}
-    self._json_path.parent.mkdir(parents=True, exist_ok=True)
-    self._staging = tempfile.TemporaryDirectory(prefix='.panoptic-', dir=self._json_path.parent)
+    with writing(self._folder):
+      self._json_path.parent.mkdir(parents=True, exist_ok=True)
+      self._staging = tempfile.TemporaryDirectory(prefix='.panoptic-', dir=self._json_path.parent)
+      if keep_unfinished:
+        self._folder.mkdir(exist_ok=True)
 
-  def write(self, image_id: int | str, file_name: str, segments: Segments) -> None:
+  def write(
+    self, image_id: int | str, file_name: str, segments: Segments, png_name: str | None = None
+  ) -> None:
     """Adds one image.
 
     Args:
-      image_id: the dataset's. A string of digits becomes an integer, as COCO's ids are.
-      file_name: the image's; its stem names the PNG.
+      image_id: the dataset's, as the JSON is to have it.
+      file_name: the image's.
       segments: H, W ≥ 1.
+      png_name: of the PNG; None takes the image's stem.
 
     Raises:
-      InputError: if the image id or the stem was written before, or a segment has no pixel.
+      InputError: if the image id or the PNG was written before, or a segment has no pixel.
     """
-    image_id = coco_image_id(image_id)
-    png_name = f'{pathlib.PurePath(file_name).stem}.png'
+    if not isinstance(image_id, str):
+      image_id = operator.index(image_id)
+    png_name = png_name or f'{pathlib.PurePath(file_name).stem}.png'
     if image_id in self._images:
       raise InputError(f'{file_name}: image id {image_id} was given before, for another image')
     if png_name in self._annotations:
       raise InputError(f'{file_name}: another image of this run is written to {png_name} too')
     is_crowd = segments.is_crowd & self._keep_crowds
     info = segments_info(segments._replace(is_crowd=is_crowd), self._categories, file_name)
-    write_panoptic_png(pathlib.Path(self._staging.name) / png_name, segments)
+    folder = self._folder if self._keep_unfinished else pathlib.Path(self._staging.name)
+    write_panoptic_png(folder / png_name, segments)
     height, width = segments.index.shape
     self._images[image_id] = {
       'id': image_id,
@@ -105,10 +120,11 @@ class PanopticResultsWriter(contextlib.AbstractContextManager):
 
   def close(self) -> None:
     """Puts the PNGs in their folder, then writes the JSON. To be called once."""
-    with self._staging:
+    with self._staging, writing(self._folder):
       self._folder.mkdir(exist_ok=True)
-      for png_name in self._annotations:
-        os.replace(pathlib.Path(self._staging.name) / png_name, self._folder / png_name)
+      if not self._keep_unfinished:
+        for png_name in self._annotations:
+          os.replace(pathlib.Path(self._staging.name) / png_name, self._folder / png_name)
       content = {
         'images': list(self._images.values()),
         'annotations': list(self._annotations.values()),
@@ -117,7 +133,7 @@ class PanopticResultsWriter(contextlib.AbstractContextManager):
       write_text(self._json_path, json.dumps(content))
 
   def __exit__(self, exception_type: type | None, *_: object) -> None:
-    if exception_type is None:
+    if exception_type is None or (self._keep_unfinished and self._images):
       self.close()
     else:
       self._staging.cleanup()
@@ -147,23 +163,21 @@ def read_results(json_path: FilePath, folder: FilePath) -> Iterator[tuple[int | 
     yield annotation.image_id, read_segments(annotation)
 
 
-def read_segments(annotation: Annotation) -> Segments:
+def read_segments(annotation: Annotation, allow_unlisted: bool = False) -> Segments:
   """Reads an annotation's PNG; segments may be listed without having a pixel in it.
+
+  Args:
+    annotation: the PNG's.
+    allow_unlisted: whether the PNG may have ids that are not listed; see `read_index`.
 
   Raises:
     InputError: if the file is missing, damaged, no RGB PNG, or has an id that is not listed.
   """
   name = annotation.name
-  try:
-    with Image.open(annotation.png_path) as png:
-      png.load()
-  except FileNotFoundError:
-    raise InputError(f'{name}: there is no such file') from None
-  except Exception as error:  # Pillow's decoders raise nearly anything on damaged files.
-    raise InputError(f'{name}: cannot be read as a PNG ({error})') from None
-  if (png.format, png.mode) != ('PNG', 'RGB'):
-    raise InputError(f'{name}: is {png.format} {png.mode}, not PNG RGB, which codes segment ids')
-  return annotation.segments(read_index(png, annotation.segment_ids, name))
+  # To verify checksums takes time, and what is wrong with ids is found anyway.
+  png = read_id_png(read_bytes(annotation.png_path, name), name, verify=False)
+  segments = annotation.segments(read_index(png, annotation.segment_ids, name, allow_unlisted))
+  return segments.with_unlisted() if allow_unlisted else segments
 
 
 def write_testdev_zip(json_path: FilePath, folder: FilePath, zip_path: FilePath) -> None:
@@ -212,10 +226,3 @@ def _add(archive: zipfile.ZipFile, name: str, path: FilePath, compression: int) 
   except OSError as error:
     raise InputError(f'{path}: cannot be read ({error.strerror})') from None
   archive.writestr(info, content)
-
-
-def coco_image_id(image_id: int | str) -> int | str:
-  """An image id as JSON takes it: plain, and a string of digits as the integer of COCO's files."""
-  if isinstance(image_id, str):
-    return int(image_id) if image_id.isascii() and image_id.isdigit() else image_id
-  return operator.index(image_id)

@@ -22,6 +22,7 @@ import numpy as np
 from PIL import Image
 
 from oanet_tf import files
+from oanet_tf.data import image_ids
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.json_file import read_json_object
 from oanet_tf.data.panoptic_json import Annotation, read_annotations
@@ -29,7 +30,7 @@ from oanet_tf.data.panoptic_map import VOID_ID, Segments
 from oanet_tf.data.pictures import read_picture
 from oanet_tf.errors import InputError
 from oanet_tf.evaluation import ranking_map as ranking_map_lib
-from oanet_tf.evaluation.coco_results import PanopticResultsWriter, coco_image_id
+from oanet_tf.evaluation.coco_results import PanopticResultsWriter
 from oanet_tf.evaluation.ranking_map import RankingMap
 from oanet_tf.files import FilePath
 
@@ -86,11 +87,11 @@ def details_writer(
         (staging / name).mkdir()
 
       def write(image: 'EvaluatedImage') -> None:
-        stem = pathlib.PurePath(f'{image.source_id}.png').stem
-        ground_truth.write(image.source_id, f'{stem}.png', image.ground_truth)
+        stem = image_ids.file_stem(image.image_id)
+        ground_truth.write(image.image_id, image.file_name, image.ground_truth, f'{stem}.png')
         _write_pictures(image, staging, stem)
         detections = [one._asdict() for one in _detections(image, categories, score_threshold)]
-        images.append({'image_id': coco_image_id(image.source_id), 'detections': detections})
+        images.append({'image_id': image.image_id, 'detections': detections})
 
       yield write
     files.write_text(staging / 'detections.json', json.dumps({'images': images}))

@@ -20,7 +20,6 @@ from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.json_file import read_json_object
 from oanet_tf.data.objects import Objects
 from oanet_tf.errors import InputError
-from oanet_tf.evaluation.coco_results import coco_image_id
 from oanet_tf.files import FilePath
 
 # What pycocotools calls boxes and masks, and the key of a result that it must not see.
@@ -59,7 +58,7 @@ class InstanceAP:
     """Adds one image.
 
     Args:
-      image_id: the dataset's; a string of digits is an integer.
+      image_id: the dataset's.
       outputs: the network's, of this image: `detection_boxes` [N, 4] float, [y1, x1, y2, x2] in
         pixels of the network input; `detection_scores` [N]; `detection_classes` [N] int in [1, T],
         0 for padding; `detection_masks` [N, S, S] probabilities in the box.
@@ -69,7 +68,6 @@ class InstanceAP:
     Raises:
       InputError: if the image was added before.
     """
-    image_id = coco_image_id(image_id)
     if image_id in self._number_of:
       raise InputError(f'image {image_id} is given twice')
     number, size = len(self._sizes), tuple(geometry.original_size(image_info).numpy().tolist())

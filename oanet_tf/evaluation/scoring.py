@@ -13,8 +13,8 @@ import tqdm
 from oanet_tf import files
 from oanet_tf.cluster import Cluster
 from oanet_tf.config import definitions
-from oanet_tf.data import geometry, input_pipeline, shard_files
-from oanet_tf.data.categories import PanopticCategories
+from oanet_tf.data import geometry, image_ids, input_pipeline, shard_files
+from oanet_tf.data.categories import VOID_LABEL, PanopticCategories
 from oanet_tf.data.panoptic_map import Scores, Segments, segments_of_masks
 from oanet_tf.data.resizing import as_pixels
 from oanet_tf.evaluation.coco_results import PanopticResultsWriter
@@ -36,7 +36,8 @@ class EvaluatedImage(NamedTuple):
   """One image of the split, at its own size.
 
   Attributes:
-    source_id: of the image.
+    image_id: the dataset's.
+    file_name: of the image; empty if its record has none.
     ground_truth: its segments.
     predictions: by fusion.
     image: [A, B, 3] uint8 network input, with padding.
@@ -48,7 +49,8 @@ class EvaluatedImage(NamedTuple):
     instance_masks: by fusion, [H, W] int32: 1 + index of the detection, 0 where there is none.
   """
 
-  source_id: str
+  image_id: int | str
+  file_name: str
   ground_truth: Segments
   predictions: dict[str, Segments]
   image: np.ndarray
@@ -107,7 +109,12 @@ def evaluate(
       for method, prediction in image.predictions.items():
         scores[method].update(image.ground_truth, prediction)
         if method in writers:
-          writers[method].write(image.source_id, f'{image.source_id}.png', prediction)
+          writers[method].write(
+            image.image_id,
+            image.file_name,
+            prediction,
+            f'{image_ids.file_stem(image.image_id)}.png',
+          )
       for observe in observers:
         observe(image)
   for score in scores.values():
@@ -206,7 +213,7 @@ def sample_ground_truth(
 
   Args:
     batch: of `input_pipeline.evaluation_input`: `image_info` [B, 4, 2], `segment_index`
-      [B, H, W], `segment_category_ids` [B, K].
+      [B, H, W], `segment_ids` and `segment_category_ids` [B, K].
     size: [h, w] of the canvas.
     stride: the canvas's, relative to the network input.
     categories: of the dataset.
@@ -219,9 +226,10 @@ def sample_ground_truth(
   segments = tf.gather(segments, columns, axis=2, batch_dims=1)
   inside = row_inside[:, :, None] & column_inside[:, None]
   segments = tf.cast(segments, tf.int32) * tf.cast(inside, tf.int32)
-  # The lists of segments are padded with 0, which is no category and has label 0.
-  ids = tf.pad(batch['segment_category_ids'], [[0, 0], [1, 0]])
-  labels = tf.cast(tf.gather(categories.label_of_id_table(), ids), tf.int32)
+  labels = tf.gather(categories.label_of_id_table(), batch['segment_category_ids'])
+  # The lists of segments are padded with 0, which is no segment's id but may be a category's.
+  labels = tf.where(batch['segment_ids'] > 0, labels, VOID_LABEL)
+  labels = tf.pad(labels, [[0, 0], [1, 0]], constant_values=VOID_LABEL)
   return GroundTruth(segments, tf.gather(labels, segments, batch_dims=1))
 
 
@@ -283,7 +291,8 @@ def _evaluated(image: dict, categories: PanopticCategories) -> EvaluatedImage:
   ground_truth = ground_truth_of(image)
   height, width = ground_truth.index.shape
   return EvaluatedImage(
-    source_id=image['source_id'].decode(),
+    image_id=image_ids.decoded(image['source_id'].decode(errors='surrogatepass')),
+    file_name=image['file_name'].decode(errors='surrogateescape'),
     ground_truth=ground_truth,
     predictions={
       method: prediction_of(

@@ -119,7 +119,7 @@ def segments_of_outputs(
 
   Args:
     outputs: the table of `serving.segment_table`, for one image.
-    category_mask: [h, w] int32 ids of the dataset, 0 for void.
+    category_mask: [h, w] int32 ids of the dataset, `categories.void_id` for void.
     instance_mask: [h, w] int32, 0 for stuff and void.
     categories: of the dataset.
   """
@@ -127,12 +127,11 @@ def segments_of_outputs(
   instances, category_ids, scores = (
     outputs[f'segment_{name}'][:number] for name in ('instance_id', 'category_id', 'score')
   )
-  label_of_id = categories.label_of_id_table()
   of_instances = np.zeros(instances.max(initial=0), np.float32)
   of_stuff = np.zeros(categories.num_stuff, np.float32)
   is_thing = instances > 0
   of_instances[instances[is_thing] - 1] = scores[is_thing]
-  of_stuff[label_of_id[category_ids[~is_thing]] - 1 - categories.num_things] = scores[~is_thing]
-  return segments_of_masks(
-    label_of_id[category_mask], instance_mask, categories, Scores(of_instances, of_stuff)
-  )
+  stuff = categories.labels_of_ids(category_ids[~is_thing]) - 1 - categories.num_things
+  of_stuff[stuff] = scores[~is_thing]
+  labels = categories.labels_of_ids(category_mask)
+  return segments_of_masks(labels, instance_mask, categories, Scores(of_instances, of_stuff))

@@ -30,7 +30,8 @@ class PanopticModule(tf.Module):
   """Segments uint8 images exactly as `oanet_tf.predict` does.
 
   Categories in the results are the dataset's ids. The results are
-    panoptic_category_mask: [B, H, W] int32, 0 for void and outside the image.
+    panoptic_category_mask: [B, H, W] int32; void, and what is outside the image, is 0, or -1 if a
+      category has the id 0.
     panoptic_instance_mask: [B, H, W] int32: 1 + the index of the detection, 0 for stuff and void.
     image_shape: [B, 2] int32, [height, width] of each image within the masks.
     num_segments, segment_…: of `segment_table`.

@@ -17,7 +17,7 @@ INPUT = (
   'fill the rows below and the columns on the right with padding_color. The model normalizes it.'
 )
 OUTPUTS = {
-  'panoptic_category_mask': 'category id of each pixel, 0 for void',
+  'panoptic_category_mask': 'category id of each pixel; for void, 0, or -1 if that is a category',
   'panoptic_instance_mask': '1 + index of the detection at each pixel, 0 for stuff and void',
   'image_shape': 'height and width of the picture within the masks',
   'num_segments': 'number of rows of segment_…; the others are 0',
@@ -81,7 +81,7 @@ def _shape_and_dtype(details: dict) -> dict:
 
 
 def labels_text(categories: PanopticCategories) -> str:
-  """The category's name for each value of a category mask, from 0, one per line."""
+  """The category's name for each value of a category mask from 0 on, one per line."""
   names = {category.id: ' '.join(category.name.split()) for category in categories}
-  names[0] = 'void'
+  names.setdefault(0, 'void')
   return ''.join(f'{names.get(value, NO_CATEGORY)}\n' for value in range(max(names) + 1))

@@ -24,7 +24,7 @@ class Panels:
   def add(self, image: EvaluatedImage) -> None:
     """Draws an image, unless there are enough already."""
     if len(self.images) < self._number:
-      self.images[f'image_{image.source_id}'] = draw_panel(image, self._categories)
+      self.images[f'image_{image.image_id}'] = draw_panel(image, self._categories)
 
 
 def draw_panel(image: EvaluatedImage, categories: PanopticCategories) -> np.ndarray:

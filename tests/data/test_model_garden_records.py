@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from pycocotools import mask as coco_mask
 
-from oanet_tf.data import coco_json, coco_panoptic, tf_example
+from oanet_tf.data import coco_json, coco_panoptic, encoded_picture, tf_example
 from oanet_tf.errors import InputError
 from tests.data.test_tf_example import decode, decoded_masks, record
 from tests.scripts import benchmark_convert
@@ -147,7 +147,7 @@ def check_same(decoded, original):
   assert decoded['source_id'] == str(original.image_id).encode()
   assert (decoded['height'], decoded['width']) == (original.height, original.width)
   np.testing.assert_array_equal(
-    decoded['image'], tf.io.decode_image(original.encoded_image, channels=3)
+    decoded['image'], encoded_picture.decode_stored(original.encoded_image)
   )
   pairs = np.stack([decoded['segment_index'], original.segments.index], axis=-1).reshape(-1, 2)
   position, original_position = np.unique(pairs, axis=0).T

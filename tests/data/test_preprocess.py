@@ -31,6 +31,7 @@ def decoded(height=64, width=64, objects=(), segments=(), seed=0):
   image = np.stack([rows, columns, rows + columns], axis=-1).astype(np.uint8)
   return {
     'source_id': tf.constant('1'),
+    'file_name': tf.constant('1.jpg'),
     'height': tf.constant(height),
     'width': tf.constant(width),
     'image': tf.constant(image),

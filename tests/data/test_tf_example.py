@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from oanet_tf.data import tf_example
+from oanet_tf.data import image_ids, tf_example
 from oanet_tf.data.coco_json import load
 from oanet_tf.data.coco_panoptic import PanopticRecord, read_record
 from oanet_tf.data.objects import Objects
@@ -52,7 +52,8 @@ def decoded_masks(decoded):
 
 def check_round_trip(original, mask_encoding='cropped'):
   decoded = decode(tf_example.encode(original, mask_encoding))
-  assert decoded['source_id'] == str(original.image_id).encode()
+  assert image_ids.decoded(decoded['source_id'].decode()) == original.image_id
+  assert decoded['file_name'].decode() == original.file_name
   assert (decoded['height'], decoded['width']) == (original.height, original.width)
   restored = tf_example.decoded_segments(decoded)
   expected = original.segments._replace(index=original.segments.index.astype(np.int32))
@@ -73,6 +74,7 @@ def check_round_trip(original, mask_encoding='cropped'):
 
 DTYPES = {
   'source_id': tf.string,
+  'file_name': tf.string,
   'height': tf.int32,
   'width': tf.int32,
   'image': tf.uint8,

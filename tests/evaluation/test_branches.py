@@ -23,7 +23,7 @@ def perfect(categories):
   labels = np.array([0, categories.label(92), 1, categories.label(200)], np.int32)
   stuff = labels[np.where(np.arange(8)[:, None] < 4, 1, 3) * np.ones([1, 8], int)]
   return EvaluatedImage(
-    '1', truth, {}, np.zeros([8, 8, 3], np.uint8), info, None, detections, stuff, {}
+    1, '', truth, {}, np.zeros([8, 8, 3], np.uint8), info, None, detections, stuff, {}
   )
 
 

@@ -42,10 +42,10 @@ def test_the_files_by_hand(tmp_path):
   assert written(tmp_path / 'new') == ['val', 'val.json', 'val/000139.png']
   content = json.loads((tmp_path / 'new' / 'val.json').read_text())
   assert content == {
-    'images': [{'id': 139, 'file_name': 'some/where/000139.jpg', 'height': 2, 'width': 3}],
+    'images': [{'id': '000139', 'file_name': 'some/where/000139.jpg', 'height': 2, 'width': 3}],
     'annotations': [
       {
-        'image_id': 139,
+        'image_id': '000139',
         'file_name': '000139.png',
         'segments_info': [
           {'id': 70000, 'category_id': SKY, 'area': 1, 'bbox': [2, 1, 1, 1], 'iscrowd': 0},
@@ -67,7 +67,7 @@ def test_no_image_at_all(tmp_path):
 
 @pytest.mark.parametrize(
   ('given_id', 'expected'),
-  [('000139', 139), (139, 139), (np.int64(139), 139), ('a1', 'a1'), ('²', '²'), ('', '')],
+  [('000139', '000139'), (139, 139), (np.int64(139), 139), ('a/1', 'a/1'), ('²', '²'), ('', '')],
 )
 def test_image_ids(tmp_path, given_id, expected):
   with PanopticResultsWriter(tmp_path, 'val', CATEGORIES) as writer:
@@ -101,7 +101,7 @@ def test_reader_inverts_writer(tmp_path_factory, contents):
 def test_other_packages_score_what_is_written(tmp_path, other_scores):
   for name in ('truth', 'prediction'):
     with PanopticResultsWriter(tmp_path, name, CATEGORIES) as writer:
-      writer.write('000139', '000139.jpg', TWO_SEGMENTS)
+      writer.write(139, '000139.jpg', TWO_SEGMENTS)
       writer.write(140, '140.jpg', segments_of_ids([[1]], {1: SKY}))
   result = other_scores(tmp_path / 'truth.json', tmp_path / 'prediction.json').result
   assert result['All'] == {'pq': 1.0, 'sq': 1.0, 'rq': 1.0, 'n': 2}
@@ -157,8 +157,10 @@ def test_two_images_must_not_share_a_png_or_an_id(tmp_path):
     with pytest.raises(InputError, match=r'b/x\.png: .* x\.png'):
       writer.write(2, 'b/x.png', TWO_SEGMENTS)
     with pytest.raises(InputError, match=r'y\.jpg: image id 1 '):
-      writer.write('01', 'y.jpg', TWO_SEGMENTS)
-  assert written(tmp_path / 'val') == ['x.png']
+      writer.write(1, 'y.jpg', TWO_SEGMENTS)
+    writer.write('1', 'y.jpg', TWO_SEGMENTS)
+    writer.write('x', 'b/x.png', TWO_SEGMENTS, 'b.png')
+  assert written(tmp_path / 'val') == ['b.png', 'x.png', 'y.png']
 
 
 def test_a_segment_without_pixels_is_not_written(tmp_path):
@@ -276,7 +278,7 @@ def test_a_truncated_png_is_refused(results):
   png = results / 'val' / 'a.png'
   Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 50, 3), np.uint8)).save(png)
   png.write_bytes(png.read_bytes()[:4000])
-  assert_unreadable(results, r'a\.png \(image 1\): cannot be read as a PNG')
+  assert_unreadable(results, r'a\.png \(image 1\): .*damaged')
 
 
 ZIP_NAME = 'panoptic_test-dev2017_oanet_results'
@@ -337,7 +339,7 @@ def test_missing_and_malformed_files(results):
   Image.fromarray(np.full((2, 3, 3), 9, np.uint8)).save(png, format='JPEG')
   assert_unreadable(results, r'a\.png \(image 1\): is JPEG RGB, not PNG RGB')
   png.write_bytes(b'not a picture')
-  assert_unreadable(results, r'a\.png \(image 1\): cannot be read as a PNG')
+  assert_unreadable(results, r'a\.png \(image 1\): .*damaged')
   png.unlink()
   assert_unreadable(results, r'a\.png \(image 1\): there is no such file')
   (results / 'val.json').unlink()

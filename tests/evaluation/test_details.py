@@ -74,7 +74,7 @@ def test_an_image_of_void_without_detections(tmp_path, categories):
   image.ground_truth, image.predictions = nothing, {'srm': nothing, 'heuristic': nothing}
   image.instance_masks = {'srm': void, 'heuristic': void}
   image.detections = {key: values[:0] for key, values in image.detections.items()}
-  image.source_id = 'a picture'
+  image.image_id = 'a picture'
   write(tmp_path, categories, image)
   details = read_details(tmp_path)
   assert details.detections == {'a picture': []} and not len(details.ground_truth[0].segment_ids)

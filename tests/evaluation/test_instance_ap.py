@@ -116,7 +116,7 @@ def test_nothing_is_printed_and_json_takes_it(capsys):
 
 def test_an_image_counts_once():
   metric = InstanceAP(CATEGORIES)
-  metric.update('0139', detections(), INFO)
+  metric.update(139, detections(), INFO)
   with pytest.raises(InputError, match='image 139 '):
     metric.update(139, detections(), INFO)
 
@@ -176,7 +176,7 @@ def files(tmp_path):
 def score(path, found):
   metric = InstanceAP(CATEGORIES)
   for image_id, outputs in found.items():
-    metric.update(str(image_id), outputs, INFO)
+    metric.update(image_id, outputs, INFO)
   return metric.result(path)
 
 

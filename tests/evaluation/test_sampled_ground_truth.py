@@ -1,5 +1,6 @@
 import numpy as np
 
+from oanet_tf.data.categories import Category, PanopticCategories
 from oanet_tf.evaluation.scoring import sample_ground_truth
 
 # Label 1 is category 7, label 3 is 92 (see the fixture): person and sky.
@@ -16,6 +17,7 @@ def test_samples_the_middles_of_cells(categories):
       [[[4, 6], [8, 12], [2, 2], [0, 0]], [[2, 4], [2, 4], [1, 1], [0, 0]]], np.float32
     ),
     'segment_index': index,
+    'segment_ids': np.array([[5, 6], [9, 0]], np.int32),
     'segment_category_ids': np.array([[7, 92], [92, 0]], np.int32),
   }
   truth = sample_ground_truth(batch, (2, 4), 4, categories)
@@ -36,7 +38,8 @@ def test_equals_the_labels_of_training(categories):
   record = small_model.TIE_ON_PERSON
   steps = preprocess.training_steps(task.train_data, task.model, categories, portrait=False)
   example = preprocess.apply(steps, record)
-  batch = {key: record[key].numpy()[None] for key in ('segment_index', 'segment_category_ids')}
+  keys = ('segment_index', 'segment_ids', 'segment_category_ids')
+  batch = {key: record[key].numpy()[None] for key in keys}
   batch['image_info'] = example['image_info'].numpy()[None]
   truth = sample_ground_truth(batch, (48, 48), 2, categories)
   assert len(np.unique(truth.labels)) == 3
@@ -47,7 +50,22 @@ def test_an_image_that_is_void(categories):
   batch = {
     'image_info': np.array([[[4, 4], [4, 4], [1, 1], [0, 0]]], np.float32),
     'segment_index': np.zeros((1, 4, 4), np.int32),
+    'segment_ids': np.zeros((1, 0), np.int32),
     'segment_category_ids': np.zeros((1, 0), np.int32),
   }
   truth = sample_ground_truth(batch, (2, 2), 2, categories)
   assert not truth.segments.numpy().any() and not truth.labels.numpy().any()
+
+
+def test_the_padding_of_the_lists_is_not_the_category_0():
+  categories = PanopticCategories(
+    [Category(0, 'cat', True, (1, 1, 1)), Category(3, 'sky', False, (2, 2, 2))]
+  )
+  batch = {
+    'image_info': np.array([[[2, 2], [2, 2], [1, 1], [0, 0]]], np.float32),
+    'segment_index': np.array([[[0, 1], [2, 2]]], np.int32),
+    'segment_ids': np.array([[8, 9, 0]], np.int32),
+    'segment_category_ids': np.array([[0, 3, 0]], np.int32),
+  }
+  truth = sample_ground_truth(batch, (2, 2), 1, categories)
+  np.testing.assert_array_equal(truth.labels[0], [[0, 1], [2, 2]])

@@ -111,7 +111,7 @@ def test_two_replicas_score_as_one_with_a_last_batch_that_is_not_full(trained, t
       ('srm', 'heuristic', 'oracle'),
       cluster,
       tmp_path / str(len(devices)),
-      observers=[lambda image, seen=seen: seen.append(image.source_id)],
+      observers=[lambda image, seen=seen: seen.append(image.image_id)],
     )
     assert len(seen) == len(set(seen)) == 3
     written = json.loads((tmp_path / str(len(devices)) / 'results.json').read_text())

@@ -74,7 +74,8 @@ def evaluated_image(number, categories):
   picture = np.zeros([INPUT, INPUT, 3], np.uint8)
   picture[: 72 * HEIGHT // 48, :96] = 40 * number % 256
   return types.SimpleNamespace(
-    source_id=str(number),
+    image_id=number,
+    file_name=f'{number}.jpg',
     ground_truth=truth,
     predictions=predictions,
     instance_masks=instance_masks,
@@ -95,7 +96,7 @@ def write_evaluation(folder, categories, num_images=6, details=True):
     with PanopticResultsWriter(folder, fusion, categories) as writer:
       for image in images:
         quality.update(image.ground_truth, image.predictions[fusion])
-        writer.write(image.source_id, f'{image.source_id}.png', image.predictions[fusion])
+        writer.write(image.image_id, image.file_name, image.predictions[fusion])
     results[fusion] = quality.result()
   (folder / 'results.json').write_text(json.dumps(results))
   if details:

@@ -65,7 +65,7 @@ def evaluated(source_id, categories):
   ranking_map = RankingMap(np.ones([4, 4], np.int32), np.ones([4, 4], np.float32))
   info = np.array([[6, 4], [6, 4], [1, 1], [0, 0]], np.float32)
   return EvaluatedImage(
-    source_id, truth, {'srm': truth, 'heuristic': truth}, image, info, ranking_map, {}, None, {}
+    source_id, '', truth, {'srm': truth, 'heuristic': truth}, image, info, ranking_map, {}, None, {}
   )
 
 
