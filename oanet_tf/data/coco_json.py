@@ -4,6 +4,7 @@ Format: https://cocodataset.org/#format-data.
 """
 
 import array
+import itertools
 import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -19,10 +20,10 @@ from oanet_tf.files import FilePath
 _KEYS = {
   *('annotations', 'categories', 'category_id', 'color', 'counts', 'file_name', 'height', 'id'),
   *('image_id', 'images', 'iscrowd', 'isthing', 'name', 'segmentation', 'segments_info', 'size'),
-  'width',
+  *('supercategory', 'width'),
 }
 # What only the annotations of each kind of JSON have.
-_MARKS = {'panoptic': 'segments_info', 'instances': 'segmentation'}
+_MARKS = {'panoptic': 'segments_info', 'instances': 'category_id'}
 
 
 class ImageEntry(NamedTuple):
@@ -50,6 +51,20 @@ class ImageEntry(NamedTuple):
   def image_id(self) -> int | str:
     """The dataset's."""
     return self.annotation.image_id
+
+
+class InstancesFile(NamedTuple):
+  """An instances JSON.
+
+  Attributes:
+    images: its `images`, by id.
+    instances: of each image, in the order of its `annotations`.
+    categories: its `categories`, unchecked.
+  """
+
+  images: dict[int | str, dict]
+  instances: dict[int | str, list[Instance]]
+  categories: Any
 
 
 class CocoPanoptic(NamedTuple):
@@ -80,9 +95,8 @@ def load(
   Raises:
     InputError: if a file or folder is missing or not what it should be, or files contradict.
   """
-  for folder in (panoptic_dir, image_dir):
-    if folder is not None and not pathlib.Path(folder).is_dir():
-      raise InputError(f'{folder}: there is no such folder')
+  check_folder(panoptic_dir)
+  check_folder(image_dir)
   source = str(panoptic_json)
   content = read_json_object(source, _compact)
   if not _annotations(content, 'panoptic', source):
@@ -104,6 +118,29 @@ def load(
     del content
     entries = _with_instances(entries, str(instances_json), images, categories)
   return CocoPanoptic(categories, entries, len(images) - len(entries))
+
+
+def check_folder(folder: FilePath | None) -> None:
+  """Raises `InputError` if there is no such folder; None is fine."""
+  if folder is not None and not pathlib.Path(folder).is_dir():
+    raise InputError(f'{folder}: there is no such folder')
+
+
+def read_instances(source: str) -> InstancesFile:
+  """Reads an instances JSON; annotations without a mask are kept, with an empty `segmentation`.
+
+  Raises:
+    InputError: if the file is missing or not what it should be.
+  """
+  content = read_json_object(source, _compact)
+  annotations = _annotations(content, 'instances', source)
+  images = _images(content, source)
+  instances: dict[int | str, list[Instance]] = {image_id: [] for image_id in images}
+  for annotation in annotations:
+    image_id = field(annotation, 'image_id', (int, str), f'{source}: an annotation')
+    _image_of(image_id, images, source)
+    instances[image_id].append(_instance(annotation, source))
+  return InstancesFile(images, instances, content.get('categories'))
 
 
 def _compact(entry: dict) -> dict:
@@ -161,9 +198,7 @@ def _with_instances(
   categories: PanopticCategories,
 ) -> list[ImageEntry]:
   """Entries with the instances of every image that an instances JSON lists."""
-  content = read_json_object(source, _compact)
-  annotations = _annotations(content, 'instances', source)
-  images = _images(content, source)
+  images, instances, _ = read_instances(source)
   shared = images.keys() & panoptic_images.keys()
   if not shared:
     raise InputError(f'{source}: has none of the images of the panoptic JSON; is it of that split?')
@@ -174,22 +209,26 @@ def _with_instances(
         raise InputError(
           f'{source}: image {image_id}: `{side}` {here}, but {there} in the panoptic JSON'
         )
-  instances = {image_id: [] for image_id in images}
-  for annotation in annotations:
-    image_id = field(annotation, 'image_id', (int, str), f'{source}: an annotation')
-    _image_of(image_id, images, source)
-    instances[image_id].append(_instance(annotation, categories, source))
+  for instance in itertools.chain.from_iterable(instances.values()):
+    if instance.category_id not in categories:
+      raise InputError(
+        f'{source}: annotation {instance.annotation_id}: category {instance.category_id} is not '
+        'in the panoptic JSON'
+      )
+  things = {category.id for category in categories if category.is_thing}
+  instances = {
+    image_id: [instance for instance in of_image if instance.category_id in things]
+    for image_id, of_image in instances.items()
+  }
   return [
     entry._replace(instances=instances.get(entry.image_id), instances_json=source)
     for entry in entries
   ]
 
 
-def _instance(annotation: dict, categories: PanopticCategories, source: str) -> Instance:
+def _instance(annotation: dict, source: str) -> Instance:
   annotation_id = field(annotation, 'id', int, f'{source}: an annotation')
   where = f'{source}: annotation {annotation_id}'
   category_id = field(annotation, 'category_id', int, where)
-  if category_id not in categories or not categories.is_thing(categories.label(category_id)):
-    raise InputError(f'{where}: category {category_id} is no thing category of the panoptic JSON')
-  segmentation = field(annotation, 'segmentation', (list, dict), where)
+  segmentation = field({'segmentation': [], **annotation}, 'segmentation', (list, dict), where)
   return Instance(annotation_id, category_id, is_crowd(annotation, where), segmentation)

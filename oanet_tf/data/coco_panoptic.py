@@ -22,7 +22,7 @@ from oanet_tf.errors import InputError
 _STORED_AS_IS = {'JPEG': 'jpeg', 'MPO': 'jpeg', 'PNG': 'png'}
 _PNG_END = b'IEND\xae\x42\x60\x82'
 # Up to this size a process of the converter needs less than 1 GB.
-_MAX_PIXELS = 10_000**2
+MAX_PIXELS = 10_000**2
 _STRIP_PIXELS = 2**20
 # The most that the 16-bit index of a record can hold.
 _MAX_SEGMENTS = 2**16 - 1
@@ -94,17 +94,21 @@ def read_record(
 
 
 def _check_limits(entry: ImageEntry) -> None:
-  if entry.height * entry.width > _MAX_PIXELS:
+  if entry.height * entry.width > MAX_PIXELS:
     raise InputError(
       f'{entry.image_path or entry.annotation.png_path}: is said to have {entry.width} × '
-      f'{entry.height} pixels, more than {_MAX_PIXELS:,}; make it smaller'
+      f'{entry.height} pixels, more than {MAX_PIXELS:,}; make it smaller'
     )
   if len(entry.annotation.segment_ids) > _MAX_SEGMENTS:
     raise InputError(f'{entry.annotation.png_path}: has more than {_MAX_SEGMENTS:,} segments')
 
 
-def _open_image(path: str) -> tuple[bytes, Image.Image]:
-  """A file's bytes, and the image decoded from them."""
+def open_image(path: str) -> tuple[bytes, Image.Image]:
+  """A file's bytes, and the image decoded from them.
+
+  Raises:
+    InputError: if the file is missing or damaged.
+  """
   try:
     encoded = pathlib.Path(path).read_bytes()
   except FileNotFoundError:
@@ -138,7 +142,7 @@ def _check_size(image: Image.Image, path: str, entry: ImageEntry) -> None:
 
 def _read_image(entry: ImageEntry) -> tuple[bytes, str]:
   """Encoded image and its format, re-encoded if TensorFlow could not decode the file."""
-  encoded, image = _open_image(entry.image_path)
+  encoded, image = open_image(entry.image_path)
   _check_size(image, entry.image_path, entry)
   if image.format in _STORED_AS_IS:
     return encoded, _STORED_AS_IS[image.format]
@@ -151,7 +155,7 @@ def _read_image(entry: ImageEntry) -> tuple[bytes, str]:
 
 def _read_segments(entry: ImageEntry) -> Segments:
   path, segment_ids = entry.annotation.png_path, entry.annotation.segment_ids
-  _, png = _open_image(path)
+  _, png = open_image(path)
   if png.format != 'PNG' or png.mode != 'RGB':
     raise InputError(f'{path}: is {png.format} {png.mode}, not PNG RGB, which codes segment ids')
   _check_size(png, path, entry)
