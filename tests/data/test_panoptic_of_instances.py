@@ -574,5 +574,5 @@ def test_arguments_that_do_not_go_together(given, capsys, tmp_path):
   assert caught.value.code == 2
   assert 'usage: ' in capsys.readouterr().err
   arguments = {'panoptic_json': None, 'panoptic_dir': None, **given}
-  with pytest.raises(InputError, match='panoptic_json|panoptic_dir|semantic_dir'):
+  with pytest.raises(InputError, match=r'panoptic_json|panoptic_dir|semantic_dir'):
     convert('img', output_dir=tmp_path / 'o', split='t', **arguments)
