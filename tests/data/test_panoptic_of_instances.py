@@ -1,6 +1,9 @@
 """Panoptic files made of instances and semantic PNGs, on images of 4 × 6 pixels."""
 
 import json
+import os
+import signal
+import sys
 
 import numpy as np
 import pytest
@@ -16,8 +19,9 @@ from oanet_tf.data.objects import Objects
 from oanet_tf.data.panoptic_of_instances import panoptic_segments, write_panoptic
 from oanet_tf.errors import InputError
 from tests.commands import convert as command
+from tests.data import conversions
 from tests.data.coco_files import encoded_picture, grid
-from tests.data.conversions import flags, names
+from tests.data.conversions import flags, names, wait_until
 from tests.segments import read_ids
 
 PERSON, TIE, SKY, GRASS = 1, 2, 3, 4
@@ -576,3 +580,27 @@ def test_arguments_that_do_not_go_together(given, capsys, tmp_path):
   arguments = {'panoptic_json': None, 'panoptic_dir': None, **given}
   with pytest.raises(InputError, match=r'panoptic_json|panoptic_dir|semantic_dir'):
     convert('img', output_dir=tmp_path / 'o', split='t', **arguments)
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')
+def test_an_interrupt_of_several_processes_leaves_nothing(export):
+  export.images = [
+    {'id': i, 'file_name': '7.jpg' if i == 0 else f'absent/{i}.jpg', 'height': 4, 'width': 6}
+    for i in range(10_000)
+  ]
+  export.add(PERSON, HIGH, image_id=0)
+  (export.folder / 'img').mkdir(parents=True)
+  content = {key: getattr(export, key) for key in ('images', 'annotations', 'categories')}
+  (export.folder / 'inst.json').write_text(json.dumps(content))
+  paths = {'image_dir': export.folder / 'img', 'instances_json': export.folder / 'inst.json'}
+  output = export.folder / 'rec'
+  arguments = flags(paths, output, 't', num_workers=2)
+  with conversions.started([conversions.SCRIPT, *arguments]) as process:
+    wait_until(lambda: (output / '.t_panoptic.part' / '7.png').exists())
+    workers = conversions.children(process)
+    assert len(workers) == 2
+    for pid in [*workers, process.pid]:  # As a terminal does.
+      os.kill(pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+  assert process.returncode == 130 and 'Traceback' not in err
+  assert not output.exists()
