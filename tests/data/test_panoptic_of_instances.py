@@ -16,6 +16,7 @@ from pycocotools import mask as coco_mask
 from oanet_tf import files
 from oanet_tf.data.convert import convert
 from oanet_tf.data.objects import Objects
+from oanet_tf.data.occluded_scenes.dataset import generate
 from oanet_tf.data.panoptic_of_instances import panoptic_segments, write_panoptic
 from oanet_tf.errors import InputError
 from tests.commands import convert as command
@@ -344,6 +345,38 @@ def test_semantic_pngs_of_one_name(export):
     export.add(PERSON, DOT).panoptic(stuff=STUFF)
 
 
+def test_the_truth_of_scenes_is_made_again(tmp_path):
+  """OccludedScenes lists what lies on top later; its truth is known without these masks."""
+  scenes = tmp_path / 'scenes'
+  generate(scenes, num_train=0, num_val=5, image_size=64)
+  annotations = scenes / 'annotations'
+  truth = json.loads((annotations / 'panoptic_val.json').read_text())
+  (tmp_path / 'sem').mkdir()
+  maps = {}
+  for annotation in truth['annotations']:
+    png = annotation['file_name']
+    id_map = read_ids(annotations / 'panoptic_val' / png)
+    table = {0: 0, **{one['id']: one['category_id'] for one in annotation['segments_info']}}
+    values = np.vectorize(table.get)(id_map)
+    Image.fromarray(values.astype(np.uint8)).save(tmp_path / 'sem' / png)
+    maps[png] = id_map
+  stuff = [f'{one["name"]}={one["id"]}' for one in truth['categories'] if not one['isthing']]
+  folder = write_panoptic(
+    annotations / 'instances_val.json', tmp_path / 'made.json', stuff, 'later', tmp_path / 'sem', 1
+  )
+  made = json.loads((tmp_path / 'made.json').read_text())
+  for one, other in zip(truth['annotations'], made['annotations'], strict=True):
+    pairs = np.stack([maps[one['file_name']], read_ids(folder / other['file_name'])], axis=-1)
+    pairs = np.unique(pairs.reshape(-1, 2), axis=0).tolist()
+    of_truth, of_made = (
+      {0: None, **{info['id']: (info['category_id'], info['iscrowd']) for info in infos}}
+      for infos in (one['segments_info'], other['segments_info'])
+    )
+    # Each segment is exactly one of the other's.
+    assert len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})
+    assert all(of_truth[a] == of_made[b] for a, b in pairs)
+
+
 # What is wrong or missing in the JSON.
 
 
@@ -584,15 +617,13 @@ def test_arguments_that_do_not_go_together(given, capsys, tmp_path):
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')
 def test_an_interrupt_of_several_processes_leaves_nothing(export):
-  export.images = [
-    {'id': i, 'file_name': '7.jpg' if i == 0 else f'absent/{i}.jpg', 'height': 4, 'width': 6}
-    for i in range(10_000)
+  paths = export.add(PERSON, HIGH).write()
+  content = json.loads(paths['instances_json'].read_text())
+  # There are no such pictures; it is stopped before they are missed.
+  content['images'] += [
+    {**export.images[0], 'id': 1000 + i, 'file_name': f'{1000 + i}.jpg'} for i in range(10_000)
   ]
-  export.add(PERSON, HIGH, image_id=0)
-  (export.folder / 'img').mkdir(parents=True)
-  content = {key: getattr(export, key) for key in ('images', 'annotations', 'categories')}
-  (export.folder / 'inst.json').write_text(json.dumps(content))
-  paths = {'image_dir': export.folder / 'img', 'instances_json': export.folder / 'inst.json'}
+  paths['instances_json'].write_text(json.dumps(content))
   output = export.folder / 'rec'
   arguments = flags(paths, output, 't', num_workers=2)
   with conversions.started([conversions.SCRIPT, *arguments]) as process:
