@@ -25,7 +25,7 @@ from oanet_tf.data.coco_json import InstancesFile
 from oanet_tf.data.coco_panoptic import MAX_PIXELS
 from oanet_tf.data.json_file import check_unique, field, path_inside, read_json_object
 from oanet_tf.data.objects import Instance, Objects, objects_of_instances
-from oanet_tf.data.panoptic_map import Segments, segments_info, write_panoptic_png
+from oanet_tf.data.panoptic_map import Segments, runs, segments_info, write_panoptic_png
 from oanet_tf.data.parallel import map_chunks
 from oanet_tf.data.resume import sha256
 from oanet_tf.errors import InputError
@@ -217,15 +217,14 @@ def panoptic_segments(
   for k in np.lexsort((-areas if on_top == 'smaller' else np.zeros(count), layers)):
     y1, x1, y2, x2 = objects.boxes[k].astype(int)
     index[y1:y2, x1:x2][objects.masks[k]] = numbers[k]
-  seen = np.unique(index)
-  seen = seen[seen > 0]
+  starts, _ = runs(index)
+  seen = np.setdiff1d(index.ravel()[starts], 0)
+  ids = np.arange(1, len(seen) + 1, dtype=np.int32)
+  table = np.zeros(1 + count + len(stuff_ids), np.int32)
+  table[seen] = ids
   category_ids = np.concatenate([objects.category_ids, np.array(stuff_ids, np.int32)])
-  return Segments(
-    np.searchsorted(np.concatenate([[0], seen]), index).astype(np.int32),
-    np.arange(1, len(seen) + 1, dtype=np.int32),
-    category_ids[seen - 1],
-    np.concatenate([is_crowd, np.zeros(len(stuff_ids), bool)])[seen - 1],
-  )
+  crowds = np.concatenate([is_crowd, np.zeros(len(stuff_ids), bool)])
+  return Segments(table[index], ids, category_ids[seen - 1], crowds[seen - 1])
 
 
 def read_labels(
