@@ -8,6 +8,7 @@ from typing import get_args
 
 from oanet_tf import errors
 from oanet_tf.arguments import names, positive
+from oanet_tf.data.coco_panoptic import LabelsAre
 from oanet_tf.data.convert import (
   IMAGES_PER_SHARD,
   MAX_DEFAULT_SHARDS,
@@ -79,6 +80,21 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     help='leave out images in which no objects of two categories share a pixel; the ranking module '
     'learns nothing from them',
   )
+  parser.add_argument(
+    '--things',
+    type=names,
+    metavar='NAME,…',
+    help='the thing categories, where `isthing` of the JSON does not say so (some tools write 0 '
+    'for all)',
+  )
+  parser.add_argument(
+    '--labels_are',
+    choices=get_args(LabelsAre),
+    default='upright',
+    help='of pictures that their EXIF data turns, where the size does not tell (half a turn, or '
+    'square): whether annotations are of the picture as viewers show it (upright, default) or of '
+    'the pixels as stored',
+  )
   made = parser.add_argument_group('without --panoptic_json')
   made.add_argument(
     '--stuff',
@@ -108,6 +124,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
       parsed.stuff,
       parsed.on_top,
       parsed.semantic_dir,
+      parsed.things,
     )
   except errors.InputError as error:
     parser.error(str(error))
@@ -120,6 +137,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
   signal.signal(signal.SIGTERM, signal.default_int_handler)
   summary = convert(**vars(arguments))
   print(f'{arguments.output_dir}, split {arguments.split}: {summary}')
+  if summary.images_of_unsure_turn:
+    print(
+      f'{summary.images_of_unsure_turn} pictures are turned by their EXIF data, and their size '
+      'does not tell whether their annotations are: these are taken as '
+      f'{arguments.labels_are} (--labels_are)'
+    )
   if summary.skipped_images:
     path = Split(pathlib.Path(arguments.output_dir), arguments.split).summary_path
     print(

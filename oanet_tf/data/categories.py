@@ -6,15 +6,17 @@ order of the dataset's ids. A thing's label is also its detection class (0 is ba
 
 import colorsys
 import dataclasses
+import difflib
 import itertools
 import json
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
+from PIL import ImageColor
 
 from oanet_tf import files
-from oanet_tf.data.json_file import read_json_object
+from oanet_tf.data.json_file import read_json_object, whole
 from oanet_tf.errors import InputError
 from oanet_tf.files import FilePath
 
@@ -55,20 +57,29 @@ class PanopticCategories:
       raise InputError(f'category id {next(i for i in ids if ids.count(i) > 1)} is given twice')
 
   @classmethod
-  def from_coco(cls, entries: object, source: str = 'categories') -> 'PanopticCategories':
+  def from_coco(
+    cls, entries: object, source: str = 'categories', things: Sequence[str] | None = None
+  ) -> 'PanopticCategories':
     """Reads COCO's `categories` list: `id`, `name`, `isthing` and, optionally, `color`.
 
     Args:
       entries: the list of objects, as `json.load` gives it.
       source: its name in errors, usually the file's.
+      things: names of the thing categories; None takes what `isthing` says.
 
     Raises:
-      InputError: if a field is missing or of the wrong kind, or an id is out of [1, 65535] or
-        given twice.
+      InputError: if a field is missing or of the wrong kind, or an id is out of [0, 65535] or
+        given twice; or if one of `things` is no category.
     """
     if not isinstance(entries, list) or not entries:
       raise InputError(f'{source}: `categories` is not a list of categories')
-    parsed = [_parse_entry(*one, len(entries), source) for one in enumerate(entries)]
+    parsed = [_parse_entry(*one, len(entries), source, things) for one in enumerate(entries)]
+    names = [category.name for category in parsed]
+    if unknown := [name for name in things or () if name not in names]:
+      nearest = ', '.join(difflib.get_close_matches(unknown[0], names) or names[:3])
+      raise InputError(
+        f'{source}: has no category {unknown[0]!r}; there are, for example, {nearest}'
+      )
     try:
       return cls(parsed)
     except InputError as error:
@@ -157,37 +168,77 @@ class PanopticCategories:
   def is_thing(self, label: int) -> bool:
     return 1 <= label <= self._num_things
 
+  @property
+  def void_id(self) -> int:
+    """What stands for void in a map of category ids: 0, or -1 if a category has the id 0."""
+    return -1 if 0 in self._label_of else 0
+
   def label_of_id_table(self) -> np.ndarray:
     """[largest id + 1] int32: the label of each dataset id, 0 where there is none."""
     table = np.zeros(max(self._label_of) + 1, np.int32)
     table[list(self._label_of)] = list(self._label_of.values())
     return table
 
+  def labels_of_ids(self, ids: np.ndarray) -> np.ndarray:
+    """Integers -> int32 labels; 0 for void and for ids that are no category's."""
+    table = self.label_of_id_table()
+    known = (ids >= 0) & (ids < len(table))
+    return np.where(known, table[np.where(known, ids, 0)], VOID_LABEL)
+
   def id_of_label_table(self) -> np.ndarray:
-    """[1 + T + S] int32: the dataset id of each label, 0 for void."""
-    return np.array([0] + [c.id for c in self._ordered], np.int32)
+    """[1 + T + S] int32: the dataset id of each label, `void_id` for void."""
+    return np.array([self.void_id] + [c.id for c in self._ordered], np.int32)
 
 
-def _parse_entry(index: int, entry: Mapping, count: int, source: str) -> Category:
+def _parse_entry(
+  index: int, entry: Mapping, count: int, source: str, things: Sequence[str] | None
+) -> Category:
   where = f'{source}: category {index}'
   if not isinstance(entry, dict):
     raise InputError(f'{where} is not an object')
-  for key in ('id', 'name', 'isthing'):
+  for key in ('id', 'name') if things is not None else ('id', 'name', 'isthing'):
     if key not in entry:
       raise InputError(f'{where} has no `{key}`: is this a COCO panoptic file?')
-  if not _is_int(entry['id']) or not 1 <= entry['id'] <= MAX_CATEGORY_ID:
-    raise InputError(f'{where}: id {entry["id"]!r} is not an integer in [1, {MAX_CATEGORY_ID}]')
-  if entry['isthing'] not in (0, 1):
-    raise InputError(f'{where}: isthing {entry["isthing"]!r} is neither 0 nor 1')
-  color = entry.get('color') or _default_color(index, count)
-  is_rgb = isinstance(color, list | tuple) and len(color) == 3
-  if not is_rgb or not all(_is_int(value) and 0 <= value <= 255 for value in color):
-    raise InputError(f'{where}: color {color!r} is not three integers in [0, 255]')
-  return Category(entry['id'], str(entry['name']), bool(entry['isthing']), tuple(color))
+  category_id, name = whole(entry['id']), str(entry['name'])
+  if not _is_int(category_id) or not 0 <= category_id <= MAX_CATEGORY_ID:
+    raise InputError(f'{where}: id {entry["id"]!r} is not an integer in [0, {MAX_CATEGORY_ID}]')
+  if not _is_text(name):
+    raise InputError(f'{where}: name {name!r} is not text that can be written as UTF-8')
+  is_thing = entry['isthing'] if things is None else name in things
+  if is_thing not in (0, 1):
+    raise InputError(f'{where}: isthing {is_thing!r} is neither 0 nor 1')
+  color = _parse_color(entry.get('color'), where) or _default_color(index, count)
+  return Category(category_id, name, bool(is_thing), color)
 
 
 def _is_int(value: object) -> bool:
   return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_text(name: str) -> bool:
+  try:
+    name.encode()
+  except UnicodeEncodeError:
+    return False
+  return True
+
+
+def _parse_color(color: object, where: str) -> tuple[int, int, int] | None:
+  """RGB of [r, g, b], [r, g, b, alpha], '#rrggbb' or another of CSS's names; None if there is none.
+
+  Raises:
+    InputError: if it is none of these.
+  """
+  if not color:
+    return None
+  try:
+    values = ImageColor.getrgb(color) if isinstance(color, str) else [whole(v) for v in color]
+  except (ValueError, TypeError):
+    values = ()
+  if len(values) not in (3, 4) or not all(_is_int(v) and 0 <= v <= 255 for v in values):
+    raise InputError(f"{where}: color {color!r} is not three integers in [0, 255], nor '#rrggbb'")
+  red, green, blue = values[:3]
+  return red, green, blue
 
 
 def _default_color(index: int, count: int) -> tuple[int, int, int]:

@@ -6,11 +6,13 @@ Format: https://cocodataset.org/#format-data.
 import array
 import itertools
 import pathlib
-from collections.abc import Mapping
+import reprlib
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from oanet_tf.data.categories import PanopticCategories
-from oanet_tf.data.json_file import check_unique, field, path_inside, read_json_object
+from oanet_tf.data.json_file import check_unique, field, read_json_object
+from oanet_tf.data.listed_files import ListedFiles, stem
 from oanet_tf.data.objects import Instance
 from oanet_tf.data.panoptic_json import Annotation, check_categories, is_crowd, parse_annotations
 from oanet_tf.errors import InputError
@@ -23,7 +25,7 @@ _KEYS = {
   *('supercategory', 'width'),
 }
 # What only the annotations of each kind of JSON have.
-_MARKS = {'panoptic': 'segments_info', 'instances': 'category_id'}
+_MARKS = {'panoptic': 'segments_info', 'instances': 'segmentation'}
 
 
 class ImageEntry(NamedTuple):
@@ -59,7 +61,7 @@ class InstancesFile(NamedTuple):
   Attributes:
     images: its `images`, by id.
     instances: of each image, in the order of its `annotations`.
-    categories: its `categories`, unchecked.
+    categories: its `categories`, unchecked; None if it has none.
   """
 
   images: dict[int | str, dict]
@@ -74,11 +76,13 @@ class CocoPanoptic(NamedTuple):
     categories: of the panoptic JSON.
     entries: in the order of its `annotations`.
     num_unannotated: how many of its `images` have no annotation, hence no entry.
+    notes: what the user should know of how the files were read, in sentences.
   """
 
   categories: PanopticCategories
   entries: list[ImageEntry]
   num_unannotated: int
+  notes: tuple[str, ...] = ()
 
 
 def load(
@@ -86,14 +90,24 @@ def load(
   panoptic_dir: FilePath,
   image_dir: FilePath | None,
   instances_json: FilePath | None = None,
+  things: Sequence[str] | None = None,
 ) -> CocoPanoptic:
   """Reads and checks the JSON files; images and PNGs are left to `read_record`.
 
   An image that the instances JSON lists has exactly the instances given there, even if none.
+  Its annotations of stuff, and those with a box but no mask, are left out.
   Without `image_dir`, the entries have no path of an image.
 
+  Args:
+    panoptic_json: COCO panoptic annotations.
+    panoptic_dir: folder of the panoptic PNGs.
+    image_dir: folder of the images, or None.
+    instances_json: COCO instance annotations; its categories must be those of the panoptic JSON.
+    things: names of the thing categories; None takes what `isthing` says.
+
   Raises:
-    InputError: if a file or folder is missing or not what it should be, or files contradict.
+    InputError: if a file or folder is missing or not what it should be, if files contradict, or if
+      no category is a thing.
   """
   check_folder(panoptic_dir)
   check_folder(image_dir)
@@ -101,23 +115,31 @@ def load(
   content = read_json_object(source, _compact)
   if not _annotations(content, 'panoptic', source):
     raise InputError(f'{source}: `annotations` is empty')
-  categories = PanopticCategories.from_coco(content.get('categories'), source)
+  categories = PanopticCategories.from_coco(content.get('categories'), source, things)
+  _check_things(categories, source)
   images = _images(content, source)
   annotations = parse_annotations(content, panoptic_dir, source)
   check_categories(annotations, categories, source, source)
+  files = None if image_dir is None else ListedFiles(image_dir)
   entries = []
   for annotation in annotations:
     image = _image_of(annotation.image_id, images, source)
     where = f'{source}: image {annotation.image_id}'
-    path = None if image_dir is None else path_inside(image_dir, image['file_name'], where)
+    path = None if files is None else files.path(image['file_name'], where)
     entries.append(
       ImageEntry(annotation, image['file_name'], path, image['height'], image['width'])
+    )
+  notes = []
+  if files is not None and files.num_in_subfolders:
+    notes.append(
+      f'{image_dir}: {files.num_in_subfolders} images are not where {source} says; found by name'
     )
   if instances_json:
     # Frees memory before the other large JSON is read.
     del content
-    entries = _with_instances(entries, str(instances_json), images, categories)
-  return CocoPanoptic(categories, entries, len(images) - len(entries))
+    entries, more = _with_instances(entries, str(instances_json), images, categories, source)
+    notes += more
+  return CocoPanoptic(categories, entries, len(images) - len(entries), tuple(notes))
 
 
 def check_folder(folder: FilePath | None) -> None:
@@ -127,7 +149,7 @@ def check_folder(folder: FilePath | None) -> None:
 
 
 def read_instances(source: str) -> InstancesFile:
-  """Reads an instances JSON; annotations without a mask are kept, with an empty `segmentation`.
+  """Reads an instances JSON; annotations of a box alone are kept, with an empty `segmentation`.
 
   Raises:
     InputError: if the file is missing or not what it should be.
@@ -141,6 +163,15 @@ def read_instances(source: str) -> InstancesFile:
     _image_of(image_id, images, source)
     instances[image_id].append(_instance(annotation, source))
   return InstancesFile(images, instances, content.get('categories'))
+
+
+def _check_things(categories: PanopticCategories, source: str) -> None:
+  if not categories.num_things:
+    names = ', '.join(category.name for category in categories)
+    raise InputError(
+      f'{source}: no category is a thing (`isthing` is 0 for all, as some tools write); name the '
+      f'things with --things NAME,…, of {reprlib.repr(names)[1:-1]}'
+    )
 
 
 def _compact(entry: dict) -> dict:
@@ -163,9 +194,14 @@ def _packed(polygon: Any) -> Any:
 def _annotations(content: dict, kind: str, source: str) -> list[dict]:
   """The `annotations`, if they are those of a 'panoptic' or an 'instances' JSON."""
   annotations = field(content, 'annotations', list, source)
-  for index, annotation in enumerate(annotations):
-    kinds = [k for k, mark in _MARKS.items() if isinstance(annotation, dict) and mark in annotation]
-    if kind not in kinds:
+  marks = [
+    [k for k, mark in _MARKS.items() if isinstance(annotation, dict) and mark in annotation]
+    for annotation in annotations
+  ]
+  for index, kinds in enumerate(marks):
+    # Of instances, some may have a box alone.
+    has_kind = kind in kinds or (kind == 'instances' and not kinds and [kind] in marks)
+    if not has_kind:
       verdict = f'this is a COCO {kinds[0]} JSON' if kinds else f'this is no COCO {kind} JSON'
       raise InputError(f'{source}: annotation {index} has no `{_MARKS[kind]}`; {verdict}')
   return annotations
@@ -173,16 +209,18 @@ def _annotations(content: dict, kind: str, source: str) -> list[dict]:
 
 def _images(content: dict, source: str) -> dict[int | str, dict]:
   """The `images` by their id."""
-  images = field(content, 'images', list, source)
-  for index, image in enumerate(images):
+  found = []
+  for index, image in enumerate(field(content, 'images', list, source)):
     image_id = field(image, 'id', (int, str), f'{source}: images[{index}]')
     where = f'{source}: image {image_id}'
-    field(image, 'file_name', str, where)
-    for side in ('height', 'width'):
-      if field(image, side, int, where) < 1:
-        raise InputError(f'{where}: `{side}` is {image[side]}, not positive')
-  check_unique((image['id'] for image in images), f'{source}: image id')
-  return {image['id']: image for image in images}
+    file_name = field(image, 'file_name', str, where)
+    height, width = (field(image, side, int, where) for side in ('height', 'width'))
+    for side, value in (('height', height), ('width', width)):
+      if value < 1:
+        raise InputError(f'{where}: `{side}` is {value}, not positive')
+    found.append({'id': image_id, 'file_name': file_name, 'height': height, 'width': width})
+  check_unique((image['id'] for image in found), f'{source}: image id')
+  return {image['id']: image for image in found}
 
 
 def _image_of(image_id: int | str, images: Mapping, source: str) -> dict:
@@ -196,24 +234,27 @@ def _with_instances(
   source: str,
   panoptic_images: Mapping[int | str, dict],
   categories: PanopticCategories,
-) -> list[ImageEntry]:
-  """Entries with the instances of every image that an instances JSON lists."""
-  images, instances, _ = read_instances(source)
+  panoptic_source: str,
+) -> tuple[list[ImageEntry], list[str]]:
+  """Entries with the instances of every image that an instances JSON lists; and notes."""
+  images, instances, named = read_instances(source)
+  notes = _compare_categories(named, source, categories, panoptic_source)
   shared = images.keys() & panoptic_images.keys()
   if not shared:
     raise InputError(f'{source}: has none of the images of the panoptic JSON; is it of that split?')
   for image_id in shared:
-    for side in ('height', 'width'):
-      here, there = images[image_id][side], panoptic_images[image_id][side]
-      if here != there:
+    here, there = images[image_id], panoptic_images[image_id]
+    for key in ('height', 'width', 'file_name'):
+      same = here[key] == there[key]
+      if not same and (key != 'file_name' or stem(here[key]) != stem(there[key])):
         raise InputError(
-          f'{source}: image {image_id}: `{side}` {here}, but {there} in the panoptic JSON'
+          f'{source}: image {image_id}: `{key}` {here[key]}, but {there[key]} in {panoptic_source}'
         )
   for instance in itertools.chain.from_iterable(instances.values()):
     if instance.category_id not in categories:
       raise InputError(
-        f'{source}: annotation {instance.annotation_id}: category {instance.category_id} is not '
-        'in the panoptic JSON'
+        f'{source}: annotation {instance.annotation_id}: category {instance.category_id} is not in '
+        'the panoptic JSON'
       )
   things = {category.id for category in categories if category.is_thing}
   instances = {
@@ -223,12 +264,36 @@ def _with_instances(
   return [
     entry._replace(instances=instances.get(entry.image_id), instances_json=source)
     for entry in entries
-  ]
+  ], notes
+
+
+def _compare_categories(
+  named: Any, source: str, categories: PanopticCategories, panoptic_source: str
+) -> list[str]:
+  """Notes on the categories of an instances JSON.
+
+  Raises:
+    InputError: if an id has another name there than in the panoptic JSON.
+  """
+  if named is None:
+    return [f"{source}: has no `categories` to compare; its ids are taken for {panoptic_source}'s"]
+  for entry in field({'categories': named}, 'categories', list, source):
+    category_id = field(entry, 'id', int, f'{source}: a category')
+    name = field(entry, 'name', str, f'{source}: category {category_id}')
+    if category_id in categories and (known := categories.of_id(category_id).name) != name:
+      raise InputError(
+        f'{source}: category {category_id} is {name!r}, but {known!r} in {panoptic_source}; both '
+        'files must number the categories alike'
+      )
+  return []
 
 
 def _instance(annotation: dict, source: str) -> Instance:
   annotation_id = field(annotation, 'id', int, f'{source}: an annotation')
   where = f'{source}: annotation {annotation_id}'
   category_id = field(annotation, 'category_id', int, where)
-  segmentation = field({'segmentation': [], **annotation}, 'segmentation', (list, dict), where)
+  if annotation.get('segmentation') is None:
+    # A box alone; an instance without a pixel is left out and counted.
+    return Instance(annotation_id, category_id, is_crowd(annotation, where), [])
+  segmentation = field(annotation, 'segmentation', (list, dict), where)
   return Instance(annotation_id, category_id, is_crowd(annotation, where), segmentation)

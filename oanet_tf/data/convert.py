@@ -16,7 +16,7 @@ from oanet_tf import files
 from oanet_tf.data import coco_json, coco_panoptic, panoptic_of_instances, tf_example
 from oanet_tf.data.categories import CATEGORIES_FILE, PanopticCategories
 from oanet_tf.data.coco_json import ImageEntry
-from oanet_tf.data.coco_panoptic import PanopticRecord
+from oanet_tf.data.coco_panoptic import LabelsAre, PanopticRecord
 from oanet_tf.data.objects import Overlaps, has_conflict, overlapping
 from oanet_tf.data.panoptic_of_instances import OnTop
 from oanet_tf.data.parallel import map_in_order
@@ -53,6 +53,8 @@ def convert(
   mask_encoding: MaskEncoding = 'cropped',
   overlaps: Overlaps = 'fill_holes',
   conflicts_only: bool = False,
+  things: str | Sequence[str] | None = None,
+  labels_are: LabelsAre = 'upright',
   stuff: str | Sequence[str] = (),
   on_top: OnTop = 'smaller',
   semantic_dir: FilePath | None = None,
@@ -82,6 +84,9 @@ def convert(
     mask_encoding: see `tf_example.features`.
     overlaps: how objects are made from panoptic masks; see `objects.objects_of_segments`.
     conflicts_only: leaves out images without a conflict; see `objects.has_conflict`.
+    things: names of the thing categories; None takes what the JSON's `isthing` says.
+    labels_are: of pictures that EXIF turns, whether annotations are of the picture as a viewer
+      shows it, 'upright', or of the pixels 'as_stored', where the size does not tell.
     stuff: without panoptic annotations, the names of the stuff categories; with `semantic_dir`,
       also NAME=VALUE for one that `instances_json` lacks. All other categories are things.
     on_top: without panoptic annotations, which of two masks lies on top: 'smaller' or 'later'.
@@ -89,12 +94,13 @@ def convert(
       stuff.
 
   Raises:
-    InputError: if the dataset or an argument is wrong, see `coco_json.load`; if `output_dir` has
-      other shards of this split; if no image is left; if a file cannot be written.
+    InputError: if the dataset or an argument is wrong, see `coco_json.load`; if `output_dir` is one
+      of the other folders, or has other shards of this split; if no image is left; if a file
+      cannot be written.
   """
-  target = _target(output_dir, split)
+  target = _target(output_dir, split, (image_dir, panoptic_dir, semantic_dir))
   stuff = files.as_list(stuff)
-  check_inputs(panoptic_json, panoptic_dir, instances_json, stuff, on_top, semantic_dir)
+  check_inputs(panoptic_json, panoptic_dir, instances_json, stuff, on_top, semantic_dir, things)
   coco_json.check_folder(image_dir)
   if panoptic_json is None or panoptic_dir is None:
     assert instances_json is not None  # As was checked.
@@ -105,21 +111,28 @@ def convert(
         may_replace=not target.summary_path.exists(),
       )  # fmt: skip
   print(f'reading {panoptic_json}', file=sys.stderr)
-  dataset = coco_json.load(panoptic_json, panoptic_dir, image_dir, instances_json)
+  things = None if things is None else files.as_list(things)
+  dataset = coco_json.load(panoptic_json, panoptic_dir, image_dir, instances_json, things)
+  for note in dataset.notes:
+    print(note, file=sys.stderr)
   shards = _deal(dataset.entries, target, num_shards)
   settings: dict[str, Any] = {
     'mask_encoding': mask_encoding,
     'overlaps': overlaps,
     'conflicts_only': conflicts_only,
+    'labels_are': labels_are,
   }
-  made_of = _made_of(panoptic_json, instances_json, len(shards), image_dir is None, settings)
-  _check_categories(target.folder, dataset.categories)
+  made_of = _made_of(
+    panoptic_json, instances_json, len(shards), image_dir is None, {**settings, 'things': things}
+  )
+  _check_categories(target.folder, dataset.categories, panoptic_json)
   encode = functools.partial(_encode_image, dataset.categories, on_error, **settings)
   start = Progress(made_of, dataset.num_unannotated, {}, [])
   with target.only_run():
     progress = target.resume(shards, start, on_error == 'skip')
     _write_shards(target, shards, progress, encode, num_workers)
-    dataset.categories.to_json(target.folder / CATEGORIES_FILE)
+    if not (target.folder / CATEGORIES_FILE).exists():
+      dataset.categories.to_json(target.folder / CATEGORIES_FILE)
     target.write(progress, is_complete=True)
   return progress.total()
 
@@ -131,6 +144,7 @@ def check_inputs(
   stuff: Sequence[str],
   on_top: OnTop,
   semantic_dir: FilePath | None,
+  things: str | Sequence[str] | None,
 ) -> None:
   """Raises `InputError` if these arguments of `convert` do not go together."""
   if (panoptic_json is None) != (panoptic_dir is None):
@@ -139,14 +153,20 @@ def check_inputs(
     raise InputError('panoptic_json and panoptic_dir are missing, or else instances_json')
   if panoptic_json is not None and (stuff or on_top != 'smaller' or semantic_dir is not None):
     raise InputError('stuff, on_top and semantic_dir are for data without a panoptic_json')
+  if panoptic_json is None and things is not None:
+    raise InputError('things is for a panoptic_json; without one, name the stuff')
   if semantic_dir is not None and not stuff:
     raise InputError('semantic_dir needs stuff, the names of the stuff categories')
 
 
-def _target(output_dir: FilePath, split: str) -> Split:
+def _target(output_dir: FilePath, split: str, inputs: Sequence[FilePath | None]) -> Split:
   if not re.fullmatch(r'[\w.-]+', split):
     raise InputError(f'split {split!r} is not made of letters, digits, _, - and . only')
-  return Split(pathlib.Path(output_dir), split)
+  folder = pathlib.Path(output_dir)
+  for read in inputs:
+    if read is not None and folder.resolve() == pathlib.Path(read).resolve():
+      raise InputError(f'{output_dir}: is read from; use another output folder')
+  return Split(folder, split)
 
 
 def _made_of(
@@ -154,8 +174,8 @@ def _made_of(
   instances_json: FilePath | None,
   num_shards: int,
   without_images: bool,
-  settings: dict[str, bool | str],
-) -> dict[str, bool | int | str | None]:
+  settings: dict[str, Any],
+) -> dict[str, Any]:
   """What the shards' bytes depend on, but for options that are off.
 
   So a conversion goes on that was begun before there were these options.
@@ -165,15 +185,21 @@ def _made_of(
     'panoptic_json': sha256(panoptic_json),
     'instances_json': sha256(instances_json) if instances_json else None,
     'num_shards': num_shards,
-    **{key: value for key, value in settings.items() if value},
+    **{key: value for key, value in settings.items() if value and value != 'upright'},
     'schema_version': tf_example.SCHEMA,
   }
 
 
-def _check_categories(folder: pathlib.Path, categories: PanopticCategories) -> None:
+def _check_categories(
+  folder: pathlib.Path, categories: PanopticCategories, source: FilePath
+) -> None:
   path = folder / CATEGORIES_FILE
-  if path.exists() and PanopticCategories.from_json(path) != categories:
-    raise InputError(f'{path}: has other categories than this dataset; use another output folder')
+  if not path.exists():
+    return
+  if difference := PanopticCategories.from_json(path).difference(categories):
+    raise InputError(
+      f'{path}: has other categories than {source}: {difference}; use another output folder'
+    )
 
 
 def _deal(
@@ -255,9 +281,10 @@ def _encode_image(
   mask_encoding: MaskEncoding,
   overlaps: Overlaps,
   conflicts_only: bool,
+  labels_are: LabelsAre,
 ) -> Encoded:
   try:
-    record = coco_panoptic.read_record(entry, categories, overlaps)
+    record = coco_panoptic.read_record(entry, categories, overlaps, labels_are)
     if conflicts_only and not has_conflict(record.objects, record.segments):
       return Encoded(None, Summary(images_without_conflict=1), None)
     features = tf_example.features(record, mask_encoding)
@@ -283,4 +310,7 @@ def _summary(entry: ImageEntry, record: PanopticRecord) -> Summary:
     pixels=record.height * record.width,
     void_pixels=record.height * record.width - int(np.count_nonzero(record.segments.index)),
     empty_instances=0 if instances is None else len(instances) - num_objects,
+    empty_segments=record.num_empty_segments,
+    turned_images=int(record.is_turned),
+    images_of_unsure_turn=int(record.is_turn_unsure),
   )

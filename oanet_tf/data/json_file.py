@@ -28,17 +28,23 @@ def read_json_object(path: FilePath, object_hook: Callable[[dict], dict] | None 
 
 
 def field(entry: Any, key: str, kind: type | tuple[type, ...], where: str) -> Any:
-  """`entry[key]`.
+  """`entry[key]`; where whole numbers are wanted, 48.0 is 48.
 
   Raises:
     InputError: if there is none, or it is of another kind; `where` says of what.
   """
   if not isinstance(entry, dict) or key not in entry:
     raise InputError(f'{where}: has no `{key}`')
-  value = entry[key]
-  if not isinstance(value, kind) or isinstance(value, bool):
+  kinds = kind if isinstance(kind, tuple) else (kind,)
+  value = whole(entry[key]) if int in kinds else entry[key]
+  if not isinstance(value, kinds) or isinstance(value, bool):
     raise InputError(f'{where}: `{key}` cannot be {reprlib.repr(value)}')
   return value
+
+
+def whole(value: Any) -> Any:
+  """A number without a fraction as an integer, as some tools write 48.0; all else as it is."""
+  return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def check_unique(values: Iterable, what: str) -> None:
@@ -48,15 +54,3 @@ def check_unique(values: Iterable, what: str) -> None:
     if value in seen:
       raise InputError(f'{what} {value} is listed twice')
     seen.add(value)
-
-
-def path_inside(folder: FilePath, name: str, where: str) -> str:
-  """The path of a file in a folder.
-
-  Raises:
-    InputError: if the name leads out of the folder.
-  """
-  path = pathlib.PurePath(name)
-  if not path.parts or path.is_absolute() or '..' in path.parts or '\0' in name:
-    raise InputError(f'{where}: file name {name!r} is not one inside {folder}')
-  return str(pathlib.Path(folder, path))

@@ -11,6 +11,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 from scipy import ndimage
 
+from oanet_tf.data import pictures
 from oanet_tf.data.panoptic_map import Segments
 from oanet_tf.errors import InputError
 
@@ -91,6 +92,25 @@ def fill_holes(mask: np.ndarray, things: np.ndarray) -> np.ndarray:
   for edge in (regions[0], regions[-1], regions[:, 0], regions[:, -1]):
     is_hole[edge] = False
   return mask | (is_hole[regions] & others)
+
+
+def turned(objects: Objects, orientation: int, height: int, width: int) -> Objects:
+  """Objects of the pixels as stored -> of the upright picture; see `pictures.turned`.
+
+  Args:
+    objects: of stored pixels.
+    orientation: EXIF's, in [1, 8].
+    height, width: of the stored pixels.
+  """
+  boxes, size = objects.boxes, (height, width)
+  if orientation >= 5:
+    boxes, size = boxes[:, [1, 0, 3, 2]], (width, height)
+  boxes = boxes.copy()
+  for axis, side in enumerate(size):
+    if pictures.flip(orientation, axis) < 0:
+      boxes[:, [axis, axis + 2]] = side - boxes[:, [axis + 2, axis]]
+  masks = [np.ascontiguousarray(pictures.turned(mask, orientation)) for mask in objects.masks]
+  return objects._replace(boxes=boxes, masks=masks)
 
 
 def overlapping(objects: Objects, height: int, width: int) -> np.ndarray:

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from oanet_tf.data.categories import MAX_CATEGORY_ID, PanopticCategories
-from oanet_tf.data.json_file import check_unique, field, path_inside, read_json_object
+from oanet_tf.data.json_file import check_unique, field, read_json_object
+from oanet_tf.data.listed_files import ListedFiles
 from oanet_tf.data.panoptic_map import MAX_SEGMENT_ID, Segments
 from oanet_tf.errors import InputError
 from oanet_tf.files import FilePath
@@ -74,8 +75,9 @@ def read_panoptic_json(path: FilePath) -> dict:
 
 def parse_annotations(content: dict, folder: FilePath, source: FilePath) -> list[Annotation]:
   """As `read_annotations`, given the content of the file `source`."""
+  files = ListedFiles(folder)
   annotations = [
-    _parse_annotation(entry, folder, f'{source}: annotation {index}')
+    _parse_annotation(entry, files, f'{source}: annotation {index}')
     for index, entry in enumerate(content['annotations'])
   ]
   check_unique((one.image_id for one in annotations), f'{source}: image')
@@ -119,21 +121,21 @@ def in_order_of(
 
 
 def is_crowd(entry: dict, where: str) -> bool:
-  """`iscrowd` of a segment or an instance; False if it has none.
+  """`iscrowd` of a segment or an instance; False if it has none, or null.
 
   Raises:
     InputError: if it is neither 0 nor 1.
   """
-  value = entry.get('iscrowd', 0)
-  if value not in (0, 1):
+  value = entry.get('iscrowd')
+  if value not in (None, 0, 1):
     raise InputError(f'{where}: `iscrowd` {reprlib.repr(value)} is neither 0 nor 1')
   return bool(value)
 
 
-def _parse_annotation(entry: Any, folder: FilePath, where: str) -> Annotation:
+def _parse_annotation(entry: Any, files: ListedFiles, where: str) -> Annotation:
   image_id = field(entry, 'image_id', (int, str), where)
   where = f'{where} (image {image_id})'
-  png_path = path_inside(folder, field(entry, 'file_name', str, where), where)
+  png_path = files.path(field(entry, 'file_name', str, where), where)
   rows = [_parse_segment(one, where) for one in field(entry, 'segments_info', list, where)]
   check_unique((row[0] for row in rows), f'{where}: segment')
   ids, category_ids, crowds = zip(*rows, strict=True) if rows else ((), (), ())
@@ -151,7 +153,10 @@ def _parse_segment(info: Any, where: str) -> tuple[int, int, bool]:
   segment_id = field(info, 'id', int, f'{where}: a segment')
   where = f'{where}: segment {segment_id}'
   category_id = field(info, 'category_id', int, where)
-  for key, highest in (('id', MAX_SEGMENT_ID), ('category_id', MAX_CATEGORY_ID)):
-    if not 1 <= info[key] <= highest:
-      raise InputError(f'{where}: `{key}` {reprlib.repr(info[key])} is not in [1, {highest}]')
+  for key, value, lowest, highest in (
+    ('id', segment_id, 1, MAX_SEGMENT_ID),
+    ('category_id', category_id, 0, MAX_CATEGORY_ID),
+  ):
+    if not lowest <= value <= highest:
+      raise InputError(f'{where}: `{key}` {reprlib.repr(value)} is not in [{lowest}, {highest}]')
   return segment_id, category_id, is_crowd(info, where)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from oanet_tf.data import pictures
 from oanet_tf.data.categories import VOID_LABEL, PanopticCategories
 from oanet_tf.errors import InputError
 from oanet_tf.files import FilePath, replacing
@@ -50,6 +51,18 @@ class Segments(NamedTuple):
         )
       labels.append(categories.label(category_id))
     return np.array(labels, np.int32)
+
+  def without(self, left_out: np.ndarray) -> 'Segments':
+    """Without the segments for which [S] bool `left_out` says so; they must have no pixel."""
+    kept = ~left_out
+    places = np.concatenate([[0], np.cumsum(kept) * kept]).astype(self.index.dtype)
+    return Segments(
+      places[self.index],
+      self.ids[kept],
+      self.category_ids[kept],
+      self.is_crowd[kept],
+      None if self.scores is None else self.scores[kept],
+    )
 
   def is_thing(self, categories: PanopticCategories) -> np.ndarray:
     """[S] bool; raises as `labels`."""
@@ -182,6 +195,26 @@ def _extents(index: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
   np.maximum.at(high, of_run, np.stack([x + lengths, y + 1], axis=1))
   areas = np.bincount(of_run, lengths, minlength=count + 1)[1:].astype(np.intp)
   return areas, np.concatenate([low, high - low], axis=1)[1:]
+
+
+def read_id_png(encoded: bytes, name: str, *, verify: bool = True) -> Image.Image:
+  """A PNG that codes segment ids, as RGB.
+
+  An alpha channel says nothing of ids and is left out, as panopticapi does; a palette's colours are
+  the code.
+
+  Args:
+    encoded: content of the file.
+    name: what to call it in an error.
+    verify: see `pictures.decoded`.
+
+  Raises:
+    InputError: if it is damaged, or of a kind that does not code ids.
+  """
+  png = pictures.decoded(encoded, name, verify=verify)
+  if png.format != 'PNG' or png.mode not in ('RGB', 'RGBA', 'P'):
+    raise InputError(f'{name}: is {png.format} {png.mode}, not PNG RGB, which codes segment ids')
+  return png if png.mode == 'RGB' else png.convert('RGB')
 
 
 def read_index(png: Image.Image, ids: np.ndarray, name: str) -> np.ndarray:

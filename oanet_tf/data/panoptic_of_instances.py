@@ -22,11 +22,11 @@ from oanet_tf import files
 from oanet_tf.data import coco_json, semantic_png
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.coco_json import InstancesFile
-from oanet_tf.data.coco_panoptic import MAX_PIXELS
-from oanet_tf.data.json_file import check_unique, field, path_inside, read_json_object
+from oanet_tf.data.json_file import check_unique, field, read_json_object
 from oanet_tf.data.objects import Instance, Objects, objects_of_instances
 from oanet_tf.data.panoptic_map import Segments, runs, segments_info, write_panoptic_png
 from oanet_tf.data.parallel import map_chunks
+from oanet_tf.data.pictures import MAX_PIXELS
 from oanet_tf.data.resume import sha256
 from oanet_tf.errors import InputError
 from oanet_tf.files import FilePath
@@ -42,6 +42,7 @@ class LabelledImage(NamedTuple):
     file_name: of the image, relative to its folder.
     height: H, in pixels.
     width: W, in pixels.
+    png_name: of its PNGs, relative to their folders.
     instances: its annotations.
     semantic_path: of its semantic PNG; None if there are none.
   """
@@ -50,13 +51,9 @@ class LabelledImage(NamedTuple):
   file_name: str
   height: int
   width: int
+  png_name: str
   instances: list[Instance]
   semantic_path: str | None = None
-
-  @property
-  def png_name(self) -> str:
-    """Of its panoptic PNG."""
-    return str(pathlib.PurePath(self.file_name).with_suffix('.png'))
 
 
 class Labels(NamedTuple):
@@ -250,11 +247,11 @@ def read_labels(
   images = [
     _image(entry, content.instances[entry['id']], source) for entry in content.images.values()
   ]
-  stems = (str(pathlib.PurePath(image.file_name).with_suffix('')) for image in images)
-  check_unique(stems, f'{source}: but for its suffix, the image file')
+  png_names = [image.png_name for image in images]
+  check_unique(png_names, f'{source}: with the suffix .png, image file')
   made_of = {'instances_json': sha256(source), 'stuff': sorted(stuff), 'on_top': on_top}
   if semantic_dir is not None:
-    paths = semantic_png.find_semantic_pngs(semantic_dir, [image.file_name for image in images])
+    paths = semantic_png.find_semantic_pngs(semantic_dir, png_names)
     made_of['semantic_pngs'] = semantic_png.digest(paths)
     images = [_with_stuff_of(*pair, categories) for pair in zip(images, paths, strict=True)]
   if count := sum(not annotation.segmentation for annotation in annotations):
@@ -269,12 +266,21 @@ def read_labels(
 def _image(entry: dict, instances: list[Instance], source: str) -> LabelledImage:
   image_id, file_name, height, width = (entry[k] for k in ('id', 'file_name', 'height', 'width'))
   where = f'{source}: image {image_id}'
-  path_inside('the folder of images', file_name, where)
   if height * width > MAX_PIXELS:
     raise InputError(
       f'{where}: is said to have {width} × {height} pixels, more than {MAX_PIXELS:,}'
     )
-  return LabelledImage(image_id, file_name, height, width, instances)
+  return LabelledImage(image_id, file_name, height, width, _png_name(file_name, where), instances)
+
+
+def _png_name(file_name: str, where: str) -> str:
+  """The image's with another suffix; only the last part if it leads elsewhere."""
+  path = pathlib.PurePosixPath(file_name.replace('\\', '/'))
+  if path.is_absolute() or '..' in path.parts:
+    path = pathlib.PurePosixPath(path.name)
+  if path.name in ('', '..') or '\0' in file_name:
+    raise InputError(f'{where}: {file_name!r} is the name of no file')
+  return str(path.with_suffix('.png'))
 
 
 def _with_stuff_of(

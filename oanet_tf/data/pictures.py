@@ -1,86 +1,184 @@
 """Reads users' own pictures, of any kind, as RGB."""
 
+import io
 import itertools
 import pathlib
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
-from oanet_tf.errors import InputError
+from oanet_tf.errors import InputError, first_line
 from oanet_tf.files import FilePath
 
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff')
 
+# A converter's process needs less than 1 GB up to this size.
+MAX_PIXELS = 10_000**2
+_PNG_END = b'IEND\xae\x42\x60\x82'
+
 
 def pictures_at(path: pathlib.Path) -> list[pathlib.Path]:
-  """A file itself, or the pictures (by suffix) in a folder, sorted by name.
+  """A file itself, or the pictures (by suffix, without hidden ones) in a folder, sorted by name.
 
   Raises:
     InputError: if there is nothing at the path, or the folder holds no picture.
   """
-  if path.is_dir():
-    inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
-    if not inside:
-      raise InputError(f'{path}: holds no picture ({", ".join(SUFFIXES)})')
-    return inside
-  if path.exists():
-    return [path]
+  try:
+    if path.is_dir():
+      inside = sorted(
+        p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith('.')
+      )
+      if not inside:
+        raise InputError(f'{path}: holds no picture ({", ".join(SUFFIXES)})')
+      return inside
+    if path.exists():
+      return [path]
+  except OSError as error:
+    raise InputError(f'{path}: cannot be read ({error.strerror})') from None
   raise InputError(f'{path}: there is no such file or folder')
 
 
 def find_pictures(paths: Sequence[FilePath]) -> list[pathlib.Path]:
-  """Lists the given files, and the pictures in the given folders, sorted by name.
+  """Lists the given files, and the pictures in the given folders; each file once.
 
   Raises:
-    InputError: as `pictures_at`; or if two names differ only in their suffix, so that their results
-      would have the same name.
+    InputError: as `pictures_at`.
   """
-  by_stem: dict[str, pathlib.Path] = {}
-  for path in itertools.chain.from_iterable(pictures_at(pathlib.Path(one)) for one in paths):
-    if by_stem.setdefault(path.stem, path) is not path:
-      raise InputError(
-        f'{path}: its results would have the same names as those of {by_stem[path.stem]}'
-      )
-  return list(by_stem.values())
+  found = itertools.chain.from_iterable(pictures_at(pathlib.Path(one)) for one in paths)
+  return list({path.absolute(): path for path in found}.values())
+
+
+def named_pictures(paths: Sequence[FilePath]) -> dict[str, pathlib.Path]:
+  """`find_pictures` by the names that results are to have: file names without suffix, made unique.
+
+  Raises:
+    InputError: as `pictures_at`.
+  """
+  taken: set[str] = set()
+  return {unique_name(path.stem, taken): path for path in find_pictures(paths)}
+
+
+def unique_name(name: str, taken: set[str]) -> str:
+  """The name, or `name_2`, `name_3`, … if it is taken; adds it to those taken.
+
+  A and a are one name, as they are on some file systems.
+  """
+  unique, number = name, 1
+  while unique.casefold() in taken:
+    number += 1
+    unique = f'{name}_{number}'
+  taken.add(unique.casefold())
+  return unique
 
 
 def read_picture(path: FilePath) -> np.ndarray:
   """[H, W, 3] uint8 RGB, upright, as `upright_rgb` makes it.
 
   Raises:
-    InputError: if the file is no picture, or is truncated.
+    InputError: if the file cannot be read, or is no picture, or a damaged one.
+  """
+  return np.asarray(upright_rgb(decoded(read_bytes(path), str(path)), str(path)))
+
+
+def read_bytes(path: FilePath) -> bytes:
+  """A file's content; raises `InputError`, which names it, if it cannot be read."""
+  try:
+    return pathlib.Path(path).read_bytes()
+  except FileNotFoundError:
+    raise InputError(f'{path}: there is no such file') from None
+  except (OSError, ValueError) as error:
+    fact = getattr(error, 'strerror', None) or error
+    raise InputError(f'{path}: cannot be read ({fact})') from None
+
+
+def decoded(encoded: bytes, name: str, *, verify: bool = True) -> Image.Image:
+  """The picture in a file of any kind that Pillow reads, with its pixels loaded.
+
+  Args:
+    encoded: the file's content.
+    name: what to call it in an error.
+    verify: whether to refuse what TensorFlow refuses: PNGs with wrong checksums or without an end.
+
+  Raises:
+    InputError: if it is no picture, or a damaged one, or has more than 10^8 pixels.
   """
   try:
-    with Image.open(path) as picture:
+    with warnings.catch_warnings():
+      # Pillow warns of large pictures, which have a limit of our own here, and of odd metadata.
+      warnings.simplefilter('ignore')
+      if verify:
+        Image.open(io.BytesIO(encoded)).verify()
+      picture = Image.open(io.BytesIO(encoded))
+      if picture.width * picture.height > MAX_PIXELS:
+        raise Image.DecompressionBombError
       picture.load()
-      return np.asarray(_upright_rgb(picture))
-  except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-    raise InputError(f'{path}: cannot be read as a picture ({error})') from None
+    if verify and picture.format == 'PNG' and _PNG_END not in encoded:
+      raise OSError('it ends too early')
+  except Image.DecompressionBombError:
+    raise InputError(f'{name}: has more than {MAX_PIXELS:,} pixels; make it smaller') from None
+  except UnidentifiedImageError:
+    raise InputError(f'{name}: is no picture, or a damaged one ({len(encoded)} bytes)') from None
+  except Exception as error:  # Pillow's decoders raise nearly anything on damaged files.
+    raise InputError(f'{name}: is damaged or not readable ({first_line(error)})') from None
+  return picture
+
+
+def orientation(picture: Image.Image) -> int:
+  """EXIF's orientation: how the stored pixels are to be turned for the picture to be upright.
+
+  Returns:
+    From 1 (they are upright) to 8; 1 if there is no EXIF block, or one that cannot be read.
+  """
+  exif = Image.Exif()
+  try:
+    with warnings.catch_warnings():
+      warnings.simplefilter('ignore')
+      exif.load(picture.info.get('exif', b''))
+      value = exif.get(ExifTags.Base.Orientation)
+  except Exception:  # A block that cannot be read says nothing.
+    return 1
+  return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
+  """[h, w, …] as stored -> upright: [h, w, …], or [w, h, …] for the orientations from 5 on.
+
+  https://cipa.jp/std/documents/e/DC-008-2012_E.pdf, section 4.6.4.
+  """
+  if orientation >= 5:
+    pixels = pixels.swapaxes(0, 1)
+  return pixels[:: flip(orientation, 0), :: flip(orientation, 1)]
+
+
+def flip(orientation: int, axis: int) -> int:
+  """-1 if the axis runs backwards once those of a transposed picture are exchanged, else 1."""
+  return -1 if orientation in ((3, 4, 7, 8), (2, 3, 6, 7))[axis] else 1
 
 
 def upright_rgb(picture: Image.Image, name: str) -> Image.Image:
-  """The picture as RGB of 8 bits.
+  """The picture as RGB of 8 bits. All that reads a picture gets these pixels.
 
-  Applies EXIF rotation, converts gray, palette and CMYK pictures, scales 16 bits to 8, makes
-  transparent pixels white, and takes the first frame of an animation.
+  Turns it as its EXIF orientation says, converts gray, palette and CMYK pictures, takes the upper 8
+  of 16 bits, lays transparent pixels on white, and takes the first frame of an animation.
 
   Raises:
-    InputError: if its file is truncated; it names `name`.
+    InputError: if its file is damaged; it names `name`.
   """
+  if picture.mode == 'F':
+    raise InputError(f'{name}: has floating-point pixels, whose range is not known; convert it')
   try:
-    return _upright_rgb(picture)
-  except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-    raise InputError(f'{name}: cannot be read as a picture ({error})') from None
-
-
-def _upright_rgb(picture: Image.Image) -> Image.Image:
-  picture = ImageOps.exif_transpose(picture)
-  if picture.mode.startswith('I'):
-    scaled = np.asarray(picture).astype(np.int64) // 257
-    picture = Image.fromarray(np.clip(scaled, 0, 255).astype(np.uint8))
-  if picture.has_transparency_data:
-    picture = picture.convert('RGBA')
-    white = Image.new('RGBA', picture.size, 'white')
-    picture = Image.alpha_composite(white, picture)
-  return picture.convert('RGB')
+    if picture.mode.startswith('I'):
+      upper = np.clip(np.asarray(picture).astype(np.int64) >> 8, 0, 255)
+      picture, how = Image.fromarray(upper.astype(np.uint8)), orientation(picture)
+    else:
+      how = orientation(picture)
+    if picture.has_transparency_data:
+      picture = picture.convert('RGBA')
+      white = Image.new('RGBA', picture.size, 'white')
+      picture = Image.alpha_composite(white, picture)
+    rgb = picture.convert('RGB')
+    return rgb if how == 1 else Image.fromarray(turned(np.asarray(rgb), how))
+  except Exception as error:  # As in `decoded`; a picture may be loaded only now.
+    raise InputError(f'{name}: cannot be read as a picture ({first_line(error)})') from None

@@ -43,6 +43,10 @@ class Summary(NamedTuple):
     skipped_images: left out because of an error.
     unannotated_images: in the panoptic JSON's `images` but not in its `annotations`, left out.
     images_without_conflict: left out because the ranking loss counts none of their pixels.
+    empty_segments: listed segments without a pixel, left out.
+    turned_images: images whose annotations were of the pixels as stored, and were turned upright.
+    images_of_unsure_turn: images that EXIF turns and whose size does not tell if their annotations
+      are upright.
   """
 
   images: int = 0
@@ -59,6 +63,9 @@ class Summary(NamedTuple):
   skipped_images: int = 0
   unannotated_images: int = 0
   images_without_conflict: int = 0
+  empty_segments: int = 0
+  turned_images: int = 0
+  images_of_unsure_turn: int = 0
 
   @property
   def void_fraction(self) -> float:
@@ -76,6 +83,7 @@ class Summary(NamedTuple):
       f'Images without an object: {self.images_without_objects}; '
       f'whose objects come from the panoptic masks: {self.images_from_panoptic}. '
       f'Left out: {self.empty_instances} instances without a pixel, '
+      f'{self.empty_segments} segments without a pixel, '
       f'{self.unannotated_images} images without an annotation, '
       f'{self.skipped_images} images with an error, '
       f'{self.images_without_conflict} images without a conflict.'

@@ -3,7 +3,6 @@
 H, W height and width of an image.
 """
 
-import collections
 import hashlib
 import pathlib
 from collections.abc import Collection, Sequence
@@ -11,8 +10,9 @@ from collections.abc import Collection, Sequence
 import numpy as np
 import tqdm
 
+from oanet_tf.data import pictures
 from oanet_tf.data.coco_json import check_folder
-from oanet_tf.data.coco_panoptic import open_image
+from oanet_tf.data.listed_files import ListedFiles
 from oanet_tf.data.resume import sha256
 from oanet_tf.errors import InputError
 from oanet_tf.files import FilePath
@@ -23,39 +23,29 @@ VOID_VALUES = (0, 255)
 _GREY, _PALETTE = 0, 3
 
 
-def find_semantic_pngs(folder: FilePath, file_names: Sequence[str]) -> list[str]:
-  """The path of each image's PNG, which has the image's stem and may be in a subfolder.
+def find_semantic_pngs(folder: FilePath, names: Sequence[str]) -> list[str]:
+  """The paths of the images' PNGs, which may be in subfolders.
 
   Args:
     folder: of the PNGs.
-    file_names: of the images.
+    names: the images', with the suffix .png.
 
   Raises:
     InputError: if the folder or a PNG is missing, or it is not clear which PNG is an image's.
   """
   check_folder(folder)
-  of_stem = collections.defaultdict(list)
-  for path in sorted(pathlib.Path(folder).rglob('*')):
-    if path.suffix.lower() == '.png':
-      of_stem[path.stem].append(path)
+  files = ListedFiles(folder)
   found: dict[str, str] = {}
-  for name in file_names:
-    beside = pathlib.Path(folder, name).with_suffix('.png')
-    paths = of_stem[beside.stem]
-    if beside in paths:
-      paths = [beside]
-    if not paths:
-      raise InputError(f'{folder}: has no {beside.name}, the semantic PNG of image {name}')
-    if len(paths) > 1:
+  for name in names:
+    path = files.path(name, f'{folder}: a semantic PNG')
+    if not pathlib.Path(path).is_file():
       raise InputError(
-        f'{folder}: both {paths[0]} and {paths[1]} could be of image {name}; '
-        'place the PNGs in folders as the images are'
+        f'{path}: there is no such file, which is to be the semantic PNG of an image'
       )
-    other = found.setdefault(str(paths[0]), name)
+    other = found.setdefault(path, name)
     if other is not name:
       raise InputError(
-        f'{paths[0]}: could be of both image {other} and image {name}; '
-        'place the PNGs in folders as the images are'
+        f'{path}: could be {other} or {name}; place the semantic PNGs in folders as the images are'
       )
   return list(found)
 
@@ -93,7 +83,8 @@ def read_stuff(
   Raises:
     InputError: if the file is missing, damaged, of another kind or size, or has another value.
   """
-  encoded, image = open_image(path)
+  encoded = pictures.read_bytes(path)
+  image = pictures.decoded(encoded, path)
   # Byte 24 of a PNG is its depth in bits, 25 its kind. Pillow scales values of fewer than 8 bits.
   if image.format != 'PNG' or (encoded[25], encoded[24]) not in (
     *((_GREY, bits) for bits in (8, 16)),

@@ -134,13 +134,13 @@ def decode(serialized: 'tf.Tensor') -> dict[str, 'tf.Tensor']:
   """
   import tensorflow as tf
 
+  from oanet_tf.data import encoded_picture
+
   parsed = _parse(serialized)
   has_image = tf.strings.length(parsed[IMAGE]) > 0
   with tf.control_dependencies([tf.debugging.Assert(has_image, [_NO_IMAGE])]):
     encoded = tf.identity(parsed[IMAGE])
-  image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
-  image.set_shape([None, None, 3])
-  return {**_decode_annotations(parsed), 'image': image}
+  return {**_decode_annotations(parsed), 'image': encoded_picture.decode_stored(encoded)}
 
 
 def decode_annotations(serialized: 'tf.Tensor') -> dict[str, 'tf.Tensor']:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from oanet_tf.data.pictures import pictures_at, read_picture, upright_rgb
+from oanet_tf.data.pictures import pictures_at, read_picture, unique_name, upright_rgb
 from oanet_tf.errors import InputError
 from oanet_tf.files import FilePath
 
@@ -36,12 +36,7 @@ def named_images(images: ImageLike | Iterable[ImageLike]) -> Iterator[NamedImage
   """
   taken: set[str] = set()
   for name, image in _unnumbered(images):
-    unique, number = name, 1
-    while unique in taken:
-      number += 1
-      unique = f'{name}_{number}'
-    taken.add(unique)
-    yield unique, image
+    yield unique_name(name, taken), image
 
 
 def _unnumbered(images: ImageLike | Iterable[ImageLike]) -> Iterator[NamedImage]:

@@ -6,18 +6,15 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from oanet_tf.data import encoded_picture
 from oanet_tf.serving.image_limits import assert_each, assert_limits
-
-_PNG, _JPEG = b'\x89PNG\r\n\x1a\n', b'\xff\xd8\xff'
 
 
 def decode_images(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
   """Decodes JPEG and PNG files to the same pixels as `data.pictures.read_picture`.
 
-  Gray, palette and CMYK images are converted to RGB. Of 16 bits, the upper 8 are used. The alpha
-  channel is blended with white. Of an animated PNG, the first frame is used. EXIF rotation and
-  single colours that a PNG declares transparent are not supported: send pixels, or encode such
-  images anew. Sizes are read from the headers and checked before anything is decoded.
+  Images are turned as their EXIF orientation says; for all else see `encoded_picture`. Sizes are
+  read from the headers and checked before anything is decoded.
 
   Args:
     encoded: [B] string.
@@ -30,11 +27,11 @@ def decode_images(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     tf.errors.InvalidArgumentError: when it is run. It names the first image that is no JPEG or PNG,
       is too large (see `image_limits`), or is damaged.
   """
-  is_known = _begins_with(encoded, _PNG) | _begins_with(encoded, _JPEG)
+  is_known = encoded_picture.is_png(encoded) | encoded_picture.is_jpeg(encoded)
   known = assert_each(is_known, _message('is neither JPEG nor PNG'))
   with tf.control_dependencies([known]):
     encoded = tf.identity(encoded)
-  shapes = _attempt(_declared_shape, encoded, 'has no header that can be read')
+  shapes = _attempt(_upright_size, encoded, 'has no header that can be read')
   with tf.control_dependencies([assert_limits(shapes)]):
     encoded = tf.identity(encoded)
   return _attempt(_decode, encoded, 'cannot be decoded: it is cut off or damaged'), shapes
@@ -42,10 +39,6 @@ def decode_images(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 def _message(fault: str) -> Callable[[tf.Tensor], tf.Tensor]:
   return lambda index: tf.strings.format(f'image {{}} of the batch {fault}', index)
-
-
-def _begins_with(encoded: tf.Tensor, signature: bytes) -> tf.Tensor:
-  return tf.strings.substr(encoded, 0, len(signature)) == signature
 
 
 def _attempt(
@@ -75,38 +68,14 @@ def _attempt(
     return batch[:-1]
 
 
-def _declared_shape(image: tf.Tensor) -> tf.Tensor:
-  """[2] int32, the [height, width] in the header."""
-
-  def of_png() -> tf.Tensor:
-    # Width and height, 4 bytes each.
-    size = tf.io.decode_raw(tf.strings.substr(image, 16, 8), tf.int32, little_endian=False)
-    return tf.ensure_shape(size, [2])[::-1]
-
-  return tf.cond(_begins_with(image, _PNG), of_png, lambda: tf.image.extract_jpeg_shape(image)[:2])
+def _upright_size(image: tf.Tensor) -> tf.Tensor:
+  """[2] int32, the [height, width] of the header, as the picture is turned."""
+  size = encoded_picture.stored_size(image)
+  is_transposed = encoded_picture.is_transposed(encoded_picture.orientation(image))
+  return tf.where(is_transposed, size[::-1], size)
 
 
 def _decode(image: tf.Tensor) -> tf.Tensor:
-  """[h, w, 3] uint8."""
-  # The colour type in a PNG's header; 4 and 6 are gray and RGB with an alpha channel.
-  kind = tf.strings.substr(image, 25, 1)
-  return tf.case(
-    [
-      # As Pillow does; the default is faster but less exact.
-      (
-        _begins_with(image, _JPEG),
-        lambda: tf.io.decode_jpeg(image, channels=3, dct_method='INTEGER_ACCURATE'),
-      ),
-      (
-        (kind == b'\x04') | (kind == b'\x06'),
-        lambda: _on_white(tf.io.decode_png(image, channels=4)),
-      ),
-    ],
-    default=lambda: tf.io.decode_png(image, channels=3),
-  )
-
-
-def _on_white(image: tf.Tensor) -> tf.Tensor:
-  """[h, w, 4] uint8 RGBA -> [h, w, 3] uint8, rounded."""
-  color, opacity = tf.cast(image[..., :3], tf.int32), tf.cast(image[..., 3:], tf.int32)
-  return tf.cast((color * opacity + 255 * (255 - opacity) + 127) // 255, tf.uint8)
+  """[h, w, 3] uint8, upright."""
+  pixels = encoded_picture.decode_stored(image)
+  return encoded_picture.turn(pixels, encoded_picture.orientation(image))

@@ -117,7 +117,6 @@ def test_equal_ids():
     ([{'name': 'a', 'isthing': 1}], 'no `id`'),
     ([{'id': 1, 'isthing': 1}], 'no `name`'),
     ([{'id': 1, 'name': 'a'}], 'no `isthing`.*COCO panoptic'),
-    ([entry(0)], 'id 0 '),
     ([entry(-3)], 'id -3 '),
     ([entry(MAX_CATEGORY_ID + 1)], 'id 65536 '),
     ([entry('1')], "id '1' "),
@@ -131,7 +130,9 @@ def test_equal_ids():
     ([entry(color=[1, 2, -1])], 'color'),
     ([entry(color=[1, 2, 0.5])], 'color'),
     ([entry(color=7)], 'color'),
-    ([entry(color='red')], 'color'),
+    ([entry(color='reddish')], 'color'),
+    ([entry(color=[1, 2, 3, 4, 5])], 'color'),
+    ([entry(name='\udc80')], 'name .*UTF-8'),
     ([entry(4), entry(5), entry(4)], 'id 4 is given twice'),
   ],
 )
@@ -174,3 +175,36 @@ def test_coco_s_own_categories(coco_sample):
   original = sorted(json.loads(path.read_text())['categories'], key=lambda e: e['id'])
   kept = [{k: e[k] for k in ('id', 'name', 'isthing', 'color')} for e in original]
   assert sorted(categories.to_coco(), key=lambda e: e['id']) == kept
+
+
+@pytest.mark.parametrize(
+  'color', ['#0a141e', '#0a141eff', [10, 20, 30, 255], [10.0, 20, 30], 'rgb(10, 20, 30)']
+)
+def test_colours_as_tools_write_them(color):
+  (category,) = PanopticCategories.from_coco([entry(color=color)])
+  assert category.color == (10, 20, 30)
+
+
+def test_the_id_0_is_a_category_and_void_another_number():
+  entries = [entry(0), entry(5, isthing=0)]
+  categories = PanopticCategories.from_coco(entries)
+  assert categories.label(0) == 1
+  assert categories.id_of_label_table().tolist() == [-1, 0, 5]
+  ids = np.array([[0, 5, -1], [1, 6, 5]])
+  assert categories.labels_of_ids(ids).tolist() == [[1, 2, 0], [0, 0, 2]]
+
+
+def test_things_by_name():
+  entries = [
+    {'id': 3, 'name': 'sky', 'isthing': 0},
+    {'id': 1, 'name': 'car', 'isthing': 0},
+    {'id': 2, 'name': 'road'},
+  ]
+  categories = PanopticCategories.from_coco(entries, things=['car'])
+  assert [(c.name, c.is_thing) for c in categories] == [
+    ('car', True),
+    ('road', False),
+    ('sky', False),
+  ]
+  with pytest.raises(InputError, match=r"f: has no category 'cra'; .*car"):
+    PanopticCategories.from_coco(entries, 'f', things=['cra'])

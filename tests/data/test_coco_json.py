@@ -39,7 +39,7 @@ def test_segments_that_lack_a_field(coco, key):
   [
     ({'height': 0}, 'image 42: `height` is 0, not positive'),
     ({'width': -8}, 'image 42: `width` is -8, not positive'),
-    ({'width': 8.0}, 'image 42: `width` cannot be 8.0'),
+    ({'width': 8.5}, 'image 42: `width` cannot be 8.5'),
     ({'id': 7}, 'image id 7 is listed twice'),
     ({'id': None}, 'images[1]: `id` cannot be None'),
     ({'id': 41}, 'an annotation is of image 42, which is not in `images`'),
@@ -115,15 +115,6 @@ def test_an_instances_json_in_place_of_the_panoptic_one_and_the_reverse(coco):
 # The instances JSON.
 
 
-def test_instances_of_stuff_and_those_without_a_mask_are_left_out(coco):
-  square = [[1, 1, 4, 1, 4, 3, 1, 3]]
-  coco.add_instances(square, square, [])
-  coco.instances['annotations'][0]['category_id'] = SKY
-  del coco.instances['annotations'][2]['segmentation']
-  objects = records(coco.write())[0].objects
-  assert objects.category_ids.tolist() == [PERSON]
-
-
 def test_instances_replace_the_segments_of_the_images_that_they_list(coco):
   mask = np.zeros([5, 8], np.uint8, order='F')
   mask[0:2, 6:8] = 1
@@ -152,11 +143,11 @@ def test_an_image_that_is_listed_without_instances_has_none(coco):
 @pytest.mark.parametrize(
   ('change', 'fact'),
   [
-    ({'category_id': 5}, 'annotation 100: category 5 '),
+    ({'category_id': 5}, 'annotation 100: category 5 is not in the panoptic JSON'),
     ({'image_id': 43}, 'an annotation is of image 43, which is not in `images`'),
     ({'id': None}, '`id` cannot be None'),
     ({'iscrowd': 'yes'}, "annotation 100: `iscrowd` 'yes'"),
-    ({'segmentation': None}, 'annotation 100: `segmentation` cannot be None'),
+    ({'segmentation': 3}, 'annotation 100: `segmentation` cannot be 3'),
     ({'segmentation': [[1, 2, 3]]}, 'annotation 100: malformed polygon'),
     ({'segmentation': {'counts': [7], 'size': [5, 8]}}, 'annotation 100: RLE of 7 pixels, not 40'),
   ],
@@ -170,7 +161,48 @@ def test_malformed_instances(coco, change, fact):
 def test_instances_of_another_size(coco):
   coco.add_instances()
   coco.instances['images'] = [{**coco.instances['images'][0], 'width': 9}]
-  fails(coco, 'instances.json: image 42: `width` 9, but 8 in the panoptic JSON')
+  fails(coco, 'instances.json: image 42: `width` 9, but 8 in ', 'panoptic.json')
+
+
+def test_instances_that_number_the_same_names_differently(coco):
+  coco.add_instances([[0, 0, 3, 0, 3, 3]])
+  coco.instances['categories'] = [{'id': TIE, 'name': 'person'}, {'id': PERSON, 'name': 'tie'}]
+  fails(coco, "instances.json: category 32 is 'person', but 'tie' in ", 'panoptic.json')
+
+
+def test_instances_whose_categories_are_a_part(coco):
+  coco.add_instances([[0, 0, 3, 0, 3, 3]])
+  coco.instances['categories'] = [{'id': 1.0, 'name': 'person'}, {'id': 999, 'name': 'moon'}]
+  dataset = coco_json.load(**coco.write())
+  assert [len(entry.instances or ()) for entry in dataset.entries] == [1, 0]
+  assert not dataset.notes
+
+
+def test_instances_without_categories_are_noted(coco):
+  coco.add_instances([[0, 0, 3, 0, 3, 3]])
+  (note,) = coco_json.load(**coco.write()).notes
+  assert 'instances.json: has no `categories`' in note
+
+
+def test_instances_of_stuff_and_boxes_without_a_mask_are_left_out(coco):
+  coco.add_instances([[0, 0, 3, 0, 3, 3]], [[0, 0, 3, 0, 3, 3]], [[0, 0, 3, 0, 3, 3]])
+  coco.instances['annotations'][0]['category_id'] = SKY
+  del coco.instances['annotations'][1]['segmentation']
+  coco.instances['annotations'][1]['bbox'] = [0, 0, 3, 3]
+  dataset = coco_json.load(**coco.write())
+  found = dataset.entries[0].instances
+  assert [(one.annotation_id, bool(one.segmentation)) for one in found] == [
+    (101, False),
+    (102, True),
+  ]
+  record = coco_panoptic.read_record(dataset.entries[0], dataset.categories)
+  assert len(record.objects.masks) == 1
+
+
+def test_instances_of_other_files_under_the_same_ids(coco):
+  coco.add_instances()
+  coco.instances['images'] = [{**coco.instances['images'][0], 'file_name': '43.jpg'}]
+  fails(coco, 'instances.json: image 42: `file_name` 43.jpg, but 42.jpg in ', 'panoptic.json')
 
 
 def test_instances_of_another_split(coco):

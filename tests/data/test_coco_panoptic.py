@@ -6,7 +6,9 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from oanet_tf.data import coco_json, coco_panoptic
+from oanet_tf.data import coco_json, coco_panoptic, pictures, tf_example
+from oanet_tf.data.panoptic_map import ids_to_rgb
+from oanet_tf.data.pictures import turned
 from oanet_tf.errors import InputError
 from tests.data.coco_files import GRASS, PERSON, SKY, TIE, encoded_picture, grid
 from tests.segments import id_map
@@ -136,20 +138,109 @@ def test_other_formats_become_png_without_loss(coco, format, mode, options):
   np.testing.assert_array_equal(np.array(after), np.array(before.convert('RGB')))
 
 
-def test_exif_orientation_is_ignored(coco):
+def turned_by_exif(coco, orientation, kind='JPEG'):
   exif = Image.Exif()
-  exif[0x0112] = 6  # To be shown turned by 90°.
-  coco.pictures['42.jpg'] = encoded_picture(picture(), exif=exif.tobytes())
+  exif[0x0112] = orientation
+  coco.pictures['42.jpg'] = encoded_picture(picture(), kind, exif=exif.tobytes())
+  return np.asarray(Image.open(io.BytesIO(coco.pictures['42.jpg'])))
+
+
+@pytest.mark.parametrize('orientation', range(2, 9))
+@pytest.mark.parametrize('with_instances', [False, True])
+def test_annotations_of_stored_pixels_are_turned_with_them(coco, orientation, with_instances):
+  if with_instances:
+    # The person's corner, and the tie.
+    coco.add_instances([[1, 1, 4, 1, 4, 2, 1, 2]], [[2, 2, 4, 2, 4, 3, 2, 3]])
+  stored = turned_by_exif(coco, orientation)
+  dataset = coco_json.load(**coco.write())
+  record = coco_panoptic.read_record(dataset.entries[0], dataset.categories, labels_are='as_stored')
+  upright = turned(stored, orientation)
+  assert (record.height, record.width) == upright.shape[:2]
+  assert record.is_turned and record.is_turn_unsure == (orientation < 5)
+  np.testing.assert_array_equal(Image.open(io.BytesIO(record.encoded_image)), upright)
+  np.testing.assert_array_equal(id_map(record.segments), turned(coco.maps['42.png'], orientation))
+  # The objects as they were, drawn and turned.
+  del coco.pictures['42.jpg']
+  coco.pictures['42.jpg'] = encoded_picture(picture())
+  before = records(coco.write())[0]
+  for one, other in zip(drawn(before), drawn(record), strict=True):
+    np.testing.assert_array_equal(turned(one, orientation), other)
+
+
+def drawn(record):
+  for (y1, x1, y2, x2), mask in zip(
+    record.objects.boxes.astype(int), record.objects.masks, strict=True
+  ):
+    whole = np.zeros([record.height, record.width], bool)
+    whole[y1:y2, x1:x2] = mask
+    yield whole
+
+
+@pytest.mark.parametrize('orientation', [2, 3, 4])
+def test_where_the_size_does_not_tell_annotations_are_upright(coco, orientation):
+  stored = turned_by_exif(coco, orientation)
   record = records(coco.write())[0]
+  assert record.is_turn_unsure and not record.is_turned
+  np.testing.assert_array_equal(
+    Image.open(io.BytesIO(record.encoded_image)), turned(stored, orientation)
+  )
+  np.testing.assert_array_equal(id_map(record.segments), coco.maps['42.png'])
+
+
+@pytest.mark.parametrize('orientation', [5, 6, 7, 8])
+def test_upright_annotations_are_recognized_by_their_size(coco, orientation):
+  coco.pictures['42.jpg'] = encoded_picture(picture(8, 5))
+  exif = Image.Exif()
+  exif[0x0112] = orientation
+  coco.pictures['42.jpg'] = encoded_picture(picture(8, 5), exif=exif.tobytes())
+  dataset = coco_json.load(**coco.write())
+  # What would turn them where the size does not tell.
+  record = coco_panoptic.read_record(dataset.entries[0], dataset.categories, labels_are='as_stored')
   assert (record.height, record.width) == (5, 8)
-  assert record.encoded_image == coco.pictures['42.jpg']
+  assert not record.is_turned and not record.is_turn_unsure
+  np.testing.assert_array_equal(id_map(record.segments), coco.maps['42.png'])
 
 
-def test_sixteen_bit_pictures_that_would_be_clipped(coco):
-  buffer = io.BytesIO()
-  Image.fromarray(np.full([5, 8], 40000, np.uint16)).save(buffer, 'TIFF')
-  coco.pictures['42.jpg'] = buffer.getvalue()
-  fails(coco, 'images/42.jpg', '8 bits a channel')
+def all_kinds():
+  rgb = Image.fromarray(picture())
+  rgba = np.dstack([picture(), np.arange(0, 240, 6).reshape(5, 8)]).astype(np.uint8)
+
+  def file_of(image, kind, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+  exif = Image.Exif()
+  exif[0x0112] = 2
+  return {
+    'RGBA PNG': file_of(Image.fromarray(rgba), 'PNG'),
+    'RGBA PNG, mirrored': file_of(Image.fromarray(rgba), 'PNG', exif=exif.tobytes()),
+    'palette PNG with alpha': file_of(rgb.convert('P'), 'PNG', transparency=bytes(range(256))),
+    'PNG with a transparent colour': file_of(rgb, 'PNG', transparency=rgb.getpixel((3, 3))),
+    'grey and alpha PNG': file_of(rgb.convert('LA'), 'PNG'),
+    '16-bit PNG': file_of(
+      Image.fromarray(np.arange(40, dtype=np.uint16).reshape(5, 8) * 999), 'PNG'
+    ),
+    '16-bit TIFF': file_of(
+      Image.fromarray(np.arange(40, dtype=np.uint16).reshape(5, 8) * 999), 'TIFF'
+    ),
+    'RGBA WEBP': file_of(Image.fromarray(rgba), 'WEBP', lossless=True),
+    'transparent GIF': file_of(rgb.convert('P'), 'GIF', transparency=3),
+    'JPEG': file_of(rgb, 'JPEG', quality=30),
+    'subsampled JPEG': file_of(rgb, 'JPEG', quality=80, subsampling=2),
+    'grey JPEG': file_of(rgb.convert('L'), 'JPEG'),
+    'CMYK JPEG': file_of(rgb.convert('CMYK'), 'JPEG'),
+    'mirrored JPEG': file_of(rgb, 'JPEG', exif=exif.tobytes()),
+  }
+
+
+@pytest.mark.parametrize('kind', all_kinds())
+def test_training_sees_the_pixels_that_prediction_sees(coco, kind):
+  coco.pictures['42.jpg'] = all_kinds()[kind]
+  paths = coco.write()
+  record = records(paths)[0]
+  image = tf_example.decode(tf_example.encode(record))['image'].numpy()
+  np.testing.assert_array_equal(image, pictures.read_picture(paths['image_dir'] / '42.jpg'))
 
 
 def test_missing_picture(coco):
@@ -236,13 +327,22 @@ def test_png_with_a_flipped_byte(coco):
     records(write_png(coco, bytes(content)))
 
 
-@pytest.mark.parametrize(
-  ('format', 'mode'),
-  [('PNG', 'L'), ('PNG', 'P'), ('PNG', 'RGBA'), ('JPEG', 'RGB'), ('BMP', 'RGB')],
-)
+@pytest.mark.parametrize(('format', 'mode'), [('PNG', 'L'), ('JPEG', 'RGB'), ('BMP', 'RGB')])
 def test_png_of_another_kind(coco, format, mode):
   with pytest.raises(InputError, match=rf'panoptic/42\.png: .*{format} {mode}, .*PNG RGB'):
     records(write_png(coco, encoded_picture(picture(), format, mode)))
+
+
+@pytest.mark.parametrize('mode', ['P', 'RGBA'])
+def test_a_palette_or_an_alpha_channel_loses_no_ids(coco, mode):
+  ids = Image.fromarray(ids_to_rgb(coco.maps['42.png']))
+  png = ids.quantize(16, dither=Image.Dither.NONE) if mode == 'P' else ids.convert('RGBA')
+  if mode == 'RGBA':
+    png.putalpha(Image.fromarray(np.arange(40, dtype=np.uint8).reshape(5, 8)))
+  buffer = io.BytesIO()
+  png.save(buffer, 'PNG')
+  record = records(write_png(coco, buffer.getvalue()))[0]
+  np.testing.assert_array_equal(id_map(record.segments), coco.maps['42.png'])
 
 
 def test_png_of_another_size(coco):
@@ -255,9 +355,15 @@ def test_segments_in_the_png_only(coco):
   fails(coco, 'panoptic/42.png', 'segment 6 is in the map but not in the list')
 
 
-def test_segments_in_the_json_only(coco):
-  coco.segments.append({'id': 12, 'category_id': PERSON, 'iscrowd': 0})
-  fails(coco, 'panoptic/42.png', 'segment 12 is listed but has no pixel')
+def test_segments_without_a_pixel_are_left_out_and_counted(coco):
+  coco.segments.insert(1, {'id': 12, 'category_id': PERSON, 'iscrowd': 0})
+  coco.segments.append({'id': 13, 'category_id': SKY, 'iscrowd': 0})
+  record = records(coco.write())[0]
+  assert record.num_empty_segments == 2
+  assert record.segments.ids.tolist() == [70000, 300, 5]
+  assert record.is_thing.tolist() == [True, False, True]
+  assert len(record.objects.masks) == 2
+  np.testing.assert_array_equal(id_map(record.segments), coco.maps['42.png'])
 
 
 # The real thing.

@@ -44,7 +44,7 @@ def test_shards_categories_and_summary(coco, tmp_path, capsys):
   assert out == (
     f'{output}, split val: 7 images, 15 segments (6 crowds), 9.8% void, 7 objects '
     '(6 crowds, 0 overlap another). Images without an object: 0; whose objects come from the '
-    'panoptic masks: 6. Left out: 2 instances without a pixel, 1 images without an annotation, 0 '
+    'panoptic masks: 6. Left out: 2 instances without a pixel, 0 segments without a pixel, 1 images without an annotation, 0 '
     'images with an error, 0 images without a conflict.\n'
   )
   assert '7/7' in err
@@ -282,4 +282,4 @@ def test_the_sample_pixel_by_pixel(coco_sample, tmp_path):
     assert segments.ids.tolist() == [info['id'] for info in infos]
     assert segments.category_ids.tolist() == [info['category_id'] for info in infos]
     jpeg = (coco_sample / 'val2017' / annotation['file_name'].replace('png', 'jpg')).read_bytes()
-    np.testing.assert_array_equal(record['image'], tf.io.decode_jpeg(jpeg, channels=3))
+    np.testing.assert_array_equal(record['image'], pictures.read_picture(path))

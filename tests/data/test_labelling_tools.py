@@ -7,12 +7,9 @@ import json
 import pathlib
 
 import numpy as np
-import pytest
 
 from oanet_tf.data.categories import PanopticCategories
-from oanet_tf.data.convert import convert
 from oanet_tf.data.panoptic_map import ids_to_rgb
-from oanet_tf.errors import InputError
 from tests.commands import convert as command
 from tests.data.coco_files import encoded_picture, grid
 from tests.data.conversions import flags
@@ -24,8 +21,6 @@ TIE = [2.0, 2.0, 3.0, 2.0, 3.0, 3.0, 2.0, 3.0]
 SKY = [0.0, 0.0, 6.0, 0.0, 6.0, 1.0, 0.0, 1.0]
 SIZE = {'width': 6, 'height': 4}
 PICTURE = np.zeros([4, 6, 3], np.uint8)
-
-ID_0 = pytest.mark.xfail(strict=True, reason='category ids from 0', raises=InputError)
 
 
 def write(path: pathlib.Path, content: bytes | dict) -> pathlib.Path:
@@ -152,7 +147,6 @@ def label_studio(folder: pathlib.Path) -> dict:
   return {'image_dir': folder, 'instances_json': write(folder / 'result.json', content)}
 
 
-@ID_0
 def test_label_studio(tmp_path):
   paths = label_studio(tmp_path / 'export')
   assert run(tmp_path, **paths, stuff='sky') == {'0': (SCENE, ['person', 'tie'])}
@@ -233,12 +227,9 @@ def datumaro(folder: pathlib.Path) -> dict:
   }
 
 
-@pytest.mark.xfail(strict=True, reason='no category is a thing without `things`', raises=TypeError)
 def test_datumaro(tmp_path):
   paths = datumaro(tmp_path / 'export')
-  output = tmp_path / 'records'
-  convert(**paths, output_dir=output, split='x', num_workers=1, things=['person', 'tie'])
-  assert converted(output) == {'1': (SCENE, ['person', 'tie'])}
+  assert run(tmp_path, **paths, things='person,tie') == {'1': (SCENE, ['person', 'tie'])}
 
 
 def test_instances_of_datumaro_alone(tmp_path):
@@ -285,7 +276,6 @@ def cityscapes(folder: pathlib.Path) -> dict:
   }
 
 
-@pytest.mark.xfail(strict=True, reason='images in folders of cities', raises=InputError)
 def test_cityscapes(tmp_path):
   paths = cityscapes(tmp_path / 'cityscapes')
   images = run(tmp_path, **paths)
@@ -293,7 +283,7 @@ def test_cityscapes(tmp_path):
   assert scene == SCENE and sorted(objects) == ['person', 'tie']
 
 
-def ade20k(folder: pathlib.Path, first_id: int = 0) -> dict:
+def ade20k(folder: pathlib.Path) -> dict:
   """As Mask2Former's prepare_ade20k_pan_seg writes it: category ids are from 0."""
   stem = 'ADE_val_00000001'
   write(folder / 'images' / 'validation' / f'{stem}.jpg', encoded_picture(PICTURE))
@@ -307,14 +297,14 @@ def ade20k(folder: pathlib.Path, first_id: int = 0) -> dict:
         'image_id': stem,
         'file_name': f'{stem}.png',
         'segments_info': [
-          {'id': segment_id, 'category_id': first_id + index, 'area': 1, 'bbox': [0, 0, 1, 1],
+          {'id': segment_id, 'category_id': index, 'area': 1, 'bbox': [0, 0, 1, 1],
            'iscrowd': 0}
           for index, segment_id in enumerate(ids.values())
         ],
       }
     ],
     'categories': [
-      {'name': name, 'id': first_id + index, 'isthing': int(index > 0), 'color': [120, index, 120]}
+      {'name': name, 'id': index, 'isthing': int(index > 0), 'color': [120, index, 120]}
       for index, name in enumerate(['sky', 'person', 'tie'])
     ],
   }  # fmt: skip
@@ -325,10 +315,6 @@ def ade20k(folder: pathlib.Path, first_id: int = 0) -> dict:
   }
 
 
-@pytest.mark.parametrize(
-  'first_id',
-  [pytest.param(0, marks=ID_0), 1],
-)
-def test_ade20k(tmp_path, first_id):
-  paths = ade20k(tmp_path / 'ADEChallengeData2016', first_id)
+def test_ade20k(tmp_path):
+  paths = ade20k(tmp_path / 'ADEChallengeData2016')
   assert run(tmp_path, **paths) == {'ADE_val_00000001': (SCENE, ['person', 'tie'])}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import sys
 
@@ -331,8 +332,8 @@ def test_semantic_pngs_are_found_by_stem_or_path(export):
   found = {a['file_name']: a['segments_info'][0]['category_id'] for a in content['annotations']}
   assert found == {'a/1.png': SKY, 'b/1.png': GRASS}
   for missing, fact in (
-    ('a/1.png', r'b/1\.png: .*a/1\.jpg .*b/1\.jpg'),
-    ('b/1.png', r'sem: .*1\.png'),
+    ('a/1.png', r'b/1\.png: .*a/1\.png .*b/1\.png'),
+    ('b/1.png', r'sem/a/1\.png: '),
   ):
     (export.folder / 'sem' / missing).unlink()
     with pytest.raises(InputError, match=fact):
@@ -341,7 +342,7 @@ def test_semantic_pngs_are_found_by_stem_or_path(export):
 
 def test_semantic_pngs_of_one_name(export):
   export.semantic = {'a/7.png': sky_over_grass(), 'b/7.png': sky_over_grass()}
-  with pytest.raises(InputError, match=r'a/7\.png .*b/7\.png .*7\.jpg'):
+  with pytest.raises(InputError, match=r'sem: .*(a/7\.png .*b/7\.png|b/7\.png .*a/7\.png)'):
     export.add(PERSON, DOT).panoptic(stuff=STUFF)
 
 
@@ -426,19 +427,37 @@ def test_malformed_annotations(export, change, fact):
   assert names(export.folder / 'out') == []
 
 
-@pytest.mark.parametrize('file_name', ['../7.jpg', '/7.jpg', ''])
-def test_images_outside_their_folder(export, file_name):
-  export.add(PERSON, DOT).write()
-  content = json.loads((export.folder / 'inst.json').read_text())
+def renamed(export, file_name):
+  """Converts the export with another name of its image in the JSON."""
+  paths = export.write()
+  content = json.loads(paths['instances_json'].read_text())
   content['images'][0]['file_name'] = file_name
-  (export.folder / 'inst.json').write_text(json.dumps(content))
-  with pytest.raises(InputError, match=r'inst\.json: image 7: '):
-    write_panoptic(export.folder / 'inst.json', export.folder / 'a.json', num_workers=1)
+  paths['instances_json'].write_text(json.dumps(content))
+  return convert(
+    panoptic_json=None, panoptic_dir=None, output_dir=export.folder / 'rec', split='t',
+    num_workers=1, **paths,
+  )  # fmt: skip
+
+
+@pytest.mark.parametrize('file_name', ['../7.jpg', '/7.jpg', '..', '', '.', 'a\0b'])
+def test_images_outside_their_folder(export, file_name):
+  with pytest.raises(InputError, match=r'\.json: image 7: '):
+    renamed(export.add(PERSON, DOT), file_name)
+  assert not (export.folder / '7.png').exists()
+
+
+def test_names_of_images_that_some_tools_write(export):
+  export.images[0]['file_name'] = 'sub/7.jpg'
+  export.add(PERSON, DOT)
+  assert renamed(export, 'sub\\7.jpg').images == 1
+  assert (export.folder / 'rec' / 't_panoptic' / 'sub' / '7.png').is_file()
+  shutil.rmtree(export.folder / 'rec')
+  assert renamed(export, str(export.folder / 'img' / 'sub' / '7.jpg')).images == 1
 
 
 def test_images_whose_pngs_would_have_one_name(export):
   export.images.append({**export.images[0], 'id': 8, 'file_name': '7.png'})
-  with pytest.raises(InputError, match=r'inst\.json: .*image file 7 '):
+  with pytest.raises(InputError, match=r'inst\.json: .*image file 7\.png '):
     export.add(PERSON, DOT).panoptic()
 
 
@@ -603,6 +622,7 @@ def test_files_of_other_origin_are_not_replaced(export):
     {'panoptic_json': 'p', 'panoptic_dir': 'p', 'on_top': 'later'},
     {'panoptic_json': 'p', 'panoptic_dir': 'p', 'semantic_dir': 's'},
     {'instances_json': 'i', 'semantic_dir': 's'},
+    {'instances_json': 'i', 'things': 'person'},
   ],
 )
 def test_arguments_that_do_not_go_together(given, capsys, tmp_path):
@@ -611,7 +631,7 @@ def test_arguments_that_do_not_go_together(given, capsys, tmp_path):
   assert caught.value.code == 2
   assert 'usage: ' in capsys.readouterr().err
   arguments = {'panoptic_json': None, 'panoptic_dir': None, **given}
-  with pytest.raises(InputError, match=r'panoptic_json|panoptic_dir|semantic_dir'):
+  with pytest.raises(InputError, match=r'panoptic_json|panoptic_dir|semantic_dir|things'):
     convert('img', output_dir=tmp_path / 'o', split='t', **arguments)
 
 

@@ -62,7 +62,7 @@ def test_pil_images_are_read_as_files_are():
   exif = Image.Exif()
   exif[0x0112] = 6  # The camera was held upright: turn by 90 degrees.
   turned = Image.fromarray(IMAGE)
-  turned.getexif().update(exif)
+  turned.info['exif'] = exif.tobytes()
   [(_, image)] = named_images(turned)
   np.testing.assert_array_equal(image, np.rot90(IMAGE, -1))
   transparent = Image.new('RGBA', (2, 3), (255, 0, 0, 0))

@@ -1,13 +1,20 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
+from PIL import ExifTags, Image
 
 from oanet_tf.data import pictures
 from oanet_tf.serving.encoded_images import decode_images
 from tests.serving import requests
 
 decode = tf.function(decode_images, [tf.TensorSpec([None], tf.string)], autograph=False)
+
+
+def exif(orientation):
+  block = Image.Exif()
+  block[ExifTags.Base.Orientation] = orientation
+  block[ExifTags.Base.Make] = 'a camera'
+  return block
 
 
 def odd_images():
@@ -29,6 +36,13 @@ def odd_images():
     'palette.png': encode(image.convert('P')),
     'two_colors.png': encode(image.convert('P', palette=Image.Palette.ADAPTIVE, colors=2)),
     'rgba.png': encode(rgba),
+    'transparent_palette.png': encode(image.convert('P'), transparency=bytes(range(0, 256, 2))),
+    'transparent_color.png': encode(image, transparency=image.getpixel((0, 0))),
+    'transparent_gray.png': encode(
+      image.convert('L'), transparency=image.convert('L').getpixel((0, 0))
+    ),
+    **{f'turned_{k}.jpeg': encode(image, 'JPEG', exif=exif(k)) for k in range(10)},
+    **{f'turned_{k}.png': encode(rgba, exif=exif(k)) for k in range(10)},
     'animated.png': encode(frames[0], save_all=True, append_images=frames[1:]),
     'dot.png': encode(requests.rectangles(1, 1)),
     'line.jpeg': encode(requests.rectangles(1, 300), 'JPEG'),
@@ -38,7 +52,7 @@ def odd_images():
 def test_decodes_a_batch_of_all_kinds_to_the_pixels_of_predict(tmp_path):
   encoded = odd_images()
   images, shapes = decode(list(encoded.values()))
-  assert images.shape == (len(encoded), 33, 300, 3)
+  assert images.shape == (len(encoded), 47, 300, 3)
   for (name, data), image, (height, width) in zip(
     encoded.items(), images.numpy(), shapes.numpy(), strict=True
   ):

@@ -1,0 +1,134 @@
+"""Decodes JPEG and PNG files with TensorFlow, to the pixels of `data.pictures`.
+
+h, w are an image's size.
+"""
+
+import tensorflow as tf
+
+from oanet_tf.data.pictures import flip
+
+_PNG, _JPEG = b'\x89PNG\r\n\x1a\n', b'\xff\xd8\xff'
+# What an EXIF block begins with, as JPEG and PNG mark it.
+_EXIF_OF_JPEG, _EXIF_OF_PNG = b'Exif\0\0', b'eXIf'
+# A JPEG's segment holds no more, and the orientation is near the beginning.
+_EXIF_BYTES = 2**16
+_ORIENTATION, _ENTRY_BYTES = 0x0112, 12
+# Types of numbers, of two and four bytes.
+_SHORT, _LONG = 3, 4
+
+
+def is_png(encoded: tf.Tensor) -> tf.Tensor:
+  return _begins_with(encoded, _PNG)
+
+
+def is_jpeg(encoded: tf.Tensor) -> tf.Tensor:
+  return _begins_with(encoded, _JPEG)
+
+
+def _begins_with(encoded: tf.Tensor, signature: bytes) -> tf.Tensor:
+  return tf.strings.substr(encoded, 0, len(signature)) == signature
+
+
+def stored_size(encoded: tf.Tensor) -> tf.Tensor:
+  """[] string -> [2] int32, the [height, width] of the stored pixels, from the header."""
+
+  def of_png() -> tf.Tensor:
+    # Width and height, 4 bytes each.
+    size = tf.io.decode_raw(tf.strings.substr(encoded, 16, 8), tf.int32, little_endian=False)
+    return tf.ensure_shape(size, [2])[::-1]
+
+  size = tf.cond(is_png(encoded), of_png, lambda: tf.image.extract_jpeg_shape(encoded)[:2])
+  return tf.ensure_shape(size, [2])
+
+
+def decode_stored(encoded: tf.Tensor) -> tf.Tensor:
+  """[] string -> [h, w, 3] uint8 RGB: the pixels as stored, whatever their orientation.
+
+  Gray, palette and CMYK images are converted to RGB. Of 16 bits, the upper 8 are used. Transparent
+  pixels are laid on white. Of an animated PNG, the first frame is used.
+
+  Raises:
+    tf.errors.InvalidArgumentError: when it is run, if the file is cut off or damaged.
+  """
+  pixels = tf.cond(
+    is_jpeg(encoded),
+    # As Pillow does; the default is faster but less exact.
+    lambda: tf.io.decode_jpeg(encoded, channels=3, dct_method='INTEGER_ACCURATE'),
+    lambda: tf.cond(
+      _has_alpha(encoded),
+      lambda: _on_white(tf.io.decode_png(encoded, channels=4)),
+      lambda: tf.io.decode_png(encoded, channels=3),
+    ),
+  )
+  return tf.ensure_shape(pixels, [None, None, 3])
+
+
+def _has_alpha(png: tf.Tensor) -> tf.Tensor:
+  # The colour type in the header; 4 and 6 are gray and RGB with an alpha channel.
+  kind = tf.strings.substr(png, 25, 1)
+  # The alpha of a palette, or of one colour, comes before the pixels.
+  before_pixels = _parts(png, b'IDAT')[0]
+  return (kind == b'\x04') | (kind == b'\x06') | (tf.size(_parts(before_pixels, b'tRNS')) == 2)
+
+
+def _parts(text: tf.Tensor, separator: bytes) -> tf.Tensor:
+  """The text before the separator, and that after it if it is there."""
+  return tf.strings.split(text, sep=separator, maxsplit=1)
+
+
+def _on_white(image: tf.Tensor) -> tf.Tensor:
+  """[h, w, 4] uint8 RGBA -> [h, w, 3] uint8, rounded."""
+  color, opacity = tf.cast(image[..., :3], tf.int32), tf.cast(image[..., 3:], tf.int32)
+  return tf.cast((color * opacity + 255 * (255 - opacity) + 127) // 255, tf.uint8)
+
+
+def orientation(encoded: tf.Tensor) -> tf.Tensor:
+  """[] string -> [] int32, EXIF's orientation as `pictures.orientation` reads it."""
+  mark = tf.where(is_png(encoded), _EXIF_OF_PNG, _EXIF_OF_JPEG)
+  parts = _parts(encoded, mark)
+  return tf.cond(tf.size(parts) == 2, lambda: _of_exif(parts[1]), lambda: tf.constant(1))
+
+
+def _of_exif(block: tf.Tensor) -> tf.Tensor:
+  """The orientation in a TIFF header, in the first directory that follows it; else 1.
+
+  TIFF 6.0, section 2: the byte order, the place of the directory, the number of its entries, and
+  these, each with tag, type, count and value.
+  """
+  block = tf.strings.substr(block, 0, _EXIF_BYTES)
+  little = tf.strings.substr(block, 0, 4) == b'II*\0'
+  known = little | (tf.strings.substr(block, 0, 4) == b'MM\0*')
+  data = tf.cast(tf.io.decode_raw(block, tf.uint8), tf.int64)
+  # What is read beyond the end is 0.
+  data = tf.concat([data, tf.zeros([_EXIF_BYTES + _ENTRY_BYTES], tf.int64)], axis=0)
+
+  def number(place: tf.Tensor, length: int) -> tf.Tensor:
+    place = tf.clip_by_value(tf.cast(place, tf.int64), 0, _EXIF_BYTES)
+    digits = tf.gather(data, place[..., None] + tf.range(length, dtype=tf.int64))
+    digits = tf.where(little, digits[..., ::-1], digits)
+    return tf.reduce_sum(digits * 256 ** tf.range(length - 1, -1, -1, dtype=tf.int64), axis=-1)
+
+  directory = number(tf.constant(4), 4)
+  entries = directory + 2 + _ENTRY_BYTES * tf.range(number(directory, 2))
+  kind = number(entries + 2, 2)
+  is_it = (number(entries, 2) == _ORIENTATION) & ((kind == _SHORT) | (kind == _LONG))
+  is_it &= number(entries + 4, 4) == 1
+  values = tf.where(kind == _SHORT, number(entries + 8, 2), number(entries + 8, 4))
+  # Of several, the last, as Pillow does.
+  found = tf.concat([[1], tf.boolean_mask(values, is_it)], axis=0)[-1]
+  return tf.cast(tf.where(known & (found >= 1) & (found <= 8), found, 1), tf.int32)
+
+
+def is_transposed(orientation: tf.Tensor) -> tf.Tensor:
+  return orientation >= 5
+
+
+def turn(pixels: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
+  """As `pictures.turned`, for [h, w, 3] and [] int32."""
+  pixels = tf.cond(
+    is_transposed(orientation), lambda: tf.transpose(pixels, [1, 0, 2]), lambda: pixels
+  )
+  rows, columns = (
+    tf.gather([0] + [flip(one, axis) for one in range(1, 9)], orientation) for axis in (0, 1)
+  )
+  return tf.ensure_shape(pixels[::rows, ::columns], [None, None, 3])
