@@ -9,8 +9,15 @@ from typing import get_args
 from oanet_tf import errors
 from oanet_tf.arguments import names, positive
 from oanet_tf.data.coco_panoptic import LabelsAre
-from oanet_tf.data.convert import IMAGES_PER_SHARD, MAX_DEFAULT_SHARDS, OnError, convert
+from oanet_tf.data.convert import (
+  IMAGES_PER_SHARD,
+  MAX_DEFAULT_SHARDS,
+  OnError,
+  check_inputs,
+  convert,
+)
 from oanet_tf.data.objects import Overlaps
+from oanet_tf.data.panoptic_of_instances import OnTop
 from oanet_tf.data.resume import Split
 from oanet_tf.data.tf_example import MaskEncoding
 
@@ -18,8 +25,8 @@ from oanet_tf.data.tf_example import MaskEncoding
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
   parser = argparse.ArgumentParser(
     prog='oanet convert',
-    description='Converts a COCO panoptic dataset to TFRecord shards. If it is interrupted, the '
-    'same command goes on where it stopped.',
+    description='Converts a COCO panoptic dataset, or the COCO export of a labelling tool, to '
+    'TFRecord shards. If it is interrupted, the same command goes on where it stopped.',
   )
   images = parser.add_mutually_exclusive_group(required=True)
   images.add_argument('--image_dir', help='folder of the images')
@@ -30,12 +37,13 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     const=None,
     help='images are not read, and are empty in the shards: enough for the ranking module alone',
   )
-  parser.add_argument('--panoptic_json', required=True, help='COCO panoptic annotations')
-  parser.add_argument('--panoptic_dir', required=True, help='folder of the panoptic PNGs')
+  parser.add_argument('--panoptic_json', help='COCO panoptic annotations, with --panoptic_dir')
+  parser.add_argument('--panoptic_dir', help='folder of the panoptic PNGs')
   parser.add_argument(
     '--instances_json',
     help='COCO instance annotations, whose masks may overlap; objects of images that are not in '
-    'them come from the panoptic masks',
+    'them come from the panoptic masks. Without --panoptic_json, the panoptic masks are made of '
+    'them',
   )
   parser.add_argument('--output_dir', required=True, help='folder of the shards')
   parser.add_argument('--split', required=True, help="how the shards' names begin, e.g. train")
@@ -87,7 +95,40 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     'square): whether annotations are of the picture as viewers show it (upright, default) or of '
     'the pixels as stored',
   )
-  return parser.parse_args(arguments)
+  made = parser.add_argument_group('without --panoptic_json')
+  made.add_argument(
+    '--stuff',
+    type=names,
+    default=[],
+    metavar='NAME,…',
+    help='the stuff categories of --instances_json; all others are things. With --semantic_dir, '
+    'also NAME=VALUE, the pixel value of a category that the JSON lacks',
+  )
+  made.add_argument(
+    '--on_top',
+    choices=get_args(OnTop),
+    default='smaller',
+    help='which of two masks lies on top. smaller: that of smaller area (default); later: that '
+    'which comes later in the JSON',
+  )
+  made.add_argument(
+    '--semantic_dir',
+    help='folder of PNGs, named as the images, whose pixels are category ids: the stuff',
+  )
+  parsed = parser.parse_args(arguments)
+  try:
+    check_inputs(
+      parsed.panoptic_json,
+      parsed.panoptic_dir,
+      parsed.instances_json,
+      parsed.stuff,
+      parsed.on_top,
+      parsed.semantic_dir,
+      parsed.things,
+    )
+  except errors.InputError as error:
+    parser.error(str(error))
+  return parsed
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

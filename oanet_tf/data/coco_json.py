@@ -4,6 +4,7 @@ Format: https://cocodataset.org/#format-data.
 """
 
 import array
+import itertools
 import pathlib
 import reprlib
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,7 @@ from oanet_tf.files import FilePath
 _KEYS = {
   *('annotations', 'categories', 'category_id', 'color', 'counts', 'file_name', 'height', 'id'),
   *('image_id', 'images', 'iscrowd', 'isthing', 'name', 'segmentation', 'segments_info', 'size'),
-  'width',
+  *('supercategory', 'width'),
 }
 # What only the annotations of each kind of JSON have.
 _MARKS = {'panoptic': 'segments_info', 'instances': 'segmentation'}
@@ -52,6 +53,20 @@ class ImageEntry(NamedTuple):
   def image_id(self) -> int | str:
     """The dataset's."""
     return self.annotation.image_id
+
+
+class InstancesFile(NamedTuple):
+  """An instances JSON.
+
+  Attributes:
+    images: its `images`, by id.
+    instances: of each image, in the order of its `annotations`.
+    categories: its `categories`, unchecked; None if it has none.
+  """
+
+  images: dict[int | str, dict]
+  instances: dict[int | str, list[Instance]]
+  categories: Any
 
 
 class CocoPanoptic(NamedTuple):
@@ -94,9 +109,8 @@ def load(
     InputError: if a file or folder is missing or not what it should be, if files contradict, or if
       no category is a thing.
   """
-  for folder in (panoptic_dir, image_dir):
-    if folder is not None and not pathlib.Path(folder).is_dir():
-      raise InputError(f'{folder}: there is no such folder')
+  check_folder(panoptic_dir)
+  check_folder(image_dir)
   source = str(panoptic_json)
   content = read_json_object(source, _compact)
   if not _annotations(content, 'panoptic', source):
@@ -126,6 +140,29 @@ def load(
     entries, more = _with_instances(entries, str(instances_json), images, categories, source)
     notes += more
   return CocoPanoptic(categories, entries, len(images) - len(entries), tuple(notes))
+
+
+def check_folder(folder: FilePath | None) -> None:
+  """Raises `InputError` if there is no such folder; None is fine."""
+  if folder is not None and not pathlib.Path(folder).is_dir():
+    raise InputError(f'{folder}: there is no such folder')
+
+
+def read_instances(source: str) -> InstancesFile:
+  """Reads an instances JSON; annotations of a box alone are kept, with an empty `segmentation`.
+
+  Raises:
+    InputError: if the file is missing or not what it should be.
+  """
+  content = read_json_object(source, _compact)
+  annotations = _annotations(content, 'instances', source)
+  images = _images(content, source)
+  instances: dict[int | str, list[Instance]] = {image_id: [] for image_id in images}
+  for annotation in annotations:
+    image_id = field(annotation, 'image_id', (int, str), f'{source}: an annotation')
+    _image_of(image_id, images, source)
+    instances[image_id].append(_instance(annotation, source))
+  return InstancesFile(images, instances, content.get('categories'))
 
 
 def _check_things(categories: PanopticCategories, source: str) -> None:
@@ -200,10 +237,8 @@ def _with_instances(
   panoptic_source: str,
 ) -> tuple[list[ImageEntry], list[str]]:
   """Entries with the instances of every image that an instances JSON lists; and notes."""
-  content = read_json_object(source, _compact)
-  annotations = _annotations(content, 'instances', source)
-  notes = _compare_categories(content, source, categories, panoptic_source)
-  images = _images(content, source)
+  images, instances, named = read_instances(source)
+  notes = _compare_categories(named, source, categories, panoptic_source)
   shared = images.keys() & panoptic_images.keys()
   if not shared:
     raise InputError(f'{source}: has none of the images of the panoptic JSON; is it of that split?')
@@ -215,13 +250,17 @@ def _with_instances(
         raise InputError(
           f'{source}: image {image_id}: `{key}` {here[key]}, but {there[key]} in {panoptic_source}'
         )
-  instances = {image_id: [] for image_id in images}
-  for annotation in annotations:
-    image_id = field(annotation, 'image_id', (int, str), f'{source}: an annotation')
-    _image_of(image_id, images, source)
-    instance = _instance(annotation, categories, source)
-    if categories.is_thing(categories.label(instance.category_id)):
-      instances[image_id].append(instance)
+  for instance in itertools.chain.from_iterable(instances.values()):
+    if instance.category_id not in categories:
+      raise InputError(
+        f'{source}: annotation {instance.annotation_id}: category {instance.category_id} is not in '
+        'the panoptic JSON'
+      )
+  things = {category.id for category in categories if category.is_thing}
+  instances = {
+    image_id: [instance for instance in of_image if instance.category_id in things]
+    for image_id, of_image in instances.items()
+  }
   return [
     entry._replace(instances=instances.get(entry.image_id), instances_json=source)
     for entry in entries
@@ -229,16 +268,16 @@ def _with_instances(
 
 
 def _compare_categories(
-  content: dict, source: str, categories: PanopticCategories, panoptic_source: str
+  named: Any, source: str, categories: PanopticCategories, panoptic_source: str
 ) -> list[str]:
   """Notes on the categories of an instances JSON.
 
   Raises:
     InputError: if an id has another name there than in the panoptic JSON.
   """
-  if 'categories' not in content:
+  if named is None:
     return [f"{source}: has no `categories` to compare; its ids are taken for {panoptic_source}'s"]
-  for entry in field(content, 'categories', list, source):
+  for entry in field({'categories': named}, 'categories', list, source):
     category_id = field(entry, 'id', int, f'{source}: a category')
     name = field(entry, 'name', str, f'{source}: category {category_id}')
     if category_id in categories and (known := categories.of_id(category_id).name) != name:
@@ -249,12 +288,10 @@ def _compare_categories(
   return []
 
 
-def _instance(annotation: dict, categories: PanopticCategories, source: str) -> Instance:
+def _instance(annotation: dict, source: str) -> Instance:
   annotation_id = field(annotation, 'id', int, f'{source}: an annotation')
   where = f'{source}: annotation {annotation_id}'
   category_id = field(annotation, 'category_id', int, where)
-  if category_id not in categories:
-    raise InputError(f'{where}: category {category_id} is not in the panoptic JSON')
   if annotation.get('segmentation') is None:
     # A box alone; an instance without a pixel is left out and counted.
     return Instance(annotation_id, category_id, is_crowd(annotation, where), [])

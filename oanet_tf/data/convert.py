@@ -13,11 +13,12 @@ import numpy as np
 import tqdm
 
 from oanet_tf import files
-from oanet_tf.data import coco_json, coco_panoptic, tf_example
+from oanet_tf.data import coco_json, coco_panoptic, panoptic_of_instances, tf_example
 from oanet_tf.data.categories import CATEGORIES_FILE, PanopticCategories
 from oanet_tf.data.coco_json import ImageEntry
 from oanet_tf.data.coco_panoptic import LabelsAre, PanopticRecord
 from oanet_tf.data.objects import Overlaps, has_conflict, overlapping
+from oanet_tf.data.panoptic_of_instances import OnTop
 from oanet_tf.data.parallel import map_in_order
 from oanet_tf.data.resume import Progress, SkippedImage, Split, Summary, sha256
 from oanet_tf.data.tf_example import MaskEncoding
@@ -41,8 +42,8 @@ class Encoded(NamedTuple):
 
 def convert(
   image_dir: FilePath | None,
-  panoptic_json: FilePath,
-  panoptic_dir: FilePath,
+  panoptic_json: FilePath | None,
+  panoptic_dir: FilePath | None,
   output_dir: FilePath,
   split: str,
   instances_json: FilePath | None = None,
@@ -54,8 +55,14 @@ def convert(
   conflicts_only: bool = False,
   things: str | Sequence[str] | None = None,
   labels_are: LabelsAre = 'upright',
+  stuff: str | Sequence[str] = (),
+  on_top: OnTop = 'smaller',
+  semantic_dir: FilePath | None = None,
 ) -> Summary:
   """Writes `<split>-00000-of-000NN.tfrecord`, `<split>_summary.json` and `categories.json`.
+
+  Without `panoptic_json` and `panoptic_dir`, these are made of `instances_json` first, and stay as
+  `<split>_panoptic.json` and `<split>_panoptic`; see `panoptic_of_instances`.
 
   Images keep the order of the panoptic JSON, from shard to shard. The bytes depend neither on
   `num_workers` nor on how often the conversion was interrupted.
@@ -64,8 +71,8 @@ def convert(
 
   Args:
     image_dir: folder of the images; None leaves them out, for `task.mode=srm_only` alone.
-    panoptic_json: COCO panoptic annotations.
-    panoptic_dir: folder of the panoptic PNGs.
+    panoptic_json: COCO panoptic annotations; None if there are none.
+    panoptic_dir: folder of the panoptic PNGs; None likewise.
     output_dir: made if it is missing.
     split: how the shards' names begin, e.g. 'train'.
     instances_json: COCO instance annotations, whose masks may overlap.
@@ -80,13 +87,29 @@ def convert(
     things: names of the thing categories; None takes what the JSON's `isthing` says.
     labels_are: of pictures that EXIF turns, whether annotations are of the picture as a viewer
       shows it, 'upright', or of the pixels 'as_stored', where the size does not tell.
+    stuff: without panoptic annotations, the names of the stuff categories; with `semantic_dir`,
+      also NAME=VALUE for one that `instances_json` lacks. All other categories are things.
+    on_top: without panoptic annotations, which of two masks lies on top: 'smaller' or 'later'.
+    semantic_dir: without panoptic annotations, a folder of PNGs whose pixels are category ids: the
+      stuff.
 
   Raises:
     InputError: if the dataset or an argument is wrong, see `coco_json.load`; if `output_dir` is one
       of the other folders, or has other shards of this split; if no image is left; if a file
       cannot be written.
   """
-  target = _target(output_dir, split, (image_dir, panoptic_dir))
+  target = _target(output_dir, split, (image_dir, panoptic_dir, semantic_dir))
+  stuff = files.as_list(stuff)
+  check_inputs(panoptic_json, panoptic_dir, instances_json, stuff, on_top, semantic_dir, things)
+  coco_json.check_folder(image_dir)
+  if panoptic_json is None or panoptic_dir is None:
+    assert instances_json is not None  # As was checked.
+    panoptic_json = target.folder / f'{split}_panoptic.json'
+    with target.only_run():
+      panoptic_dir = panoptic_of_instances.write_panoptic(
+        instances_json, panoptic_json, stuff, on_top, semantic_dir, num_workers,
+        may_replace=not target.summary_path.exists(),
+      )  # fmt: skip
   print(f'reading {panoptic_json}', file=sys.stderr)
   things = None if things is None else files.as_list(things)
   dataset = coco_json.load(panoptic_json, panoptic_dir, image_dir, instances_json, things)
@@ -112,6 +135,28 @@ def convert(
       dataset.categories.to_json(target.folder / CATEGORIES_FILE)
     target.write(progress, is_complete=True)
   return progress.total()
+
+
+def check_inputs(
+  panoptic_json: FilePath | None,
+  panoptic_dir: FilePath | None,
+  instances_json: FilePath | None,
+  stuff: Sequence[str],
+  on_top: OnTop,
+  semantic_dir: FilePath | None,
+  things: str | Sequence[str] | None,
+) -> None:
+  """Raises `InputError` if these arguments of `convert` do not go together."""
+  if (panoptic_json is None) != (panoptic_dir is None):
+    raise InputError('panoptic_json and panoptic_dir go together')
+  if panoptic_json is None and instances_json is None:
+    raise InputError('panoptic_json and panoptic_dir are missing, or else instances_json')
+  if panoptic_json is not None and (stuff or on_top != 'smaller' or semantic_dir is not None):
+    raise InputError('stuff, on_top and semantic_dir are for data without a panoptic_json')
+  if panoptic_json is None and things is not None:
+    raise InputError('things is for a panoptic_json; without one, name the stuff')
+  if semantic_dir is not None and not stuff:
+    raise InputError('semantic_dir needs stuff, the names of the stuff categories')
 
 
 def _target(output_dir: FilePath, split: str, inputs: Sequence[FilePath | None]) -> Split:

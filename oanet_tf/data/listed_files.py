@@ -41,7 +41,7 @@ class ListedFiles:
       return str(path)
     if '\\' in name and self._is_there(renamed := self._inside(name.replace('\\', '/'), where)):
       return str(renamed)
-    found = self._by_name.get(_key(name), [])
+    found = self._by_name.get(_key(name)) or self._by_name.get(_key(_of_cityscapes(name)), [])
     if len(found) > 1:
       raise InputError(
         f'{where}: file {name!r} is not in {self._folder}, but {found[0]} and {found[1]} are; name '
@@ -79,6 +79,11 @@ class ListedFiles:
         relative = os.path.relpath(os.path.join(folder, name), self._folder)
         found.setdefault(_key(name), []).append(relative)
     return found
+
+
+def _of_cityscapes(name: str) -> str:
+  # createPanopticImgs of cityscapesscripts gives images a name that is made of their labels'.
+  return name.replace('_gtFine_leftImg8bit.', '_leftImg8bit.')
 
 
 def stem(name: str) -> str:

@@ -3,6 +3,7 @@
 H, W height and width of an image, S segments, R runs.
 """
 
+import pathlib
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 from oanet_tf.data import pictures
 from oanet_tf.data.categories import VOID_LABEL, PanopticCategories
 from oanet_tf.errors import InputError
+from oanet_tf.files import FilePath, replacing
 
 VOID_ID = 0
 MAX_SEGMENT_ID = 2**24 - 1
@@ -271,6 +273,13 @@ def read_index(
 def ids_to_rgb(ids: np.ndarray) -> np.ndarray:
   """[…] integers in [0, 2^24 - 1] -> […, 3] uint8; the code of `read_index`."""
   return np.stack([ids % 256, ids // 256 % 256, ids // 65536], axis=-1).astype(np.uint8)
+
+
+def write_panoptic_png(path: FilePath, segments: Segments) -> None:
+  """Writes the segment ids of [H, W], H, W ≥ 1, as COCO's RGB; whole or not at all."""
+  colors = ids_to_rgb(np.concatenate([[VOID_ID], segments.ids]))
+  with replacing(pathlib.Path(path)) as temporary:
+    Image.fromarray(colors[segments.index]).save(temporary, format='PNG')
 
 
 def check_segments_have_pixels(ids: np.ndarray, areas: np.ndarray, name: str) -> None:

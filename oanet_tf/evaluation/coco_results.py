@@ -15,19 +15,17 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 
-import numpy as np
 from PIL import Image
 
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.json_file import check_unique
 from oanet_tf.data.panoptic_json import Annotation, read_annotations
 from oanet_tf.data.panoptic_map import (
-  VOID_ID,
   Segments,
-  ids_to_rgb,
   read_id_png,
   read_index,
   segments_info,
+  write_panoptic_png,
 )
 from oanet_tf.data.pictures import read_bytes
 from oanet_tf.errors import InputError
@@ -137,13 +135,6 @@ class PanopticResultsWriter(contextlib.AbstractContextManager):
       self.close()
     else:
       self._staging.cleanup()
-
-
-def write_panoptic_png(path: FilePath, segments: Segments) -> None:
-  """Writes the segment ids of [H, W], H, W ≥ 1, as COCO's RGB; whole or not at all."""
-  colors = ids_to_rgb(np.concatenate([[VOID_ID], segments.ids]))
-  with replacing(pathlib.Path(path)) as temporary:
-    Image.fromarray(colors[segments.index]).save(temporary, format='PNG')
 
 
 def read_results(json_path: FilePath, folder: FilePath) -> Iterator[tuple[int | str, Segments]]:

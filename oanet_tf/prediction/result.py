@@ -13,8 +13,7 @@ from PIL import Image
 
 from oanet_tf import errors, files, visualize
 from oanet_tf.data.categories import PanopticCategories
-from oanet_tf.data.panoptic_map import Segments, segments_info
-from oanet_tf.evaluation.coco_results import write_panoptic_png
+from oanet_tf.data.panoptic_map import Segments, segments_info, write_panoptic_png
 from oanet_tf.files import FilePath
 
 if TYPE_CHECKING:

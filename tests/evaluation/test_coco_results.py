@@ -12,12 +12,11 @@ from hypothesis.extra import numpy as np_st
 from PIL import Image
 from pycocotools.coco import COCO
 
-from oanet_tf.data.panoptic_map import MAX_SEGMENT_ID
+from oanet_tf.data.panoptic_map import MAX_SEGMENT_ID, write_panoptic_png
 from oanet_tf.errors import InputError
 from oanet_tf.evaluation.coco_results import (
   PanopticResultsWriter,
   read_results,
-  write_panoptic_png,
   write_testdev_zip,
 )
 from tests.categories import CATEGORIES, PERSON, SKY
