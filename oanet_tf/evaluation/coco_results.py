@@ -15,8 +15,6 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 
-from PIL import Image
-
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.json_file import check_unique
 from oanet_tf.data.panoptic_json import Annotation, read_annotations
