@@ -1,11 +1,14 @@
 """Atomic writes: a file or folder appears under its name only when it is complete."""
 
+import atexit
 import contextlib
+import functools
 import os
 import pathlib
 import shutil
 import stat
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 
 from oanet_tf.errors import InputError, first_line
@@ -118,6 +121,26 @@ def writing_by_tensorflow(path: FilePath) -> Iterator[None]:
       yield
   except tf.errors.OpError as error:
     raise InputError(f'{path}: cannot be written ({first_line(error)})') from None
+
+
+def for_tensorflow(path: FilePath) -> str:
+  """A path as TensorFlow's readers of checkpoints and SavedModels can take it.
+
+  They take a path with `[` or `\\` for a pattern, and find nothing. The folder then gets another
+  name, by a link that stays until the process ends, since TensorFlow may read late.
+  """
+  absolute = os.path.abspath(path)
+  folder, name = (absolute, '') if os.path.isdir(path) else os.path.split(absolute)
+  return os.path.join(_link_to(folder), name) if {'[', '\\'} & set(folder) else os.fspath(path)
+
+
+@functools.cache
+def _link_to(folder: str) -> str:
+  holder = tempfile.mkdtemp(prefix='oanet_tf_')
+  atexit.register(shutil.rmtree, holder, ignore_errors=True)
+  link = os.path.join(holder, 'link')
+  os.symlink(folder, link)
+  return link
 
 
 def make_folder(path: FilePath) -> None:

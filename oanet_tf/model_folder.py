@@ -63,13 +63,7 @@ def write_model(
   from oanet_tf.training import checkpoints
 
   write_settings(folder, config, categories)
-  manager = tf.train.CheckpointManager(
-    tf.train.Checkpoint(model=model), str(folder), 1, checkpoint_name=checkpoints.PREFIX
-  )
-  try:
-    manager.save(checkpoint_number=0)
-  except tf.errors.OpError as error:
-    raise InputError(f'{folder}: cannot be written ({first_line(error)})') from None
+  checkpoints.save(tf.train.Checkpoint(model=model), folder, step=0, max_to_keep=1)
 
 
 class Trained(NamedTuple):
@@ -211,7 +205,9 @@ class ModelFolder:
       if best or config.trainer.optimizer_config.ema is None:
         checkpoint = tf.train.Checkpoint(model=model)
         # The checkpoint of a training also has the optimizer's slots and the step.
-        checkpoint.restore(path).assert_existing_objects_matched().expect_partial()
+        checkpoint.restore(
+          files.for_tensorflow(path)
+        ).assert_existing_objects_matched().expect_partial()
       else:
         load_averages(model, config, path)
     except (AssertionError, ValueError) as error:

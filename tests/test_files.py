@@ -1,8 +1,6 @@
 import errno
 import fcntl
 import os
-import resource
-import signal
 import subprocess
 import sys
 
@@ -12,6 +10,7 @@ from PIL import Image
 
 from oanet_tf import files
 from oanet_tf.errors import InputError
+from tests.small_files import small_files
 
 
 def test_a_folder_is_there_when_it_is_full(tmp_path):
@@ -82,26 +81,15 @@ def test_a_text_is_written_whole_or_not_at_all(tmp_path):
   assert list(path.parent.iterdir()) == [path] and list(tmp_path.iterdir()) == [path.parent]
 
 
-@pytest.fixture
-def small_files():
-  """No file may become larger than 100 bytes, which stands for a full disk."""
-  before = resource.getrlimit(resource.RLIMIT_FSIZE)
-  handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-  resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
-  yield
-  resource.setrlimit(resource.RLIMIT_FSIZE, before)
-  signal.signal(signal.SIGXFSZ, handler)
-
-
-def test_of_a_file_that_the_disk_has_no_room_for_nothing_is_left(tmp_path, small_files):
+def test_of_a_file_that_the_disk_has_no_room_for_nothing_is_left(tmp_path):
   path = tmp_path / 'file'
   files.write_text(path, 'old')
-  with pytest.raises(InputError, match=f'{path}: .*too large'):
-    files.write_bytes(path, bytes(200))
-  with pytest.raises(InputError, match=f'{path}: '), files.replacing(path) as temporary:
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, [30, 30], np.uint8)).save(
-      temporary, 'PNG'
-    )
+  noise = np.random.default_rng(0).integers(0, 255, [30, 30], np.uint8)
+  with small_files(100):
+    with pytest.raises(InputError, match=f'{path}: .*too large'):
+      files.write_bytes(path, bytes(200))
+    with pytest.raises(InputError, match=f'{path}: '), files.replacing(path) as temporary:
+      Image.fromarray(noise).save(temporary, 'PNG')
   assert path.read_text() == 'old' and list(tmp_path.iterdir()) == [path]
 
 

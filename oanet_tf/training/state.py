@@ -10,6 +10,7 @@ import tensorflow as tf
 from official.core import config_definitions
 from official.modeling.optimization import ema_optimizer
 
+from oanet_tf import files
 from oanet_tf.cluster import Cluster
 from oanet_tf.config import definitions
 from oanet_tf.data import shard_files
@@ -45,7 +46,6 @@ class State:
     positions: [P, 2] int64, the epoch and the place in it of the next batch, for the input pipeline
       of each worker.
     checkpoint: of model, optimizer and positions.
-    manager: of the checkpoints in `folder`.
     folder: the model folder; on workers other than the chief, a temporary one.
   """
 
@@ -57,7 +57,6 @@ class State:
   learning_rate: ScaledLearningRate
   positions: tf.Variable
   checkpoint: tf.train.Checkpoint
-  manager: tf.train.CheckpointManager
   folder: pathlib.Path
 
   @property
@@ -87,13 +86,9 @@ def create_state(
   )
   checkpoint = tf.train.Checkpoint(model=model, optimizer=optimizer, positions=positions)
   folder = model_dir if cluster.is_chief else pathlib.Path(tempfile.mkdtemp(prefix='oanet_tf_'))
-  manager = tf.train.CheckpointManager(
-    checkpoint, str(folder), config.trainer.max_to_keep, checkpoint_name=checkpoints.PREFIX
-  )
   state = State(
-    config, categories, cluster, model, optimizer, learning_rate, positions, checkpoint, manager,
-    folder,
-  )  # fmt: skip
+    config, categories, cluster, model, optimizer, learning_rate, positions, checkpoint, folder
+  )
   _restore(state, model_dir)
   return state
 
@@ -121,7 +116,7 @@ def save(state: State) -> None:
   """Writes a checkpoint of the current step; all workers must call it.
 
   Raises:
-    InputError: if a weight is not finite. Nothing is written then.
+    InputError: if a weight is not finite, or the disk is full. Nothing is written then.
   """
   for variable in state.model.variables:
     if not np.isfinite(variable.numpy()).all():
@@ -130,7 +125,8 @@ def save(state: State) -> None:
   positions = np.zeros([cluster.num_workers, 2], np.int64)
   positions[cluster.index] = state.positions.numpy()[cluster.index]
   state.positions.assign(cluster.sum_over_workers(positions))
-  state.manager.save(checkpoint_number=state.step)
+  max_to_keep = state.config.trainer.max_to_keep
+  checkpoints.save(state.checkpoint, state.folder, state.step, max_to_keep)
 
 
 def share_statistics(state: State) -> None:
@@ -161,7 +157,8 @@ def _restore(state: State, model_dir: pathlib.Path) -> None:
   if path:
     try:
       # Some optimizers create variables only when first used.
-      state.checkpoint.restore(path).assert_existing_objects_matched().expect_partial()
+      status = state.checkpoint.restore(files.for_tensorflow(path))
+      status.assert_existing_objects_matched().expect_partial()
     except (AssertionError, ValueError) as error:
       raise InputError(
         f'{path}: does not fit the configuration ({first_line(error)}); use the settings it was '
