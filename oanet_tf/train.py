@@ -2,13 +2,23 @@
 
 import argparse
 import os
+import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from oanet_tf import errors
+from oanet_tf import errors, files
 from oanet_tf.arguments import add_config_file, add_params_override, log_to_stderr
 from oanet_tf.config import check as config_check
+from oanet_tf.data import shard_files
+from oanet_tf.data.class_prior import load_table
 from oanet_tf.files import FilePath, as_list
+from oanet_tf.model_folder import (
+  check_checkpoint,
+  check_is_training,
+  check_weights_exist,
+  find_categories,
+  has_checkpoint,
+)
 
 MODES = ('train', 'eval', 'train_and_eval')
 
@@ -82,6 +92,7 @@ def train(
     experiment = config_check.BASE_EXPERIMENT
     config_files = [config_check.params_path(model_dir), *config_files]
   settings = config_check.resolve_experiment(experiment, config_files, params_override)
+  _check_files(settings, pathlib.Path(model_dir), mode)
   if settings['runtime.enable_xla'].value:
     # TensorFlow reads this when it starts. Without it, XLA does not compile for the CPU.
     os.environ['TF_XLA_FLAGS'] = f'{os.environ.get("TF_XLA_FLAGS", "")} --tf_xla_cpu_global_jit'
@@ -91,6 +102,28 @@ def train(
 
   config = experiments.load_experiment(experiment, config_files, params_override)
   return loop.run(config, model_dir, mode)
+
+
+def _check_files(settings: config_check.Settings, model_dir: pathlib.Path, mode: str) -> None:
+  """Raises `InputError` if something is missing that is read, or nothing can be written."""
+  files.check_output_folder(model_dir)
+  inputs = {
+    split: settings[f'task.{split}.input_path'].value for split in ('train_data', 'validation_data')
+  }
+  named = settings['task.categories'].value
+  categories = find_categories(named, inputs['train_data'] or inputs['validation_data'], model_dir)
+  if mode == 'eval':
+    check_checkpoint(model_dir)
+  else:
+    check_is_training(model_dir)
+    shard_files.list_shards(inputs['train_data'])
+  if mode != 'train':
+    shard_files.list_shards(inputs['validation_data'])
+    if path := settings['task.model.fusion.class_prior'].value:
+      load_table(path, categories, ['class_prior'])
+  initial = settings['task.init_checkpoint'].value
+  if initial and mode != 'eval' and not has_checkpoint(model_dir):
+    check_weights_exist(initial)
 
 
 def main() -> None:

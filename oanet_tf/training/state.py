@@ -10,13 +10,11 @@ import tensorflow as tf
 from official.core import config_definitions
 from official.modeling.optimization import ema_optimizer
 
-from oanet_tf import files
+from oanet_tf import files, model_folder
 from oanet_tf.cluster import Cluster
 from oanet_tf.config import definitions
-from oanet_tf.data import shard_files
-from oanet_tf.data.categories import CATEGORIES_FILE, PanopticCategories
+from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.errors import InputError, first_line
-from oanet_tf.model_folder import IMPORT_FILE, write_settings
 from oanet_tf.modeling.build import build_network
 from oanet_tf.modeling.oanet import OANet
 from oanet_tf.modeling.srm_only import SRMOnly
@@ -95,21 +93,13 @@ def create_state(
 
 def find_categories(task: definitions.OANetTask, model_dir: pathlib.Path) -> PanopticCategories:
   """The categories that the config names; else those beside the shards or in the model folder."""
-  if task.categories:
-    return PanopticCategories.from_json(task.categories)
-  first = (task.train_data.input_path or task.validation_data.input_path).split(',')[0].strip()
-  beside = pathlib.Path(first).parent / CATEGORIES_FILE
-  if not beside.is_file() and (model_dir / CATEGORIES_FILE).is_file():
-    return PanopticCategories.from_json(model_dir / CATEGORIES_FILE)
-  if not beside.is_file():
-    # If the glob matches nothing, its own error is clearer than one about a missing file beside it.
-    shard_files.list_shards(first)
-  return PanopticCategories.from_json(beside)
+  input_path = task.train_data.input_path or task.validation_data.input_path
+  return model_folder.find_categories(task.categories, input_path, model_dir)
 
 
 def save_config(state: State) -> None:
   """Writes the files that `model_folder` reads besides the checkpoint."""
-  write_settings(state.folder, state.config, state.categories)
+  model_folder.write_settings(state.folder, state.config, state.categories)
 
 
 def save(state: State) -> None:
@@ -148,11 +138,7 @@ def advice(state: State) -> str:
 
 
 def _restore(state: State, model_dir: pathlib.Path) -> None:
-  if (model_dir / IMPORT_FILE).is_file():
-    raise InputError(
-      f'{model_dir}: is an imported network and no training; train in another folder, with '
-      f'task.init_checkpoint={model_dir}'
-    )
+  model_folder.check_is_training(model_dir)
   path = checkpoints.newest_readable(model_dir)
   if path:
     try:
