@@ -92,8 +92,9 @@ def train(
     experiment = config_check.BASE_EXPERIMENT
     config_files = [config_check.params_path(model_dir), *config_files]
   settings = config_check.resolve_experiment(experiment, config_files, params_override)
-  _check_files(settings, pathlib.Path(model_dir), mode)
-  if settings['runtime.enable_xla'].value:
+  values = {key: setting.value for key, setting in settings.items()}
+  _check_files(values, pathlib.Path(model_dir), mode)
+  if values['runtime.enable_xla']:
     # TensorFlow reads this when it starts. Without it, XLA does not compile for the CPU.
     os.environ['TF_XLA_FLAGS'] = f'{os.environ.get("TF_XLA_FLAGS", "")} --tf_xla_cpu_global_jit'
   # Loading TensorFlow takes seconds, so flags and configuration are checked first.
@@ -104,24 +105,23 @@ def train(
   return loop.run(config, model_dir, mode)
 
 
-def _check_files(settings: config_check.Settings, model_dir: pathlib.Path, mode: str) -> None:
+def _check_files(values: dict[str, Any], model_dir: pathlib.Path, mode: str) -> None:
   """Raises `InputError` if something is missing that is read, or nothing can be written."""
   files.check_output_folder(model_dir)
-  inputs = {
-    split: settings[f'task.{split}.input_path'].value for split in ('train_data', 'validation_data')
-  }
-  named = settings['task.categories'].value
-  categories = find_categories(named, inputs['train_data'] or inputs['validation_data'], model_dir)
+  shards, validation_shards = (
+    values[f'task.{split}.input_path'] for split in ('train_data', 'validation_data')
+  )
+  categories = find_categories(values['task.categories'], shards or validation_shards, model_dir)
   if mode == 'eval':
     check_checkpoint(model_dir)
   else:
     check_is_training(model_dir)
-    shard_files.list_shards(inputs['train_data'])
+    shard_files.list_shards(shards)
   if mode != 'train':
-    shard_files.list_shards(inputs['validation_data'])
-    if path := settings['task.model.fusion.class_prior'].value:
+    shard_files.list_shards(validation_shards)
+    if path := values['task.model.fusion.class_prior']:
       load_table(path, categories, ['class_prior'])
-  initial = settings['task.init_checkpoint'].value
+  initial = values['task.init_checkpoint']
   if initial and mode != 'eval' and not has_checkpoint(model_dir):
     check_weights_exist(initial)
 
