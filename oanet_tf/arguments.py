@@ -55,6 +55,13 @@ def add_fusion(parser: argparse._ActionsContainer) -> None:
   )
 
 
+def add_overwrite(parser: argparse._ActionsContainer) -> None:
+  """Adds `--overwrite`."""
+  parser.add_argument(
+    '--overwrite', action='store_true', help='replace what is at the place of the output'
+  )
+
+
 def log_to_stderr() -> None:
   """Shows the package's log, and the warnings of everything else."""
   logging.basicConfig(level=logging.WARNING, format='%(message)s', stream=sys.stderr)

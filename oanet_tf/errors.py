@@ -1,9 +1,14 @@
 """Errors that the user can mend, and how command lines report them."""
 
 import contextlib
+import io
+import os
 import re
+import signal
 import sys
+import types
 from collections.abc import Callable, Iterator
+from typing import Any, TextIO, cast
 
 # What TensorFlow puts around the fact: names of functions, iterators, nodes and operations.
 _NODE_NAMES = re.compile(r'^\{\{.*?\}\} |.*Iterator::Root(::\w+)*: | *\[\[.*| \[Op:.*')
@@ -53,18 +58,107 @@ def naming_missing_packages(what: object) -> Iterator[None]:
     ) from None
 
 
-def run(main: Callable[[], int | None]) -> None:
-  """Runs a command line's `main` and exits with its code; an `InputError` exits with 2.
+class Terminated(KeyboardInterrupt):
+  """SIGTERM came."""
 
-  Any other exception is a bug and keeps its traceback.
+
+class _StandardFile(io.FileIO):
+  """Standard output or error, which goes on after an error as if nothing were the matter.
+
+  So whatever becomes of a terminal or pipe, a command comes to its end and saves what it found.
+
+  Attributes:
+    failure: the first error, or None.
   """
+
+  failure: OSError | None = None
+
+  def write(self, content: Any, /) -> int:
+    try:
+      return super().write(content)
+    except OSError as error:
+      self.failure = self.failure or error
+      return len(content)
+
+
+def run(main: Callable[[], int | None]) -> None:
+  """Runs a command line's `main` and exits with its code.
+
+  This is 2 after an `InputError`, an error of a file or a lack of memory, which are told in one
+  line; and 2 if standard output cannot be written, but 1 if its reader went away. Any other
+  exception is a bug and keeps its traceback.
+  """
+  output = _guard_standard_streams()
+  signal.signal(signal.SIGTERM, _terminate)
+  code = _code_of(main)
+  sys.stdout.flush()
+  if output and (failure := output.failure) and not code:
+    code = 1
+    if not isinstance(failure, BrokenPipeError):
+      code = _report(f'standard output: cannot be written ({failure.strerror})')
+  sys.exit(code)
+
+
+def _code_of(main: Callable[[], int | None]) -> int | str:
   try:
     with naming_missing_packages('this command'):
-      code = main()
+      return main() or 0
+  except SystemExit as error:
+    return error.code or 0
   except InputError as error:
-    print(f'error: {error}', file=sys.stderr)
-    sys.exit(2)
-  except KeyboardInterrupt:
+    return _report(str(error))
+  except MemoryError as error:
+    return _report(f'there is not enough memory ({first_line(error)})')
+  except OSError as error:
+    where = f'{error.filename}: ' if error.filename else ''
+    return _report(where + (error.strerror or first_line(error)))
+  except KeyboardInterrupt as error:
     print('interrupted', file=sys.stderr)
-    sys.exit(130)
-  sys.exit(code or 0)
+    return 128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
+
+
+def _report(message: str) -> int:
+  sys.stdout.flush()
+  print(f'error: {message}', file=sys.stderr)
+  return 2
+
+
+def _terminate(number: int, frame: types.FrameType | None) -> None:
+  raise Terminated
+
+
+def _guard_standard_streams() -> _StandardFile | None:
+  """Lets nothing that happens to standard output or error end the command.
+
+  Returns:
+    The file behind standard output; None if that is no file, as in a test.
+  """
+  for number in range(3):
+    try:
+      os.fstat(number)
+    except OSError:
+      # The shell closed it (`>&-`); the next file that is opened would get its number.
+      os.open(os.devnull, os.O_RDWR)
+  output = None
+  if sys.stdout is sys.__stdout__:
+    sys.stdout, output = _guarded(sys.stdout, 1)
+  if sys.stderr is sys.__stderr__:
+    sys.stderr, _ = _guarded(sys.stderr, 2)
+  return output
+
+
+def _guarded(stream: TextIO | None, number: int) -> tuple[io.TextIOWrapper, _StandardFile]:
+  """A standard stream again, on a `_StandardFile`; Python has none (None) if it was closed."""
+  if stream:
+    stream.flush()
+  file = _StandardFile(number, 'w', closefd=False)
+  unbuffered = getattr(stream, 'write_through', False)  # By `python -u`.
+  text = io.TextIOWrapper(
+    cast(io.BufferedWriter, file) if unbuffered else io.BufferedWriter(file),
+    stream.encoding if stream else 'utf-8',
+    # Names of categories and files may have any character.
+    errors='backslashreplace',
+    line_buffering=number == 2 or file.isatty(),
+    write_through=unbuffered,
+  )
+  return text, file

@@ -4,16 +4,17 @@ import argparse
 import contextlib
 import json
 import logging
-import os
 import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from oanet_tf import errors
+from oanet_tf import errors, files
 from oanet_tf.arguments import add_params_override, log_to_stderr, names
 from oanet_tf.config import values as config_values
 from oanet_tf.data import shard_files
+from oanet_tf.data.categories import CATEGORIES_FILE
 from oanet_tf.errors import InputError
+from oanet_tf.evaluation.instances_json import read_instances
 from oanet_tf.files import FilePath, as_list
 from oanet_tf.model_folder import ModelFolder
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 # As a command, this module has another name.
 log = logging.getLogger('oanet_tf.evaluate')
 
-BRANCHES_FILE = 'branches.json'
+RESULTS_FILE, BRANCHES_FILE = 'results.json', 'branches.json'
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -126,9 +127,18 @@ def run(
   shard_files.list_shards(values['task.validation_data.input_path'])
   module_folder = ranking_module and ranking_module_for(folder, pathlib.Path(ranking_module))
   (module_folder or folder).check_ranking_module(methods)
+  for one in (folder, module_folder):
+    if one:
+      one.check_checkpoint()
+  instances = None
+  if instances_json:
+    instances = read_instances(instances_json, categories, folder.path / CATEGORIES_FILE)
+  if output_dir:
+    _check_output_dir(pathlib.Path(output_dir))
+  output_dir = pathlib.Path(output_dir or folder.path / 'evaluation')
+  files.check_output_folder(output_dir)
   # Loading TensorFlow takes seconds, so flags and configuration are checked first.
   from oanet_tf import cluster as cluster_lib
-  from oanet_tf import files
   from oanet_tf.evaluation.branches import BranchScores
   from oanet_tf.evaluation.details import details_writer
   from oanet_tf.evaluation.scoring import evaluate as score
@@ -137,29 +147,44 @@ def run(
   cluster_lib.configure(config.runtime)
   cluster = cluster_lib.make_cluster(config.runtime)
   log.info('evaluating on %s', cluster.describe())
-  with cluster.lost_workers_named():
+  with cluster.lost_workers_named(), contextlib.ExitStack() as stack:
+    if cluster.is_chief:
+      stack.enter_context(files.only_one(output_dir, 'evaluation'))
     with cluster.strategy.scope():
       trained = folder.load()
       fuser = trained.fuser(methods, module_folder.load() if module_folder else None)
-    output_dir = pathlib.Path(output_dir or folder.path / 'evaluation')
     fusion = config.task.model.fusion
-    branches = BranchScores(
-      categories, fusion.mask_threshold, instances_json and os.fspath(instances_json)
-    )
-    with contextlib.ExitStack() as stack:
-      observers, with_details = [], cluster.num_workers == 1
-      if with_details:
-        details = details_writer(output_dir, categories, fusion.score_threshold)
-        observers = [branches.add, stack.enter_context(details)]
-      quality = score(
-        trained.model, fuser, config.task, categories, methods, cluster, output_dir, observers,
-        with_ranking_maps=with_details,
-      )  # fmt: skip
-  scores = None
-  if cluster.num_workers == 1:
-    scores = branches.result()
-    files.write_text(output_dir / BRANCHES_FILE, json.dumps(scores, indent=1) + '\n')
+    observers, branches = [], None
+    if cluster.num_workers == 1:
+      branches = BranchScores(categories, fusion.mask_threshold, instances)
+      details = details_writer(output_dir, categories, fusion.score_threshold)
+      observers = [branches.add, stack.enter_context(details)]
+    quality = score(
+      trained.model, fuser, config.task, categories, methods, cluster, output_dir, observers,
+      with_ranking_maps=branches is not None,
+    )  # fmt: skip
+    scores = None
+    if branches is not None:
+      scores = branches.result()
+      files.write_text(output_dir / BRANCHES_FILE, json.dumps(scores, indent=1) + '\n')
   return Evaluation(quality, scores, categories, cluster.is_chief)
+
+
+def _check_output_dir(folder: pathlib.Path) -> None:
+  """Refuses a folder with anything but an earlier evaluation, perhaps one that was interrupted.
+
+  Raises:
+    InputError: if it has other files; it names one.
+  """
+  if not folder.is_dir() or (folder / RESULTS_FILE).is_file():
+    return
+  own = {'results', 'branches', 'details', *config_values.FUSIONS}
+  for path in sorted(folder.iterdir()):
+    if path.stem not in own and not path.name.startswith('.'):
+      raise InputError(
+        f'{folder}: has no {RESULTS_FILE} of an earlier evaluation, but {path.name}; give another '
+        '--output_dir'
+      )
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ import pathlib
 from oanet_tf import errors
 from oanet_tf.arguments import add_params_override, log_to_stderr
 from oanet_tf.errors import InputError
+from oanet_tf.model_folder import check_weights_exist
 
 # Most names of a kind that are printed; `import.json` has all.
 _MAX_NAMES = 4
@@ -37,8 +38,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
   arguments = parse_arguments()
   source, model_dir = arguments.source, arguments.model_dir
-  if not any(pathlib.Path(path).exists() for path in (source, f'{source}.index')):
-    raise InputError(f'{source}: there is no such file')
+  check_weights_exist(source)
   if model_dir.exists() and (not model_dir.is_dir() or any(model_dir.iterdir())):
     raise InputError(f'{model_dir}: exists already; give the path of a new folder')
   # Loading TensorFlow takes seconds, so the arguments are checked first.

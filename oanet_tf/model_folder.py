@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import logging
+import os
 import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -12,6 +13,7 @@ import yaml
 from oanet_tf import files
 from oanet_tf.config import check as config_check
 from oanet_tf.config import values as config_values
+from oanet_tf.data import shard_files
 from oanet_tf.data.categories import CATEGORIES_FILE, PanopticCategories
 from oanet_tf.data.json_file import read_json_object
 from oanet_tf.errors import InputError, first_line
@@ -31,6 +33,55 @@ log = logging.getLogger(__name__)
 
 # Says where an imported network came from; see `weights.importing`.
 IMPORT_FILE = 'import.json'
+
+
+def find_categories(named: str, input_path: str, model_dir: pathlib.Path) -> PanopticCategories:
+  """The categories of a training: those that are named, beside the shards or in the model folder.
+
+  Args:
+    named: `task.categories`.
+    input_path: of the shards.
+    model_dir: of the training.
+
+  Raises:
+    InputError: if the file is missing or malformed.
+  """
+  if named:
+    return PanopticCategories.from_json(named)
+  first = input_path.split(',')[0].strip()
+  beside = pathlib.Path(first).parent / CATEGORIES_FILE
+  if not beside.is_file() and (model_dir / CATEGORIES_FILE).is_file():
+    return PanopticCategories.from_json(model_dir / CATEGORIES_FILE)
+  if not beside.is_file():
+    # If the glob matches nothing, its own error is clearer than one about a missing file beside it.
+    shard_files.list_shards(first)
+  return PanopticCategories.from_json(beside)
+
+
+def has_checkpoint(folder: pathlib.Path) -> bool:
+  """Whether there is one, perhaps a damaged one."""
+  return any(folder.glob('ckpt-*.index'))
+
+
+def check_checkpoint(model_dir: pathlib.Path, subfolder: str = '') -> None:
+  """Raises `InputError` if there is no checkpoint in a model folder or a folder in it."""
+  if not has_checkpoint(model_dir) and not has_checkpoint(model_dir / subfolder):
+    raise InputError(f'{model_dir}: has no checkpoint; train first, or give another model folder')
+
+
+def check_is_training(model_dir: pathlib.Path) -> None:
+  """Raises `InputError` if a folder has a network that was imported."""
+  if (model_dir / IMPORT_FILE).is_file():
+    raise InputError(
+      f'{model_dir}: is an imported network and no training; train in another folder, with '
+      f'task.init_checkpoint={model_dir}'
+    )
+
+
+def check_weights_exist(path: str) -> None:
+  """Raises `InputError` if there is no file of weights, folder or checkpoint at a local path."""
+  if '://' not in path and not any(os.path.exists(one) for one in (path, f'{path}.index')):
+    raise InputError(f'{path}: there is no such file (and no {path}.index of a checkpoint)')
 
 
 def write_settings(
@@ -63,13 +114,7 @@ def write_model(
   from oanet_tf.training import checkpoints
 
   write_settings(folder, config, categories)
-  manager = tf.train.CheckpointManager(
-    tf.train.Checkpoint(model=model), str(folder), 1, checkpoint_name=checkpoints.PREFIX
-  )
-  try:
-    manager.save(checkpoint_number=0)
-  except tf.errors.OpError as error:
-    raise InputError(f'{folder}: cannot be written ({first_line(error)})') from None
+  checkpoints.save(tf.train.Checkpoint(model=model), folder, step=0, max_to_keep=1)
 
 
 class Trained(NamedTuple):
@@ -149,7 +194,12 @@ class ModelFolder:
     config_values.check_fusion(method, self.values)
     self.check_ranking_module([method])
     self.class_prior([method])
+    self.check_checkpoint()
     return method
+
+  def check_checkpoint(self) -> None:
+    """Raises `InputError` if there are no weights."""
+    check_checkpoint(self.path, self.values['trainer.best_checkpoint_export_subdir'])
 
   def check_ranking_module(self, methods: Sequence[str]) -> None:
     """Refuses to rank by the random weights that an import leaves where none are given.
@@ -211,7 +261,9 @@ class ModelFolder:
       if best or config.trainer.optimizer_config.ema is None:
         checkpoint = tf.train.Checkpoint(model=model)
         # The checkpoint of a training also has the optimizer's slots and the step.
-        checkpoint.restore(path).assert_existing_objects_matched().expect_partial()
+        checkpoint.restore(
+          files.for_tensorflow(path)
+        ).assert_existing_objects_matched().expect_partial()
       else:
         load_averages(model, config, path)
     except (AssertionError, ValueError) as error:

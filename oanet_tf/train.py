@@ -2,13 +2,23 @@
 
 import argparse
 import os
+import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from oanet_tf import errors
+from oanet_tf import errors, files
 from oanet_tf.arguments import add_config_file, add_params_override, log_to_stderr
 from oanet_tf.config import check as config_check
+from oanet_tf.data import shard_files
+from oanet_tf.data.class_prior import load_table
 from oanet_tf.files import FilePath, as_list
+from oanet_tf.model_folder import (
+  check_checkpoint,
+  check_is_training,
+  check_weights_exist,
+  find_categories,
+  has_checkpoint,
+)
 
 MODES = ('train', 'eval', 'train_and_eval')
 
@@ -82,7 +92,9 @@ def train(
     experiment = config_check.BASE_EXPERIMENT
     config_files = [config_check.params_path(model_dir), *config_files]
   settings = config_check.resolve_experiment(experiment, config_files, params_override)
-  if settings['runtime.enable_xla'].value:
+  values = {key: setting.value for key, setting in settings.items()}
+  _check_files(values, pathlib.Path(model_dir), mode)
+  if values['runtime.enable_xla']:
     # TensorFlow reads this when it starts. Without it, XLA does not compile for the CPU.
     os.environ['TF_XLA_FLAGS'] = f'{os.environ.get("TF_XLA_FLAGS", "")} --tf_xla_cpu_global_jit'
   # Loading TensorFlow takes seconds, so flags and configuration are checked first.
@@ -91,6 +103,27 @@ def train(
 
   config = experiments.load_experiment(experiment, config_files, params_override)
   return loop.run(config, model_dir, mode)
+
+
+def _check_files(values: dict[str, Any], model_dir: pathlib.Path, mode: str) -> None:
+  """Raises `InputError` if something is missing that is read, or nothing can be written."""
+  files.check_output_folder(model_dir)
+  shards, validation_shards = (
+    values[f'task.{split}.input_path'] for split in ('train_data', 'validation_data')
+  )
+  categories = find_categories(values['task.categories'], shards or validation_shards, model_dir)
+  if mode == 'eval':
+    check_checkpoint(model_dir)
+  else:
+    check_is_training(model_dir)
+    shard_files.list_shards(shards)
+  if mode != 'train':
+    shard_files.list_shards(validation_shards)
+    if path := values['task.model.fusion.class_prior']:
+      load_table(path, categories, ['class_prior'])
+  initial = values['task.init_checkpoint']
+  if initial and mode != 'eval' and not has_checkpoint(model_dir):
+    check_weights_exist(initial)
 
 
 def main() -> None:

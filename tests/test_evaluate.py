@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from oanet_tf import class_prior, report
+from oanet_tf import class_prior, files, report
 from oanet_tf.config import experiments
 from oanet_tf.config import values as config_values
 from oanet_tf.data.categories import PanopticCategories
@@ -102,6 +102,71 @@ def test_what_cannot_be_had_is_told_before_tensorflow_loads(model_dir, flags, me
   done = subprocess.run(command, capture_output=True, text=True)
   assert done.returncode == 2 and message in done.stderr
   assert done.stderr.count('\n') == 1 and done.stderr.startswith('error: ')
+
+
+def without_tensorflow(*arguments):
+  """The one line with which `oanet evaluate` refuses."""
+  code = (
+    'import runpy, sys\ntry:\n  runpy.run_module("oanet_tf.evaluate", run_name="__main__")\n'
+    'finally:\n  assert "tensorflow" not in sys.modules'
+  )
+  command = [sys.executable, '-c', code, *map(str, arguments)]
+  done = subprocess.run(command, capture_output=True, text=True)
+  assert done.returncode == 2 and done.stderr.count('\n') == 1
+  return done.stderr
+
+
+def test_instances_are_read_before_tensorflow_loads(trained, tmp_path):
+  folder = trained[0]
+  path = tmp_path / 'instances.json'
+  content = json.loads((folder / 'scenes' / 'annotations' / 'instances_val.json').read_text())
+  content['categories'][0]['name'] = 'unheard of'
+  path.write_text(json.dumps(content))
+  flags = ['--model_dir', folder / 'model', '--instances_json', path]
+  error = without_tensorflow(*flags)
+  assert f'{path}: ' in error and f'{folder}/model/categories.json' in error
+  assert 'unheard of' in error
+  path.write_text('{}')
+  assert f'{path}: ' in without_tensorflow(*flags)
+
+
+def test_only_an_earlier_evaluation_is_replaced(model_dir, tmp_path):
+  (tmp_path / 'mine.txt').write_text('')
+  flags = ['--model_dir', model_dir, '--output_dir']
+  assert f'{tmp_path}: ' in without_tensorflow(*flags, tmp_path)
+  assert f'{model_dir}: ' in without_tensorflow(*flags, model_dir)
+  assert 'mine.txt: ' in without_tensorflow(*flags, tmp_path / 'mine.txt')
+
+
+def test_a_model_folder_without_weights_is_told_before_tensorflow_loads(model_dir, tmp_path):
+  for name in ('params.yaml', 'categories.json'):
+    shutil.copy(model_dir / name, tmp_path)
+  assert f'{tmp_path}: has no checkpoint' in without_tensorflow('--model_dir', tmp_path)
+
+
+def test_scores_given_instances_in_a_folder_that_looks_like_a_pattern(
+  trained, tmp_path, monkeypatch, capsys
+):
+  folder, copied = trained[0], tmp_path / 'lr[0.01]'
+  shutil.copytree(folder / 'model', copied, ignore=shutil.ignore_patterns('evaluation'))
+  # As if a run before had been interrupted.
+  (copied / 'evaluation' / 'srm').mkdir(parents=True)
+  (copied / 'evaluation' / '.evaluation.lock').write_text('')
+  output = copied / 'evaluation'
+  code, _, _ = run(
+    monkeypatch, capsys, '--model_dir', copied, '--output_dir', output, '--instances_json',
+    folder / 'scenes' / 'annotations' / 'instances_val.json',
+  )  # fmt: skip
+  assert code == 0
+  assert json.loads((output / 'results.json').read_text())['srm'] == json.loads(
+    json.dumps(trained[1]['srm'])
+  )
+  assert {path.name for path in output.iterdir()} == {
+    'results.json', 'branches.json', 'details', 'srm', 'srm.json', 'heuristic', 'heuristic.json'
+  }  # fmt: skip
+  with files.only_one(output, 'evaluation'):
+    outcome = run(monkeypatch, capsys, '--model_dir', copied)
+  assert f'{output}: another evaluation' in end_to_end.one_line_error(outcome)
 
 
 @pytest.mark.parametrize(

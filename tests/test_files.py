@@ -1,7 +1,16 @@
+import errno
+import fcntl
+import os
+import subprocess
+import sys
+
+import numpy as np
 import pytest
+from PIL import Image
 
 from oanet_tf import files
 from oanet_tf.errors import InputError
+from tests.small_files import small_files
 
 
 def test_a_folder_is_there_when_it_is_full(tmp_path):
@@ -70,3 +79,106 @@ def test_a_text_is_written_whole_or_not_at_all(tmp_path):
     files.write_text(path, '\ud800')
   assert path.read_text() == 'whole'
   assert list(path.parent.iterdir()) == [path] and list(tmp_path.iterdir()) == [path.parent]
+
+
+def test_of_a_file_that_the_disk_has_no_room_for_nothing_is_left(tmp_path):
+  path = tmp_path / 'file'
+  files.write_text(path, 'old')
+  noise = np.random.default_rng(0).integers(0, 255, [30, 30], np.uint8)
+  with small_files(100):
+    with pytest.raises(InputError, match=f'{path}: .*too large'):
+      files.write_bytes(path, bytes(200))
+    with pytest.raises(InputError, match=f'{path}: '), files.replacing(path) as temporary:
+      Image.fromarray(noise).save(temporary, 'PNG')
+  assert path.read_text() == 'old' and list(tmp_path.iterdir()) == [path]
+
+
+def test_an_output_file_may_be_new(tmp_path):
+  files.check_output_file(tmp_path / 'a' / 'b' / 'new.PNG', [None], suffixes=['.png'])
+  assert not any(tmp_path.iterdir())
+
+
+def test_an_output_file_replaces_only_what_it_should(tmp_path):
+  given, old, link = (tmp_path / name for name in ('given.json', 'old.json', 'link.json'))
+  given.write_text('')
+  old.write_text('')
+  link.symlink_to(given)
+  files.check_output_file(old, [given, tmp_path / 'missing', tmp_path], overwrite=True)
+  for path, overwrite, part in (
+    (old, False, '--overwrite'),
+    (given, True, 'is read'),
+    (link, True, 'is read'),
+    (tmp_path, True, 'folder'),
+    (old / 'below', True, 'Not a directory'),
+    (tmp_path / ('n' * 252), True, 'name too long'),
+  ):
+    with pytest.raises(InputError, match=f'{path}: .*{part}'):
+      files.check_output_file(path, [given], overwrite)
+  with pytest.raises(InputError, match=r'new\.txt: .*\.png or \.gif'):
+    files.check_output_file(tmp_path / 'new.txt', suffixes=['.png', '.gif'])
+
+
+def test_an_output_folder_is_not_one_that_is_read(tmp_path):
+  pictures, link, file = tmp_path / 'pictures', tmp_path / 'link', tmp_path / 'pictures' / 'a.png'
+  pictures.mkdir()
+  file.write_text('')
+  link.symlink_to(pictures)
+  files.check_output_folder(tmp_path / 'new' / 'folder', [pictures, file])
+  files.check_output_folder(tmp_path, [pictures, file, None])
+  for given in (pictures, file, link):
+    for folder in (pictures, link, pictures / '..' / 'pictures'):
+      with pytest.raises(InputError, match=f'{folder}: {given} is read'):
+        files.check_output_folder(folder, [given])
+  for folder in (file, file / 'below'):
+    with pytest.raises(InputError, match=f'{folder}: '):
+      files.check_output_folder(folder)
+
+
+def test_a_folder_that_belongs_to_others_is_refused_before_the_work(tmp_path, monkeypatch):
+  monkeypatch.setattr(os, 'access', lambda path, mode: path != tmp_path)
+  with pytest.raises(InputError, match=f'{tmp_path}'):
+    files.check_output_file(tmp_path / 'new' / 'file')
+
+
+def test_only_one_writes_into_a_folder(tmp_path):
+  folder = tmp_path / 'a' / 'b'
+  with files.only_one(folder, 'training'):
+    with files.only_one(folder, 'evaluation'):
+      pass
+    refused = pytest.raises(InputError, match=f'{folder}: .*training')
+    with refused, files.only_one(folder, 'training'):
+      pass
+    (folder / 'result').write_text('')
+  with files.only_one(folder, 'training'):
+    pass
+  assert [path.name for path in folder.iterdir()] == ['result']
+
+
+def test_a_new_folder_that_stays_empty_is_removed(tmp_path):
+  with pytest.raises(ValueError), files.only_one(tmp_path / 'a' / 'b', 'training'):
+    raise ValueError
+  assert not any(tmp_path.iterdir())
+
+
+def test_a_killed_process_holds_no_lock(tmp_path):
+  code = """
+import os, pathlib, signal, sys
+from oanet_tf import files
+with files.only_one(pathlib.Path(sys.argv[1]), 'training'):
+  os.kill(os.getpid(), signal.SIGKILL)
+"""
+  subprocess.run([sys.executable, '-c', code, str(tmp_path)])
+  assert [path.name for path in tmp_path.iterdir()] == ['.training.lock']
+  with files.only_one(tmp_path, 'training'):
+    pass
+  assert not any(tmp_path.iterdir())
+
+
+def test_without_locks_a_folder_is_usable(tmp_path, monkeypatch, capsys):
+  def refuse(*_):
+    raise OSError(errno.ENOLCK, 'No locks available')
+
+  monkeypatch.setattr(fcntl, 'flock', refuse)
+  with files.only_one(tmp_path / 'folder', 'training'):
+    pass
+  assert 'No locks available' in capsys.readouterr().err

@@ -11,12 +11,14 @@ import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from oanet_tf import files
 from oanet_tf.cluster import Cluster
 from oanet_tf.config import experiments
 from oanet_tf.model_folder import ModelFolder
 from oanet_tf.training import loop
 from oanet_tf.training.state import create_state
 from tests import end_to_end
+from tests.categories import TIE_ON_PERSON
 from tests.commands import train
 from tests.devices import TWO, mirrored
 from tests.references import approx
@@ -230,6 +232,73 @@ def test_a_bad_configuration_is_told_without_loading_tensorflow(arguments, messa
   done = run_without_tensorflow('oanet_tf.train', '--model_dir', tmp_path / 'model', *arguments)
   assert done.returncode == 2 and message in done.stderr and 'Traceback' not in done.stderr
   assert not (tmp_path / 'model').exists()
+
+
+@pytest.fixture
+def some_shards(tmp_path):
+  """The override that names them; they are empty files."""
+  for name in ('train-0', 'val-0'):
+    (tmp_path / name).write_text('')
+  (tmp_path / 'categories.json').write_text(json.dumps({'categories': TIE_ON_PERSON.to_coco()}))
+  return (
+    f'task.train_data.input_path={tmp_path}/train-*,'
+    f'task.validation_data.input_path={tmp_path}/val-*'
+  )
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    ('task.train_data.input_path=nowhere-*', 'nowhere-*: '),
+    ('task.validation_data.input_path=nowhere-*', 'nowhere-*: '),
+    ('task.categories=nowhere.json', 'nowhere.json: '),
+    ('task.init_checkpoint=nowhere/ckpt-1', 'nowhere/ckpt-1: '),
+    ('task.model.fusion.class_prior=nowhere.json', 'nowhere.json: '),
+  ],
+)
+def test_a_missing_file_is_told_without_loading_tensorflow(some_shards, change, message, tmp_path):
+  done = run_without_tensorflow(
+    'oanet_tf.train', '--model_dir', tmp_path / 'model', *SYNTHETIC, '--params_override',
+    f'{some_shards},{change}',
+  )  # fmt: skip
+  assert done.returncode == 2 and message in done.stderr and done.stderr.count('\n') == 1
+  assert not (tmp_path / 'model').exists()
+
+
+def test_a_model_folder_that_cannot_be_is_told_without_loading_tensorflow(some_shards, tmp_path):
+  (tmp_path / 'file').write_text('')
+  (tmp_path / 'imported').mkdir()
+  (tmp_path / 'imported' / 'import.json').write_text('{}')
+  for folder in (tmp_path / 'file', tmp_path / 'file' / 'below', tmp_path / 'imported'):
+    done = run_without_tensorflow(
+      'oanet_tf.train', '--model_dir', folder, *SYNTHETIC, '--params_override', some_shards
+    )
+    assert done.returncode == 2 and f'{folder}: ' in done.stderr and done.stderr.count('\n') == 1
+
+
+@pytest.mark.parametrize(
+  ('mode', 'locked', 'what'),
+  [
+    ('train', '.', 'training'),
+    ('train_and_eval', 'evaluation', 'evaluation'),
+    ('eval', 'evaluation', 'evaluation'),
+  ],
+)
+def test_a_second_process_in_a_model_folder_is_refused(
+  mode, locked, what, trained, monkeypatch, capsys, tmp_path
+):
+  folder, _ = trained
+  model_dir = tmp_path / 'model'
+  shutil.copytree(folder / 'model', model_dir)
+  before = sorted(model_dir.rglob('*'))
+  override = end_to_end.training_overrides(folder, steps=5)
+  with files.only_one(model_dir / locked, what):
+    outcome = end_to_end.run_command(
+      monkeypatch, capsys, train.main, '--model_dir', model_dir, '--mode', mode, *SYNTHETIC,
+      '--params_override', override,
+    )  # fmt: skip
+  assert f'another {what}' in end_to_end.one_line_error(outcome)
+  assert sorted(model_dir.rglob('*')) == before
 
 
 def test_training_without_experiment_is_a_usage_error(monkeypatch, capsys):

@@ -3,9 +3,9 @@
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.objects import objects_of_segments
 from oanet_tf.evaluation.instance_ap import InstanceAP
+from oanet_tf.evaluation.instances_json import Instances
 from oanet_tf.evaluation.mean_iou import MeanIoU
 from oanet_tf.evaluation.scoring import EvaluatedImage
-from oanet_tf.files import FilePath
 
 
 class BranchScores:
@@ -15,32 +15,32 @@ class BranchScores:
     self,
     categories: PanopticCategories,
     mask_threshold: float,
-    instances_json: FilePath | None = None,
+    instances: Instances | None = None,
   ):
     """Starts without images.
 
     Args:
       categories: of the dataset.
       mask_threshold: a pixel belongs to a mask from this probability on.
-      instances_json: true objects in COCO's format, which may overlap. By default objects are made
-        of the panoptic ground truth, as the converter does without instances.
+      instances: true objects, which may overlap. By default objects are made of the panoptic ground
+        truth, as the converter does without instances.
     """
     self._categories = categories
-    self._instances_json = instances_json
-    self._precision = InstanceAP(categories, mask_threshold)
+    self._has_instances = instances is not None
+    self._precision = InstanceAP(categories, mask_threshold, instances)
     self._stuff = MeanIoU(categories)
 
   def add(self, image: EvaluatedImage) -> None:
-    """Adds one image."""
+    """Adds one image; raises `InputError` if it is not among the true objects."""
     segments, objects = image.ground_truth, None
-    if not self._instances_json:
+    if not self._has_instances:
       objects = objects_of_segments(segments, segments.is_thing(self._categories))
     self._precision.update(image.image_id, image.detections, image.image_info, objects)
     self._stuff.update(segments.labels(self._categories)[segments.index], image.stuff_labels)
 
   def result(self) -> dict[str, float]:
     """`InstanceAP.result`, and the stuff branch's `stuff_mean_iou`."""
-    precision = self._precision.result(self._instances_json)
+    precision = self._precision.result()
     return {**precision, 'stuff_mean_iou': self._stuff.result()['mean_iou']}
 
 

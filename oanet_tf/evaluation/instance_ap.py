@@ -17,33 +17,37 @@ from pycocotools.cocoeval import COCOeval
 
 from oanet_tf.data import geometry
 from oanet_tf.data.categories import PanopticCategories
-from oanet_tf.data.json_file import read_json_object
 from oanet_tf.data.objects import Objects
 from oanet_tf.errors import InputError
-from oanet_tf.files import FilePath
+from oanet_tf.evaluation.instances_json import Instances
 
 # What pycocotools calls boxes and masks, and the key of a result that it must not see.
 _IOU_TYPES = {'box': ('bbox', 'segmentation'), 'mask': ('segm', 'bbox')}
 # The first of `COCOeval.stats`.
 _STATS = ('ap', 'ap50', 'ap75', 'ap_small', 'ap_medium', 'ap_large')
-# All that pycocotools reads of an annotation.
-_ANNOTATION_KEYS = ('image_id', 'category_id', 'bbox', 'area', 'iscrowd', 'segmentation')
 
 
 class InstanceAP:
   """Gathers detections and, unless a JSON file has it, the ground truth, image by image."""
 
-  def __init__(self, categories: PanopticCategories, mask_threshold: float = 0.5):
+  def __init__(
+    self,
+    categories: PanopticCategories,
+    mask_threshold: float = 0.5,
+    instances: Instances | None = None,
+  ):
     """Starts without images.
 
     Args:
       categories: whose things count.
       mask_threshold: a pixel belongs to a mask from this probability on.
+      instances: the true objects of these images, and perhaps of others; None if `update` is given
+        them.
     """
     self._categories = categories
     self._mask_threshold = mask_threshold
-    # Image id -> number, as pycocotools sorts images: their ids must be of one kind.
-    self._number_of = {}
+    self._instances = instances
+    self._image_ids = set()
     self._sizes = []
     self._detections = []
     self._objects = []
@@ -63,36 +67,32 @@ class InstanceAP:
         pixels of the network input; `detection_scores` [N]; `detection_classes` [N] int in [1, T],
         0 for padding; `detection_masks` [N, S, S] probabilities in the box.
       image_info: [4, 2] float as in `data.preprocess`.
-      ground_truth: objects of the original image; None if `result` is given a JSON file.
+      ground_truth: objects of the original image; None if there is a file of them.
 
     Raises:
-      InputError: if the image was added before.
+      InputError: if the image was added before, or is not in the file of objects.
     """
-    if image_id in self._number_of:
+    if image_id in self._image_ids:
       raise InputError(f'image {image_id} is given twice')
+    # As pycocotools sorts images, their ids must be of one kind.
     number, size = len(self._sizes), tuple(geometry.original_size(image_info).numpy().tolist())
-    self._number_of[image_id] = number
+    self._image_ids.add(image_id)
     self._sizes.append(size)
     self._detections += self._results_of(outputs, image_info, number, size)
-    if ground_truth is not None:
+    if self._instances is not None:
+      of_image = self._instances.of_image(image_id, size)
+      self._objects += [{**one, 'image_id': number} for one in of_image]
+    elif ground_truth is not None:
       self._objects += _annotations_of(ground_truth, number, size)
 
-  def result(self, instances_json: FilePath | None = None) -> dict[str, float]:
+  def result(self) -> dict[str, float]:
     """COCO's average precision over all images.
-
-    Args:
-      instances_json: COCO instances of these images, and perhaps of others; default: the objects
-        given to `update`.
 
     Returns:
       {'box_ap', 'box_ap50', 'box_ap75', 'box_ap_small', 'box_ap_medium', 'box_ap_large', and the
       same with 'mask_'}: in [0, 1], or -1 where there is no such true object, as in pycocotools.
-
-    Raises:
-      InputError: if the file is missing, no COCO instances JSON, or lacks one of the images.
     """
-    objects = self._read_annotations(instances_json) if instances_json else self._objects
-    numbered = [{**one, 'id': number} for number, one in enumerate(objects, start=1)]
+    numbered = [{**one, 'id': number} for number, one in enumerate(self._objects, start=1)]
     results = {}
     for name, (iou_type, unread) in _IOU_TYPES.items():
       detections = [
@@ -154,23 +154,6 @@ class InstanceAP:
     }
     coco.createIndex()
     return coco
-
-  def _read_annotations(self, path: FilePath) -> list[dict]:
-    """The annotations of the images that were added."""
-    content = read_json_object(path)
-    try:
-      known = {image['id'] for image in content['images']}
-      found = [
-        {key: one[key] for key in _ANNOTATION_KEYS}
-        for one in content['annotations']
-        if one['image_id'] in self._number_of
-      ]
-    except (KeyError, TypeError) as error:
-      raise InputError(f'{path}: is no COCO instances JSON ({error!r})') from None
-    for image_id in self._number_of:
-      if image_id not in known:
-        raise InputError(f'{path}: has no image {image_id}; is it of another split?')
-    return [{**one, 'image_id': self._number_of[one['image_id']]} for one in found]
 
 
 def paste_mask(

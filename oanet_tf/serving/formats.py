@@ -66,7 +66,7 @@ def export(name: str, source: 'Source', folder: pathlib.Path) -> dict:
   """
   form = pkgutil.resolve_name(FORMATS[name])
   with files.making_folder(folder) as temporary:
-    with files.writing(temporary):
+    with files.writing(folder):
       form.write(source, temporary)
     parity = form.compare(source, temporary)
     if not form.accepts(parity):

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import tensorflow as tf
 
+from oanet_tf import files
 from oanet_tf.data.categories import CATEGORIES_FILE, PanopticCategories
-from oanet_tf.errors import InputError, first_line
+from oanet_tf.errors import InputError
 from oanet_tf.serving import warmup
 from oanet_tf.serving.encoded_images import decode_images
 from oanet_tf.serving.image_limits import MAX_IMAGE_PIXELS, assert_limits
@@ -76,17 +77,15 @@ def write(source: Source, folder: pathlib.Path) -> None:
     name: tf.function(getattr(module, name), [spec], autograph=False).get_concrete_function()
     for name, spec in INPUTS.items()
   }
-  try:
+  with files.writing_by_tensorflow(folder):
     tf.saved_model.save(module, str(folder), signatures)
-  except tf.errors.OpError as error:
-    raise InputError(f'{folder}: cannot be written ({first_line(error)})') from None
-  warmup.write_requests(source.images[0], folder)
+    warmup.write_requests(source.images[0], folder)
 
 
 def compare(source: Source, folder: pathlib.Path) -> Parity:
   """Compares the SavedModel with the network in memory, as `oanet_tf.predict` runs it."""
   expected_of = tf.function(source.module().segment, list(SEGMENT_INPUTS), autograph=False)
-  signature = tf.saved_model.load(str(folder)).signatures['serving_default']
+  signature = tf.saved_model.load(files.for_tensorflow(folder)).signatures['serving_default']
 
   def pairs() -> Iterator[tuple[Results, Results]]:
     for image in source.images:

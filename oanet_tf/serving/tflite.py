@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from oanet_tf import files
 from oanet_tf.modeling.oanet import OANet
 from oanet_tf.serving import tflite_int8, tflite_metadata
 from oanet_tf.serving.builtin_nms import use_builtin_nms
@@ -81,8 +82,8 @@ def write(
   associated = {LABELS_FILE: labels_text(source.trained.categories), DESCRIPTION_FILE: text}
   metadata = tflite_metadata.serialize(description, DESCRIPTION_FILE)
   model = with_metadata(model, metadata, {k: v.encode() for k, v in associated.items()})
-  (folder / MODEL_FILE).write_bytes(model)
-  (folder / DESCRIPTION_FILE).write_text(text, encoding='utf-8')
+  files.write_bytes(folder / MODEL_FILE, model)
+  files.write_text(folder / DESCRIPTION_FILE, text)
 
 
 def _graph(source: Source) -> _Graph:

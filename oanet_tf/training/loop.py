@@ -1,5 +1,6 @@
 """The training loop under `tf.distribute`, to be read from top to bottom."""
 
+import contextlib
 import logging
 import pathlib
 import shutil
@@ -13,6 +14,7 @@ import tqdm
 from official.core import config_definitions
 
 from oanet_tf import cluster as cluster_lib
+from oanet_tf import files
 from oanet_tf.cluster import Cluster
 from oanet_tf.config import definitions
 from oanet_tf.config import values as config_values
@@ -62,7 +64,8 @@ def run(
 
   Raises:
     InputError: if data, categories or checkpoint are missing or do not fit, if a loss or weight is
-      not finite, or if another worker is lost.
+      not finite, if a file cannot be written, if another process trains there, or if another worker
+      is lost.
     SystemExit: after SIGTERM or SIGINT, when a checkpoint is written; the code is 128 + the signal.
   """
   model_dir = pathlib.Path(model_dir)
@@ -77,12 +80,12 @@ def run(
   # Checked before the network is built, which takes seconds.
   if mode == 'eval':
     checkpoints.newest(model_dir)
-  else:
-    shard_files.list_shards(config.task.train_data.input_path)
-  if mode != 'train':
-    shard_files.list_shards(config.task.validation_data.input_path)
   check_batch_sizes(config, mode, cluster)
-  with cluster.lost_workers_named():
+  with cluster.lost_workers_named(), contextlib.ExitStack() as stack:
+    if cluster.is_chief and mode != 'eval':
+      stack.enter_context(files.only_one(model_dir, 'training'))
+    if cluster.is_chief and mode != 'train':
+      stack.enter_context(files.only_one(model_dir / 'evaluation', 'evaluation'))
     state = state_lib.create_state(config, categories, model_dir, cluster)
     try:
       if mode == 'eval':

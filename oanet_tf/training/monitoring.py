@@ -11,7 +11,7 @@ import tensorflow as tf
 import tqdm
 
 from oanet_tf import files
-from oanet_tf.training.series import METRICS_FILE
+from oanet_tf.training.series import METRICS_FILE, read_records
 
 # Scalars that the terminal's line leaves out, or shows in another form.
 _NOT_IN_LINE = ('gradient_norm/', 'step_seconds/', 'images_per_second', 'learning_rate')
@@ -75,19 +75,25 @@ class TrainingLog:
     scalars: Mapping[str, float],
     images: Mapping[str, np.ndarray] | None = None,
   ) -> None:
-    """Writes scalars and, for TensorBoard, [H, W, 3] uint8 images of 'train' or 'validation'."""
+    """Writes scalars and, for TensorBoard, [H, W, 3] uint8 images of 'train' or 'validation'.
+
+    Raises:
+      InputError: if they cannot be written; it names the file or the folder.
+    """
     if not self._folder:
       return
-    if split not in self._writers:
-      self._writers[split] = tf.summary.create_file_writer(str(self._folder / split))
-    with self._writers[split].as_default(step=step):
-      for name, value in scalars.items():
-        tf.summary.scalar(name, value)
-      for name, image in (images or {}).items():
-        tf.summary.image(name, image[None])
-    self._writers[split].flush()
-    with open(self._folder / METRICS_FILE, 'a') as file:
+    path = self._folder / METRICS_FILE
+    with files.writing(path), open(path, 'a') as file:
       file.write(json.dumps({'step': step, 'split': split, **scalars}) + '\n')
+    with files.writing_by_tensorflow(self._folder / split):
+      if split not in self._writers:
+        self._writers[split] = tf.summary.create_file_writer(str(self._folder / split))
+      with self._writers[split].as_default(step=step):
+        for name, value in scalars.items():
+          tf.summary.scalar(name, value)
+        for name, image in (images or {}).items():
+          tf.summary.image(name, image[None])
+      self._writers[split].flush()
 
 
 def _line(step: int, num_steps: int, scalars: Mapping[str, float]) -> str:
@@ -104,14 +110,6 @@ def _line(step: int, num_steps: int, scalars: Mapping[str, float]) -> str:
 
 
 def _drop_later(path: pathlib.Path, step: int) -> None:
-  if not path.is_file():
-    return
-  kept = []
-  for line in path.read_text().splitlines():
-    try:
-      record = json.loads(line)
-    except ValueError:
-      continue  # A process that was killed while it wrote leaves half a line.
-    if record['step'] <= step:
-      kept.append(line + '\n')
-  files.write_text(path, ''.join(kept))
+  if path.is_file():
+    kept = [record for record in read_records(path) if record['step'] <= step]
+    files.write_text(path, ''.join(json.dumps(record) + '\n' for record in kept))

@@ -10,6 +10,8 @@ from official.core import config_definitions
 from official.modeling import optimization, performance
 from official.modeling.optimization import ema_optimizer
 
+from oanet_tf import files
+
 Optimizer = tf_keras.optimizers.Optimizer | tf_keras.optimizers.legacy.Optimizer
 
 
@@ -84,7 +86,8 @@ def load_averages(
   optimizer = build_optimizer(config, build_learning_rate(config))
   optimizer.shadow_copy(model)
   checkpoint = tf.train.Checkpoint(model=model, optimizer=optimizer)
-  checkpoint.restore(path).assert_existing_objects_matched().expect_partial()
+  status = checkpoint.restore(files.for_tensorflow(path))
+  status.assert_existing_objects_matched().expect_partial()
   for variable in optimizer._model_weights:
     variable.assign(optimizer.get_slot(variable, 'average'))
 

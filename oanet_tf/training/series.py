@@ -3,6 +3,7 @@
 import collections
 import json
 import pathlib
+from typing import Any
 
 from oanet_tf.errors import InputError
 
@@ -11,6 +12,22 @@ METRICS_FILE = 'metrics.jsonl'
 SMOOTHING = 0.7
 
 Series = dict[str, tuple[list[int], list[float]]]
+
+
+def read_records(path: pathlib.Path) -> list[dict[str, Any]]:
+  """What was written, in order.
+
+  A process that was killed or whose disk was full leaves half a line, which is left out.
+  """
+  records = []
+  for line in path.read_bytes().splitlines():
+    try:
+      record = json.loads(line)
+    except (ValueError, RecursionError):
+      continue
+    if isinstance(record, dict) and isinstance(record.get('step'), int):
+      records.append(record)
+  return records
 
 
 def read_series(path: pathlib.Path, prefixes: tuple[str, ...], remedy: str = '') -> Series:
@@ -27,10 +44,9 @@ def read_series(path: pathlib.Path, prefixes: tuple[str, ...], remedy: str = '')
   if not path.is_file():
     raise InputError(f'{path}: there is no such file; train first, or give another model folder')
   series: Series = collections.defaultdict(lambda: ([], []))
-  for line in path.read_text().splitlines():
-    record = json.loads(line)
+  for record in read_records(path):
     for name, value in record.items():
-      if name not in ('step', 'split') and name.startswith(prefixes):
+      if name != 'step' and name.startswith(prefixes) and isinstance(value, int | float):
         series[name][0].append(record['step'])
         series[name][1].append(value)
   if not series:

@@ -10,12 +10,11 @@ import tensorflow as tf
 from official.core import config_definitions
 from official.modeling.optimization import ema_optimizer
 
+from oanet_tf import files, model_folder
 from oanet_tf.cluster import Cluster
 from oanet_tf.config import definitions
-from oanet_tf.data import shard_files
-from oanet_tf.data.categories import CATEGORIES_FILE, PanopticCategories
+from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.errors import InputError, first_line
-from oanet_tf.model_folder import IMPORT_FILE, write_settings
 from oanet_tf.modeling.build import build_network
 from oanet_tf.modeling.oanet import OANet
 from oanet_tf.modeling.srm_only import SRMOnly
@@ -45,7 +44,6 @@ class State:
     positions: [P, 2] int64, the epoch and the place in it of the next batch, for the input pipeline
       of each worker.
     checkpoint: of model, optimizer and positions.
-    manager: of the checkpoints in `folder`.
     folder: the model folder; on workers other than the chief, a temporary one.
   """
 
@@ -57,7 +55,6 @@ class State:
   learning_rate: ScaledLearningRate
   positions: tf.Variable
   checkpoint: tf.train.Checkpoint
-  manager: tf.train.CheckpointManager
   folder: pathlib.Path
 
   @property
@@ -87,41 +84,29 @@ def create_state(
   )
   checkpoint = tf.train.Checkpoint(model=model, optimizer=optimizer, positions=positions)
   folder = model_dir if cluster.is_chief else pathlib.Path(tempfile.mkdtemp(prefix='oanet_tf_'))
-  manager = tf.train.CheckpointManager(
-    checkpoint, str(folder), config.trainer.max_to_keep, checkpoint_name=checkpoints.PREFIX
-  )
   state = State(
-    config, categories, cluster, model, optimizer, learning_rate, positions, checkpoint, manager,
-    folder,
-  )  # fmt: skip
+    config, categories, cluster, model, optimizer, learning_rate, positions, checkpoint, folder
+  )
   _restore(state, model_dir)
   return state
 
 
 def find_categories(task: definitions.OANetTask, model_dir: pathlib.Path) -> PanopticCategories:
   """The categories that the config names; else those beside the shards or in the model folder."""
-  if task.categories:
-    return PanopticCategories.from_json(task.categories)
-  first = (task.train_data.input_path or task.validation_data.input_path).split(',')[0].strip()
-  beside = pathlib.Path(first).parent / CATEGORIES_FILE
-  if not beside.is_file() and (model_dir / CATEGORIES_FILE).is_file():
-    return PanopticCategories.from_json(model_dir / CATEGORIES_FILE)
-  if not beside.is_file():
-    # If the glob matches nothing, its own error is clearer than one about a missing file beside it.
-    shard_files.list_shards(first)
-  return PanopticCategories.from_json(beside)
+  input_path = task.train_data.input_path or task.validation_data.input_path
+  return model_folder.find_categories(task.categories, input_path, model_dir)
 
 
 def save_config(state: State) -> None:
   """Writes the files that `model_folder` reads besides the checkpoint."""
-  write_settings(state.folder, state.config, state.categories)
+  model_folder.write_settings(state.folder, state.config, state.categories)
 
 
 def save(state: State) -> None:
   """Writes a checkpoint of the current step; all workers must call it.
 
   Raises:
-    InputError: if a weight is not finite. Nothing is written then.
+    InputError: if a weight is not finite, or the disk is full. Nothing is written then.
   """
   for variable in state.model.variables:
     if not np.isfinite(variable.numpy()).all():
@@ -130,7 +115,8 @@ def save(state: State) -> None:
   positions = np.zeros([cluster.num_workers, 2], np.int64)
   positions[cluster.index] = state.positions.numpy()[cluster.index]
   state.positions.assign(cluster.sum_over_workers(positions))
-  state.manager.save(checkpoint_number=state.step)
+  max_to_keep = state.config.trainer.max_to_keep
+  checkpoints.save(state.checkpoint, state.folder, state.step, max_to_keep)
 
 
 def share_statistics(state: State) -> None:
@@ -152,16 +138,13 @@ def advice(state: State) -> str:
 
 
 def _restore(state: State, model_dir: pathlib.Path) -> None:
-  if (model_dir / IMPORT_FILE).is_file():
-    raise InputError(
-      f'{model_dir}: is an imported network and no training; train in another folder, with '
-      f'task.init_checkpoint={model_dir}'
-    )
+  model_folder.check_is_training(model_dir)
   path = checkpoints.newest_readable(model_dir)
   if path:
     try:
       # Some optimizers create variables only when first used.
-      state.checkpoint.restore(path).assert_existing_objects_matched().expect_partial()
+      status = state.checkpoint.restore(files.for_tensorflow(path))
+      status.assert_existing_objects_matched().expect_partial()
     except (AssertionError, ValueError) as error:
       raise InputError(
         f'{path}: does not fit the configuration ({first_line(error)}); use the settings it was '

@@ -51,9 +51,7 @@ class OANetPanopticTask(base_task.Task):
   def build_model(self) -> OANet:
     """Builds the network, and writes the categories beside its checkpoints, for prediction."""
     if self.logging_dir:
-      folder = pathlib.Path(self.logging_dir)
-      folder.mkdir(parents=True, exist_ok=True)
-      self._categories.to_json(folder / CATEGORIES_FILE)
+      self._categories.to_json(pathlib.Path(self.logging_dir) / CATEGORIES_FILE)
     task = self.task_config
     return build_oanet(task.model, self._categories, task.losses.l2_weight_decay)
 

@@ -7,6 +7,7 @@ import tensorflow as tf
 import tf_keras
 from tensorflow.core.protobuf import trackable_object_graph_pb2
 
+from oanet_tf import files
 from oanet_tf.errors import InputError
 from oanet_tf.weights import coco_rows
 from oanet_tf.weights.stored import Stored, WeightsFile, named_errors, object_paths
@@ -32,7 +33,7 @@ class Checkpoint(WeightsFile):
   def __init__(self, prefix: str):
     self.path = prefix
     with named_errors(prefix):
-      self._reader = tf.train.load_checkpoint(prefix)
+      self._reader = tf.train.load_checkpoint(files.for_tensorflow(prefix))
       self._shapes = self._reader.get_variable_to_shape_map()
       if '_CHECKPOINTABLE_OBJECT_GRAPH' not in self._shapes:
         raise InputError(f'{prefix}: is no TensorFlow 2 checkpoint (it has no graph of objects)')

@@ -1,9 +1,11 @@
 """Tells what kind of file of weights a path is, by its content."""
 
+import os
 import pathlib
 
 import tensorflow as tf
 
+from oanet_tf import files
 from oanet_tf.errors import InputError
 from oanet_tf.weights import detectron2, torchvision
 from oanet_tf.weights.checkpoint import Checkpoint
@@ -28,7 +30,7 @@ def open_weights(path: str) -> WeightsFile:
   """
   prefix = path.removesuffix('.index')
   if tf.io.gfile.isdir(path):
-    prefix = tf.train.latest_checkpoint(path)
+    prefix = _newest_checkpoint(path)
     if not prefix:
       raise InputError(f'{path}: has no file that names its newest checkpoint; give one, to .index')
   if tf.io.gfile.exists(f'{prefix}.index'):
@@ -39,6 +41,14 @@ def open_weights(path: str) -> WeightsFile:
     if file.read(len(_HDF5)) == _HDF5 or pathlib.Path(path).suffix == '.h5':
       return KerasWeights(path)
   return _of_torch(path)
+
+
+def _newest_checkpoint(folder: str) -> str | None:
+  """What a folder's file `checkpoint` says."""
+  readable = files.for_tensorflow(folder)
+  prefix = tf.train.latest_checkpoint(readable)
+  inside = prefix and prefix.startswith(readable)
+  return os.path.join(folder, os.path.relpath(prefix, readable)) if inside else prefix
 
 
 def _of_torch(path: str) -> WeightsFile:

@@ -16,6 +16,7 @@ from pycocotools.cocoeval import COCOeval
 from oanet_tf.data.objects import Objects
 from oanet_tf.errors import InputError
 from oanet_tf.evaluation.instance_ap import InstanceAP, paste_mask
+from oanet_tf.evaluation.instances_json import read_instances
 from oanet_tf.modeling.mask_paste import paste_masks
 from tests.categories import TIE_ON_PERSON as CATEGORIES
 
@@ -174,10 +175,10 @@ def files(tmp_path):
 
 
 def score(path, found):
-  metric = InstanceAP(CATEGORIES)
+  metric = InstanceAP(CATEGORIES, instances=read_instances(path, CATEGORIES, 'model.json'))
   for image_id, outputs in found.items():
     metric.update(image_id, outputs, INFO)
-  return metric.result(path)
+  return metric.result()
 
 
 def test_equals_pycocotools_on_files(files):
@@ -225,18 +226,89 @@ def test_a_file_without_an_image(files):
     score(path, {**found, 77: detections()})
 
 
+def changed(path, change):
+  content = json.loads(path.read_text())
+  change(content)
+  path.write_text(json.dumps(content))
+
+
+def test_an_area_that_is_missing_is_that_of_the_mask(files):
+  path, found = files
+  expected = score(path, found)
+
+  def change(content):
+    for annotation in content['annotations']:
+      del annotation['area']
+
+  changed(path, change)
+  assert score(path, found) == expected
+
+
+def test_an_image_of_another_size(files):
+  path, found = files
+  changed(path, lambda content: content['images'][1].update(height=50))
+  changed(path, lambda content: content.update(annotations=[]))
+  with pytest.raises(InputError, match=r'instances\.json: image 8 .*50 x 60 .*40 x 60'):
+    score(path, found)
+
+
+def refused(path):
+  with pytest.raises(InputError) as caught:
+    read_instances(path, CATEGORIES, 'model.json')
+  assert '\n' not in str(caught.value) and str(caught.value).startswith(f'{path}: ')
+  return str(caught.value)
+
+
 @pytest.mark.parametrize(
   ('content', 'message'),
   [
     ('', 'JSON'),
-    ('{"images": []}', 'COCO instances JSON.*annotations'),
-    ('{"images": 3, "annotations": []}', 'COCO instances JSON'),
-    ('{"images": [{"id": 8}], "annotations": [{"image_id": 8, "id": 1}]}', 'category_id'),
+    ('[]', 'object'),
+    ('{"images": []}', 'categories'),
+    ('{"categories": [3]}', '`id`'),
   ],
 )
-def test_a_malformed_file(files, content, message):
-  path, found = files
+def test_no_instances_json(tmp_path, content, message):
+  path = tmp_path / 'instances.json'
   path.write_text(content)
-  with pytest.raises(InputError, match=message) as caught:
-    score(path, found)
-  assert '\n' not in str(caught.value) and 'instances.json' in str(caught.value)
+  assert message in refused(path)
+  path.unlink()
+  assert 'no such file' in refused(path)
+
+
+@pytest.mark.parametrize(
+  ('place', 'key', 'value', 'message'),
+  [
+    ('categories', 'name', 'human', "thing 31 is 'human', but 'tie' in model.json"),
+    ('categories', 'id', 32, "thing 31 is missing, but 'tie' in model.json"),
+    ('images', 'id', 5, '5'),
+    ('images', 'height', None, 'image 139: has no `height`'),
+    ('annotations', 'image_id', 6, 'annotation 8: is of image 6'),
+    ('annotations', 'category_id', 200, 'annotation 8: category 200'),
+    ('annotations', 'category_id', None, 'annotation 8: has no `category_id`'),
+    ('annotations', 'bbox', [1, 2, 3], 'annotation 8: `bbox`'),
+    ('annotations', 'area', 'large', 'annotation 8: `area`'),
+    ('annotations', 'iscrowd', 3, 'annotation 8: `iscrowd`'),
+    ('annotations', 'segmentation', [[1, 2, 3]], 'annotation 8: malformed polygon'),
+    ('annotations', 'segmentation', {'size': [4, 6], 'counts': [24]}, 'annotation 8: RLE'),
+  ],
+)
+def test_what_is_wrong_is_named(files, place, key, value, message):
+  path, _ = files
+
+  def change(content):
+    if value is None:
+      del content[place][-1][key]
+    else:
+      content[place][-1][key] = value
+
+  changed(path, change)
+  assert message in refused(path)
+
+
+def test_stuff_may_be_listed_too(files):
+  path, found = files
+  expected = score(path, found)
+  stuff = {'id': 200, 'name': 'sky', 'isthing': 0}
+  changed(path, lambda content: content['categories'].append(stuff))
+  assert score(path, found) == expected

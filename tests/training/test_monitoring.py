@@ -5,10 +5,13 @@ import pytest
 
 from oanet_tf import visualize
 from oanet_tf.data.panoptic_map import Segments
+from oanet_tf.errors import InputError
 from oanet_tf.evaluation.ranking_map import RankingMap
 from oanet_tf.evaluation.scoring import EvaluatedImage
 from oanet_tf.training import panels
 from oanet_tf.training.monitoring import TrainingLog
+from oanet_tf.training.series import read_series
+from tests.small_files import small_files
 
 
 def records(folder):
@@ -41,6 +44,34 @@ def test_a_resumed_run_drops_what_it_will_do_again(tmp_path):
   TrainingLog(tmp_path, step=4).write('validation', 5, {'pq/srm': 50.0})
   assert [record['step'] for record in records(tmp_path)] == [2, 4, 5]
   assert [path.name for path in tmp_path.glob('*metrics*')] == ['metrics.jsonl']
+
+
+JUNK = b'{"step": 2, "lo\n\xff\xfe\x00\n[1]\n7\n{"split": "train"}\n{"step": "x"}\n' + b'[' * 10**5
+
+
+def test_half_lines_and_junk_stop_nothing(tmp_path):
+  good = b'{"step": 1, "loss": 1.0, "note": "x"}\n'
+  (tmp_path / 'metrics.jsonl').write_bytes(JUNK + b'\n' + good + JUNK)
+  assert read_series(tmp_path / 'metrics.jsonl', ('loss',)) == {'loss': ([1], [1.0])}
+  TrainingLog(tmp_path, step=1).write('train', 2, {'loss': 0.5})
+  assert [record['step'] for record in records(tmp_path)] == [1, 2]
+
+
+@pytest.mark.parametrize('name', ['metrics.jsonl', 'validation'])
+def test_what_cannot_be_written_is_named(tmp_path, name):
+  training_log = TrainingLog(tmp_path, step=0)
+  if name == 'validation':
+    (tmp_path / name).write_text('')
+  else:
+    (tmp_path / name).mkdir()
+  with pytest.raises(InputError, match=f'{tmp_path}/{name}: '):
+    training_log.write('validation', 1, {'pq/srm': 50.0})
+
+
+def test_a_full_disk_is_named(tmp_path):
+  training_log = TrainingLog(tmp_path, step=0)
+  with small_files(10), pytest.raises(InputError, match=f'{tmp_path}/metrics.jsonl: '):
+    training_log.write('train', 2, {'loss': 1.0})
 
 
 def test_without_a_folder_nothing_is_written_or_said(tmp_path, capsys, monkeypatch):
