@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from oanet_tf import errors
-from oanet_tf.arguments import add_fusion, add_params_override, positive
+from oanet_tf.arguments import add_fusion, add_overwrite, add_params_override, positive
 
 if TYPE_CHECKING:
   from oanet_tf.prediction.model import Model
@@ -46,7 +46,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     "(COCO's panoptic format, with labels and scores).",
   )
   of_pictures.add_argument(
-    '--output_dir', type=pathlib.Path, help=f'folder for the results (default: {OUTPUT_DIR})'
+    '--output_dir',
+    type=pathlib.Path,
+    help=f'folder for the results (default: {OUTPUT_DIR}; {OUTPUT_DIR}_2 and so on if it exists)',
   )
   of_pictures.add_argument(
     '--batch_size', type=positive, help=f'pictures at a time (default: {BATCH_SIZE})'
@@ -66,6 +68,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     metavar='FILE',
     help='the drawn video, without sound: .mp4, .mov or .mkv (H.264), or a short .gif',
   )
+  add_overwrite(parser)
   of_folder = parser.add_argument_group('for the folder of a training')
   add_fusion(of_folder)
   add_params_override(of_folder)
@@ -100,18 +103,23 @@ def load_model(arguments: argparse.Namespace) -> 'Model':
 
 
 def segment_pictures(arguments: argparse.Namespace) -> int:
-  from oanet_tf.data.pictures import find_pictures
+  from oanet_tf import files
+  from oanet_tf.data.pictures import named_pictures
   from oanet_tf.evaluation import coco_results
+  from oanet_tf.prediction import picture_files
   from oanet_tf.prediction.model import SHIPPED_PICTURES
-  from oanet_tf.prediction.picture_files import segment_files
 
+  # Loading a network takes seconds, so everything else is looked at first.
+  pictures = named_pictures(arguments.images or [SHIPPED_PICTURES])
+  output_dir = arguments.output_dir or picture_files.free_folder(OUTPUT_DIR)
+  picture_files.check_output_dir(output_dir, pictures.values(), arguments.overwrite)
   if arguments.testdev:
     coco_results.check_testdev_name(arguments.testdev)
-  # Loading a network takes seconds, so the pictures are looked for first.
-  pictures = find_pictures(arguments.images or [SHIPPED_PICTURES])
+    files.check_output_file(arguments.testdev, overwrite=arguments.overwrite)
   model = load_model(arguments)
-  output_dir = arguments.output_dir or OUTPUT_DIR
-  number = segment_files(model, pictures, output_dir, arguments.batch_size or BATCH_SIZE)
+  number = picture_files.segment_files(
+    model, pictures, output_dir, arguments.batch_size or BATCH_SIZE
+  )
   print(f'{number} pictures: {output_dir / "overlays"}, {output_dir / "predictions.json"}')
   if arguments.testdev:
     coco_results.write_testdev_zip(
@@ -126,7 +134,7 @@ def segment_moving(arguments: argparse.Namespace) -> int:
 
   # As above; but what a camera sees meanwhile is not wanted.
   source = video.open_file(arguments.video) if arguments.video else None
-  video.check_output(arguments.output, arguments.video)
+  video.check_output(arguments.output, arguments.video, arguments.overwrite)
   model = load_model(arguments)
   source = source or video.open_camera(arguments.camera)
   written = video.segment_video(model, source, arguments.output)

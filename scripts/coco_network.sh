@@ -82,7 +82,7 @@ if [[ ! -d $folder/model ]]; then
 fi
 if ((${#images[@]})); then
   say 'the pictures'
-  $python -m oanet_tf.predict --model "$folder/model" --images "${images[@]}" \
+  $python -m oanet_tf.predict --model "$folder/model" --overwrite --images "${images[@]}" \
     --output_dir "$folder/results"
 else
   echo "$python -m oanet_tf.predict --model $folder/model --images FILE_OR_FOLDER --output_dir runs/mine"

@@ -12,7 +12,7 @@ scenes=$run/occluded_scenes
 
 bash scripts/make_occluded_scenes.sh "$scenes" tfrecords/synthetic
 $python -m oanet_tf.train --experiment oanet_synthetic --model_dir "$run/model" --mode train
-$python -m oanet_tf.predict --model "$run/model" --output_dir "$run/pictures" \
+$python -m oanet_tf.predict --model "$run/model" --overwrite --output_dir "$run/pictures" \
   --images "$scenes"/val/00000000000{1,2,3,4,5,6,7,8}.jpg
 $python -m oanet_tf.train --mode eval --model_dir "$run/model"
 

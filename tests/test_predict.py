@@ -12,8 +12,12 @@ from oanet_tf import predict, prediction
 from oanet_tf.data import pictures
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.class_prior import ClassPrior
-from oanet_tf.prediction.predictor import find_model
+from oanet_tf.data.panoptic_map import Scores, segments_of_masks
+from oanet_tf.errors import InputError
+from oanet_tf.prediction.model import Model
+from oanet_tf.prediction.predictor import Predictor, find_model
 from tests import end_to_end
+from tests.categories import CATEGORIES
 from tests.segments import read_ids
 
 
@@ -67,7 +71,8 @@ def test_any_picture_gets_overlay_png_and_entry(
   code, stdout, _ = run(monkeypatch, capsys, model_dir, folder, output, '--fusion', fusion)
   assert code == 0 and '9 pictures' in stdout
   results = json.loads((output / 'predictions.json').read_text())
-  assert {image['file_name'] for image in results['images']} == {f'{s}.png' for s in sizes}
+  assert {image['file_name'] for image in results['images']} == {p.name for p in folder.iterdir()}
+  assert {image['id'] for image in results['images']} == set(sizes)
   for annotation in results['annotations']:
     name = annotation['file_name']
     ids = read_ids(output / 'predictions' / name)
@@ -166,8 +171,108 @@ def test_a_folder_without_pictures(model_dir, tmp_path, monkeypatch, capsys):
 def test_two_pictures_of_one_name(model_dir, tmp_path, monkeypatch, capsys):
   save(tmp_path / 'a.png', gradient())
   save(tmp_path / 'a.jpg', gradient())
-  outcome = run(monkeypatch, capsys, model_dir, tmp_path, tmp_path / 'output')
-  assert 'a.png: ' in end_to_end.one_line_error(outcome)
+  code, _, _ = run(monkeypatch, capsys, model_dir, tmp_path, tmp_path / 'output')
+  assert code == 0
+  overlays = sorted(path.name for path in (tmp_path / 'output' / 'overlays').iterdir())
+  assert overlays == ['a.png', 'a_2.png']
+  results = json.loads((tmp_path / 'output' / 'predictions.json').read_text())
+  assert [(one['id'], one['file_name']) for one in results['images']] == [
+    ('a', 'a.jpg'),
+    ('a_2', 'a.png'),
+  ]
+
+
+class Network:
+  """Stands in for a trained network: all is the first stuff category. It can fail."""
+
+  def __init__(self, fails_at=None, error=None):
+    self.fails_at, self.error, self.number = fails_at, error, 0
+    self.model = Model(Predictor(self.segment, CATEGORIES))
+
+  def segment(self, images):
+    self.number += 1
+    if self.number == self.fails_at:
+      raise self.error
+    scores = Scores(np.zeros(0), np.ones(CATEGORIES.num_stuff))
+    labels = [np.full(image.shape[:2], 1 + CATEGORIES.num_things) for image in images]
+    return [segments_of_masks(one, np.zeros_like(one), CATEGORIES, scores) for one in labels]
+
+
+@pytest.fixture
+def network(monkeypatch):
+  """Lets `predict` use a `Network`, which may be changed."""
+  found = Network()
+  monkeypatch.setattr(predict, 'load_model', lambda _: found.model)
+  return found
+
+
+def test_numbers_that_are_the_same_and_those_that_are_not(network, tmp_path, monkeypatch, capsys):
+  for name in ('cam1/1.jpg', 'cam1/2.jpg', 'cam2/0001.jpg', 'cam2/0003.jpg'):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    save(tmp_path / name, gradient(4, 6))
+  code, _, _ = end_to_end.run_command(
+    monkeypatch, capsys, predict.main, '--images', tmp_path / 'cam1', tmp_path / 'cam2',
+    '--output_dir', tmp_path / 'o',
+  )  # fmt: skip
+  assert code == 0
+  results = json.loads((tmp_path / 'o' / 'predictions.json').read_text())
+  assert [one['id'] for one in results['images']] == ['1', 2, '0001', 3]
+  assert [one['file_name'] for one in results['annotations']] == [
+    '1.png', '2.png', '0001.png', '0003.png',
+  ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+  ('error', 'code'),
+  [(KeyboardInterrupt(), 130), (InputError('too large'), 2), (MemoryError('no memory'), 2)],
+)
+def test_what_is_done_stays_whatever_ends_the_run(
+  network, tmp_path, monkeypatch, capsys, error, code
+):
+  for number in range(4):
+    save(tmp_path / f'{number}.png', gradient(4, 6))
+  network.fails_at, network.error = 3, error
+  outcome = run(monkeypatch, capsys, 'x', tmp_path, tmp_path / 'o', '--batch_size', 1)
+  assert outcome[0] == code
+  results = json.loads((tmp_path / 'o' / 'predictions.json').read_text())
+  assert [one['id'] for one in results['images']] == [0, 1]
+  for folder in ('overlays', 'predictions'):
+    assert sorted(p.name for p in (tmp_path / 'o' / folder).iterdir()) == ['0.png', '1.png']
+  assert sorted(p.name for p in (tmp_path / 'o').iterdir()) == [
+    'overlays', 'predictions', 'predictions.json',
+  ]  # fmt: skip
+
+
+def test_earlier_results_are_replaced_only_on_request(network, tmp_path, monkeypatch, capsys):
+  save(tmp_path / 'a.png', gradient(4, 6))
+  flags = (monkeypatch, capsys, 'x', tmp_path / 'a.png', tmp_path / 'o')
+  assert run(*flags)[0] == 0
+  assert '--overwrite' in end_to_end.one_line_error(run(*flags))
+  assert network.number == 1
+  assert run(*flags, '--overwrite')[0] == 0
+
+
+def test_the_default_folder_is_a_new_one(network, tmp_path, monkeypatch, capsys):
+  monkeypatch.chdir(tmp_path)
+  save(tmp_path / 'a.png', gradient(4, 6))
+  for name in ('oanet_results', 'oanet_results_2', 'oanet_results_3'):
+    code, stdout, _ = end_to_end.run_command(monkeypatch, capsys, predict.main, '--images', 'a.png')
+    assert code == 0 and f'{name}/overlays' in stdout
+    assert (tmp_path / name / 'predictions.json').is_file()
+
+
+@pytest.mark.parametrize('place', ['', 'overlays', 'predictions'])
+def test_no_result_falls_on_a_picture(network, tmp_path, monkeypatch, capsys, place):
+  folder = tmp_path / 'o' / place
+  folder.mkdir(parents=True)
+  save(folder / 'a.png', gradient(4, 6))
+  before = (folder / 'a.png').read_bytes()
+  (tmp_path / 'link').symlink_to(tmp_path / 'o')
+  for output in (tmp_path / 'o', tmp_path / 'link'):
+    outcome = run(monkeypatch, capsys, 'x', folder, output, '--overwrite')
+    assert 'a.png is read from there' in end_to_end.one_line_error(outcome)
+  assert (folder / 'a.png').read_bytes() == before
+  assert not network.number
 
 
 @pytest.mark.parametrize(

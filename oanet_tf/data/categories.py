@@ -17,7 +17,7 @@ import numpy as np
 from PIL import ImageColor
 
 from oanet_tf import files
-from oanet_tf.data.json_file import read_json_object, whole
+from oanet_tf.data.json_file import field, read_json_object, whole
 from oanet_tf.errors import InputError
 from oanet_tf.files import FilePath
 
@@ -122,6 +122,28 @@ class PanopticCategories:
         )
         return f'{first}, not {second}'
     return None
+
+  def check_numbering(self, listed: object, source: str, own_source: FilePath) -> None:
+    """Checks that another file, which may list fewer or more categories, has the same ids.
+
+    Args:
+      listed: its `categories`, as `json.load` gives them.
+      source, own_source: the other file's name, and that of these categories, for errors.
+
+    Raises:
+      InputError: if it is no such list, an id has another name, or a name another id.
+    """
+    ids = {category.name: category.id for category in self}
+    for entry in field({'categories': listed}, 'categories', list, source):
+      category_id = field(entry, 'id', int, f'{source}: a category')
+      name = field(entry, 'name', str, f'{source}: category {category_id}')
+      known = self.of_id(category_id).name if category_id in self else name
+      if known != name or (category_id not in self and name in ids):
+        there = repr(known) if known != name else f'{name!r} is {ids[name]}'
+        raise InputError(
+          f'{source}: category {category_id} is {name!r}, but {there} in {own_source}; both files '
+          'must number the categories alike'
+        )
 
   @property
   def num_things(self) -> int:

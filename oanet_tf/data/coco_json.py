@@ -277,14 +277,7 @@ def _compare_categories(
   """
   if named is None:
     return [f"{source}: has no `categories` to compare; its ids are taken for {panoptic_source}'s"]
-  for entry in field({'categories': named}, 'categories', list, source):
-    category_id = field(entry, 'id', int, f'{source}: a category')
-    name = field(entry, 'name', str, f'{source}: category {category_id}')
-    if category_id in categories and (known := categories.of_id(category_id).name) != name:
-      raise InputError(
-        f'{source}: category {category_id} is {name!r}, but {known!r} in {panoptic_source}; both '
-        'files must number the categories alike'
-      )
+  categories.check_numbering(named, source, panoptic_source)
   return []
 
 

@@ -1,6 +1,5 @@
 """Reads ground-truth objects in COCO's format, and checks them before an evaluation starts."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -8,11 +7,10 @@ import tqdm
 from pycocotools import mask as coco_mask
 
 from oanet_tf.data.categories import PanopticCategories
-from oanet_tf.data.json_file import check_unique, field, read_json_object
+from oanet_tf.data.json_file import check_unique, field, read_json_object, whole
 from oanet_tf.data.objects import instance_mask
 from oanet_tf.data.panoptic_json import is_crowd
 from oanet_tf.errors import InputError
-from oanet_tf.evaluation.coco_results import coco_image_id
 from oanet_tf.files import FilePath
 
 _NUMBER = (int, float)
@@ -52,7 +50,8 @@ def read_instances(
 ) -> Instances:
   """Reads a COCO instances JSON, with a progress bar.
 
-  Where an annotation has no `area`, it is that of its mask.
+  Where an annotation has no `area` or `bbox`, these are its mask's. Annotations of stuff, and those
+  of a box without a mask, are left out, as the converter does.
 
   Args:
     path: of the file.
@@ -60,65 +59,47 @@ def read_instances(
     categories_source: their file, for errors.
 
   Raises:
-    InputError: if the file is missing, no COCO instances JSON, or of other thing categories.
+    InputError: if the file is missing, no COCO instances JSON, or numbers the categories otherwise.
   """
   path = str(path)
   content = read_json_object(path)
-  _check_categories(field(content, 'categories', list, path), path, categories, categories_source)
+  categories.check_numbering(content.get('categories'), path, categories_source)
   sizes: dict[int | str, tuple[int, int]] = {}
   images = field(content, 'images', list, path)
   check_unique((field(one, 'id', (int, str), f'{path}: image') for one in images), f'{path}: image')
   for one in images:
     where = f'{path}: image {one["id"]}'
     size = (field(one, 'height', int, where), field(one, 'width', int, where))
-    sizes[coco_image_id(one['id'])] = size
+    sizes[whole(one['id'])] = size
   annotations: dict[int | str, list[dict]] = {image_id: [] for image_id in sizes}
   listed = field(content, 'annotations', list, path)
   for index, one in enumerate(tqdm.tqdm(listed, 'checking instances', leave=False)):
     where = f'{path}: annotation {index}'
-    image_id = coco_image_id(field(one, 'image_id', (int, str), where))
+    image_id = field(one, 'image_id', (int, str), where)
     if image_id not in sizes:
       raise InputError(f'{where}: is of image {image_id}, which is not in `images`')
-    annotations[image_id].append(_annotation(one, categories, sizes[image_id], where))
+    category_id = field(one, 'category_id', int, where)
+    if category_id not in categories:
+      raise InputError(f'{where}: category {category_id} is not in {categories_source}')
+    is_thing = categories.of_id(category_id).is_thing
+    if is_thing and one.get('segmentation') is not None:
+      annotations[image_id].append(_annotation(one, category_id, sizes[image_id], where))
   return Instances(path, sizes, annotations)
 
 
-def _check_categories(
-  listed: Sequence, path: str, categories: PanopticCategories, source: FilePath
-) -> None:
-  where = f'{path}: category'
-  theirs = {
-    field(one, 'id', int, where): field(one, 'name', str, where)
-    for one in listed
-    if not isinstance(one, dict) or one.get('isthing', 1)
-  }
-  ours = {category.id: category.name for category in categories if category.is_thing}
-  for category_id in sorted(ours.keys() | theirs.keys()):
-    here, there = theirs.get(category_id), ours.get(category_id)
-    if here != there:
-      raise InputError(
-        f'{path}: thing {category_id} is {repr(here) if here else "missing"}, but '
-        f'{repr(there) if there else "missing"} in {source}; is it of another dataset?'
-      )
-
-
-def _annotation(
-  one: dict, categories: PanopticCategories, size: tuple[int, int], where: str
-) -> dict:
-  category_id = field(one, 'category_id', int, where)
-  if category_id not in categories or not categories.is_thing(categories.label(category_id)):
-    raise InputError(f'{where}: category {category_id} is no thing')
-  box = field(one, 'bbox', list, where)
-  if len(box) != 4 or not all(isinstance(side, _NUMBER) for side in box):
-    raise InputError(f'{where}: `bbox` is not [x, y, width, height]')
+def _annotation(one: dict, category_id: int, size: tuple[int, int], where: str) -> dict:
   segmentation = field(one, 'segmentation', (list, dict), where)
   try:
     mask = instance_mask(segmentation, *size)
   except ValueError as error:
     raise InputError(f'{where}: {error}') from None
+  encoded = coco_mask.encode(np.asfortranarray(mask, np.uint8))
+  box = field(one, 'bbox', list, where) if 'bbox' in one else coco_mask.toBbox(encoded).tolist()
+  if len(box) != 4 or not all(isinstance(side, _NUMBER) for side in box):
+    raise InputError(f'{where}: `bbox` is not [x, y, width, height]')
   if not isinstance(segmentation, list) or min(map(len, segmentation), default=0) < 6:
     # Pycocotools takes two points for a box.
-    segmentation = coco_mask.encode(np.asfortranarray(mask, np.uint8))
+    segmentation = encoded
   return {
     'category_id': category_id,
     'bbox': box,

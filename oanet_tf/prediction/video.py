@@ -150,25 +150,23 @@ def source_of(
   raise InputError(f'{name}: has no moving picture that can be decoded')
 
 
-def check_output(output: pathlib.Path, video: pathlib.Path | None = None) -> None:
-  """Refuses an output that cannot be written.
+def check_output(
+  output: pathlib.Path, video: pathlib.Path | None = None, overwrite: bool = False
+) -> None:
+  """Refuses an output that cannot be written, or would replace something.
 
   Args:
     output: for `segment_video`.
     video: the input, if it is a file.
+    overwrite: whether another file may be replaced.
 
   Raises:
-    InputError: if the suffix is none of `FORMATS`, the folder is missing, or there is a folder or
-      the input itself.
+    InputError: as `files.check_output_file`, with `FORMATS` as suffixes; or if the folder is
+      missing.
   """
-  if output.suffix.lower() not in FORMATS:
-    raise InputError(f'{output}: can only be written as {", ".join(FORMATS)}')
-  if output.is_dir():
-    raise InputError(f'{output}: is a folder')
+  files.check_output_file(output, [video], overwrite, list(FORMATS))
   if not output.parent.is_dir():
     raise InputError(f'{output}: there is no folder {output.parent}')
-  if video and output.exists() and output.samefile(video):
-    raise InputError(f'{output}: is the input too, which would be lost')
 
 
 def segment_video(model: Model, source: Source, output: pathlib.Path) -> Summary:

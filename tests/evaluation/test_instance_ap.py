@@ -279,12 +279,12 @@ def test_no_instances_json(tmp_path, content, message):
 @pytest.mark.parametrize(
   ('place', 'key', 'value', 'message'),
   [
-    ('categories', 'name', 'human', "thing 31 is 'human', but 'tie' in model.json"),
-    ('categories', 'id', 32, "thing 31 is missing, but 'tie' in model.json"),
+    ('categories', 'name', 'human', "category 31 is 'human', but 'tie' in model.json"),
+    ('categories', 'id', 32, "category 32 is 'tie', but 'tie' is 31 in model.json"),
     ('images', 'id', 5, '5'),
     ('images', 'height', None, 'image 139: has no `height`'),
     ('annotations', 'image_id', 6, 'annotation 8: is of image 6'),
-    ('annotations', 'category_id', 200, 'annotation 8: category 200'),
+    ('annotations', 'category_id', 201, 'annotation 8: category 201'),
     ('annotations', 'category_id', None, 'annotation 8: has no `category_id`'),
     ('annotations', 'bbox', [1, 2, 3], 'annotation 8: `bbox`'),
     ('annotations', 'area', 'large', 'annotation 8: `area`'),
@@ -306,9 +306,16 @@ def test_what_is_wrong_is_named(files, place, key, value, message):
   assert message in refused(path)
 
 
-def test_stuff_may_be_listed_too(files):
+def test_annotations_of_stuff_and_boxes_alone_are_left_out(files):
   path, found = files
   expected = score(path, found)
-  stuff = {'id': 200, 'name': 'sky', 'isthing': 0}
-  changed(path, lambda content: content['categories'].append(stuff))
+
+  def change(content):
+    content['categories'].append({'id': 200, 'name': 'grass'})
+    first = content['annotations'][0]
+    content['annotations'].append({**first, 'id': 900, 'category_id': 200})
+    box = {key: value for key, value in first.items() if key != 'segmentation'}
+    content['annotations'].append({**box, 'id': 901})
+
+  changed(path, change)
   assert score(path, found) == expected

@@ -277,7 +277,9 @@ def test_ctrl_c_leaves_nothing_of_a_file(stand_in, run, clip, tmp_path):
   for name in ('drawn.mp4', 'drawn.gif'):
     stand_in.images.clear()
     (tmp_path / 'drawn.mp4').write_bytes(b'an earlier one')
-    code, stdout, _ = run('--model', 'x', '--video', clip, '--output', tmp_path / name)
+    flags = ['--model', 'x', '--video', clip, '--output', tmp_path / name]
+    assert 'drawn.mp4' not in name or f'{name}: exists' in end_to_end.one_line_error(run(*flags))
+    code, stdout, _ = run(*flags, '--overwrite')
     assert code == 130 and not stdout
     assert files_of(tmp_path) == ['clip.mp4', 'drawn.mp4']
     assert (tmp_path / 'drawn.mp4').read_bytes() == b'an earlier one'
