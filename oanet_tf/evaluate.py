@@ -12,7 +12,6 @@ from oanet_tf import errors, files
 from oanet_tf.arguments import add_params_override, log_to_stderr, names
 from oanet_tf.config import values as config_values
 from oanet_tf.data import shard_files
-from oanet_tf.data.categories import CATEGORIES_FILE
 from oanet_tf.errors import InputError
 from oanet_tf.evaluation.instances_json import read_instances
 from oanet_tf.files import FilePath, as_list
@@ -124,7 +123,8 @@ def run(
   for method in methods:
     config_values.check_fusion(method, values, has_ground_truth=True)
   folder.class_prior(methods)
-  shard_files.list_shards(values['task.validation_data.input_path'])
+  shards = shard_files.list_shards(values['task.validation_data.input_path'])
+  shard_files.check_categories(shards, categories)
   module_folder = ranking_module and ranking_module_for(folder, pathlib.Path(ranking_module))
   (module_folder or folder).check_ranking_module(methods)
   for one in (folder, module_folder):
@@ -132,7 +132,7 @@ def run(
       one.check_checkpoint()
   instances = None
   if instances_json:
-    instances = read_instances(instances_json, categories, folder.path / CATEGORIES_FILE)
+    instances = read_instances(instances_json, categories)
   if output_dir:
     _check_output_dir(pathlib.Path(output_dir))
   output_dir = pathlib.Path(output_dir or folder.path / 'evaluation')
@@ -214,10 +214,7 @@ def ranking_module_for(folder: ModelFolder, module_dir: pathlib.Path) -> ModelFo
   if folder.values['task.mode'] != 'panoptic':
     raise InputError(f'{folder.path}: has no detector for the ranking module of {module_dir}')
   other = ModelFolder(module_dir)
-  if difference := other.categories.difference(folder.categories):
-    raise InputError(
-      f'{module_dir}: its ranking module has other categories than {folder.path}: {difference}'
-    )
+  other.categories.check_same(folder.categories)
   return other
 
 

@@ -36,7 +36,7 @@ IMPORT_FILE = 'import.json'
 
 
 def find_categories(named: str, input_path: str, model_dir: pathlib.Path) -> PanopticCategories:
-  """The categories of a training: those that are named, beside the shards or in the model folder.
+  """The categories of a training: those that are named, of its checkpoint, or beside the shards.
 
   Args:
     named: `task.categories`.
@@ -48,14 +48,11 @@ def find_categories(named: str, input_path: str, model_dir: pathlib.Path) -> Pan
   """
   if named:
     return PanopticCategories.from_json(named)
-  first = input_path.split(',')[0].strip()
-  beside = pathlib.Path(first).parent / CATEGORIES_FILE
-  if not beside.is_file() and (model_dir / CATEGORIES_FILE).is_file():
-    return PanopticCategories.from_json(model_dir / CATEGORIES_FILE)
-  if not beside.is_file():
-    # If the glob matches nothing, its own error is clearer than one about a missing file beside it.
-    shard_files.list_shards(first)
-  return PanopticCategories.from_json(beside)
+  of_model = model_dir / CATEGORIES_FILE
+  if has_checkpoint(model_dir) and of_model.is_file():
+    return PanopticCategories.from_json(of_model)
+  first, *_ = shard_files.list_shards(input_path)
+  return PanopticCategories.from_json(pathlib.Path(first).parent / CATEGORIES_FILE)
 
 
 def has_checkpoint(folder: pathlib.Path) -> bool:

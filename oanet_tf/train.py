@@ -10,6 +10,7 @@ from oanet_tf import errors, files
 from oanet_tf.arguments import add_config_file, add_params_override, log_to_stderr
 from oanet_tf.config import check as config_check
 from oanet_tf.data import shard_files
+from oanet_tf.data.categories import CATEGORIES_FILE, PanopticCategories
 from oanet_tf.data.class_prior import load_table
 from oanet_tf.files import FilePath, as_list
 from oanet_tf.model_folder import (
@@ -112,13 +113,14 @@ def _check_files(values: dict[str, Any], model_dir: pathlib.Path, mode: str) -> 
     values[f'task.{split}.input_path'] for split in ('train_data', 'validation_data')
   )
   categories = find_categories(values['task.categories'], shards or validation_shards, model_dir)
-  if mode == 'eval':
+  if mode == 'eval' or has_checkpoint(model_dir):
     check_checkpoint(model_dir)
-  else:
+    categories.check_same(PanopticCategories.from_json(model_dir / CATEGORIES_FILE))
+  if mode != 'eval':
     check_is_training(model_dir)
-    shard_files.list_shards(shards)
+    shard_files.check_categories(shard_files.list_shards(shards), categories)
   if mode != 'train':
-    shard_files.list_shards(validation_shards)
+    shard_files.check_categories(shard_files.list_shards(validation_shards), categories)
     if path := values['task.model.fusion.class_prior']:
       load_table(path, categories, ['class_prior'])
   initial = values['task.init_checkpoint']

@@ -130,6 +130,20 @@ def test_instances_are_read_before_tensorflow_loads(trained, tmp_path):
   assert f'{path}: ' in without_tensorflow(*flags)
 
 
+def test_records_of_other_categories_are_refused(trained, tmp_path, monkeypatch, capsys):
+  shards = tmp_path / 'shards'
+  shutil.copytree(trained[0] / 'shards', shards)
+  path = shards / 'categories.json'
+  path.write_text(path.read_text().replace('"id": 31', '"id": 33'))
+  outcome = run(
+    monkeypatch, capsys, '--model_dir', trained[0] / 'model', '--output_dir', tmp_path / 'o',
+    '--params_override', f'task.validation_data.input_path={shards}/val-*',
+  )  # fmt: skip
+  error = end_to_end.one_line_error(outcome)
+  assert f'{path}: has other categories than {trained[0]}/model/categories.json: ' in error
+  assert "thing 32 'tie', not thing 31 'bag'" in error
+
+
 def test_only_an_earlier_evaluation_is_replaced(model_dir, tmp_path):
   (tmp_path / 'mine.txt').write_text('')
   flags = ['--model_dir', model_dir, '--output_dir']

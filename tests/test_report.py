@@ -257,6 +257,12 @@ def drop_a_category(path):
   path.write_text(json.dumps(content))
 
 
+def rename_a_category(path):
+  content = json.loads(path.read_text())
+  content['categories'][0]['name'] = 'another'
+  path.write_text(json.dumps(content))
+
+
 def exchange_instances(path):
   content = json.loads(path.read_text())
   content['images'][0]['detections'].reverse()
@@ -281,6 +287,8 @@ def exchange_instances(path):
     ('srm.json', lambda path: path.unlink(), 'srm.json'),
     ('srm.json', lambda path: path.write_text('{}'), 'annotations'),
     ('srm.json', drop_an_image, 'image 6'),
+    ('srm.json', rename_a_category, 'heuristic.json: '),
+    ('details/truth.json', rename_a_category, 'heuristic.json: '),
     ('details/truth.json', drop_an_image, 'image 6'),
     ('heuristic/1.png', lambda path: path.unlink(), '1.png (image 1): '),
     ('heuristic/1.png', truncate, 'heuristic/1.png'),

@@ -301,6 +301,45 @@ def test_a_second_process_in_a_model_folder_is_refused(
   assert sorted(model_dir.rglob('*')) == before
 
 
+@pytest.fixture
+def renamed(trained, tmp_path):
+  """The shards of the training, beside categories of which one has another name."""
+  folder = tmp_path / 'renamed'
+  shutil.copytree(trained[0] / 'shards', folder)
+  path = folder / 'categories.json'
+  path.write_text(path.read_text().replace('"tie"', '"bow"'))
+  return folder
+
+
+@pytest.mark.parametrize('mode', ['train', 'eval', 'train_and_eval'])
+def test_records_of_other_categories_are_refused(
+  trained, renamed, mode, tmp_path, monkeypatch, capsys
+):
+  folder, model_dir = trained[0], trained[0] / 'model'
+  split = 'validation_data' if mode == 'eval' else 'train_data'
+  outcome = end_to_end.run_command(
+    monkeypatch, capsys, train.main, '--experiment', 'oanet_synthetic', '--mode', mode,
+    '--model_dir', model_dir, '--config_file', model_dir / 'params.yaml', '--params_override',
+    f'task.{split}.input_path={renamed}/*-*.tfrecord',
+  )  # fmt: skip
+  error = end_to_end.one_line_error(outcome)
+  assert f'{renamed}/categories.json: has other categories than {folder}' in error
+  assert "'bow', not thing" in error
+
+
+def test_validation_records_of_other_categories_are_refused(
+  trained, renamed, tmp_path, monkeypatch, capsys
+):
+  outcome = end_to_end.run_command(
+    monkeypatch, capsys, train.main, '--experiment', 'oanet_synthetic', '--model_dir',
+    tmp_path / 'model', '--config_file', trained[0] / 'model' / 'params.yaml',
+    '--params_override', f'task.validation_data.input_path={renamed}/val-*.tfrecord',
+  )  # fmt: skip
+  error = end_to_end.one_line_error(outcome)
+  assert f'{renamed}/categories.json' in error and f'{trained[0]}/shards/categories.json' in error
+  assert not (tmp_path / 'model').exists()
+
+
 def test_training_without_experiment_is_a_usage_error(monkeypatch, capsys):
   outcome = end_to_end.run_command(monkeypatch, capsys, train.main, '--model_dir', 'x')
   assert outcome[0] == 2 and '--experiment is required' in outcome[2]

@@ -40,9 +40,13 @@ class Category:
 
 
 class PanopticCategories:
-  """Dataset ids <-> contiguous labels, things first."""
+  """Dataset ids <-> contiguous labels, things first.
 
-  def __init__(self, categories: Sequence[Category]):
+  Attributes:
+    source: where they come from, for errors.
+  """
+
+  def __init__(self, categories: Sequence[Category], source: str = 'categories'):
     """Orders the categories.
 
     Raises:
@@ -51,6 +55,7 @@ class PanopticCategories:
     if not categories:
       raise InputError('there is no category')
     self._ordered = tuple(sorted(categories, key=lambda c: (not c.is_thing, c.id)))
+    self.source = source
     self._num_things = sum(c.is_thing for c in categories)
     self._label_of = {c.id: label for label, c in enumerate(self._ordered, start=1)}
     if len(self._label_of) != len(self._ordered):
@@ -82,7 +87,7 @@ class PanopticCategories:
         f'{source}: has no category {unknown[0]!r}; there are, for example, {nearest}'
       )
     try:
-      return cls(parsed)
+      return cls(parsed, source)
     except InputError as error:
       raise InputError(f'{source}: {error}') from None
 
@@ -123,12 +128,17 @@ class PanopticCategories:
         return f'{first}, not {second}'
     return None
 
-  def check_numbering(self, listed: object, source: str, own_source: FilePath) -> None:
+  def check_same(self, other: 'PanopticCategories') -> None:
+    """Raises `InputError`, which names both sources, if these are not the same but for colours."""
+    if difference := self.difference(other):
+      raise InputError(f'{self.source}: has other categories than {other.source}: {difference}')
+
+  def check_numbering(self, listed: object, source: str) -> None:
     """Checks that another file, which may list fewer or more categories, has the same ids.
 
     Args:
       listed: its `categories`, as `json.load` gives them.
-      source, own_source: the other file's name, and that of these categories, for errors.
+      source: the other file's name, for errors.
 
     Raises:
       InputError: if it is no such list, an id has another name, or a name another id.
@@ -141,7 +151,7 @@ class PanopticCategories:
       if known != name or (category_id not in self and name in ids):
         there = repr(known) if known != name else f'{name!r} is {ids[name]}'
         raise InputError(
-          f'{source}: category {category_id} is {name!r}, but {there} in {own_source}; both files '
+          f'{source}: category {category_id} is {name!r}, but {there} in {self.source}; both files '
           'must number the categories alike'
         )
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from oanet_tf import files
 from oanet_tf.data import shard_files, tf_example
-from oanet_tf.data.categories import PanopticCategories
+from oanet_tf.data.categories import Category, PanopticCategories
 from oanet_tf.data.json_file import read_json_object
 from oanet_tf.errors import InputError
 from oanet_tf.files import FilePath
@@ -58,8 +58,9 @@ class ClassPrior:
       for a, b in sorted(np.argwhere(total).tolist(), key=lambda pair: -total[tuple(pair)])
     ]
     rows = ',\n'.join(json.dumps(pair, ensure_ascii=False) for pair in pairs)
-    thing_ids = [thing.id for thing in things]
-    files.write_text(path, f'{{"thing_ids": {thing_ids},\n"pairs": [\n{rows}\n]}}\n')
+    ids, names = [thing.id for thing in things], [thing.name for thing in things]
+    head = f'"thing_ids": {ids},\n"thing_names": {json.dumps(names, ensure_ascii=False)},\n'
+    files.write_text(path, f'{{{head}"pairs": [\n{rows}\n]}}\n')
 
   @classmethod
   def from_json(cls, path: FilePath, categories: PanopticCategories) -> 'ClassPrior':
@@ -69,11 +70,12 @@ class ClassPrior:
       InputError: if the file is missing or malformed, or was counted for other categories.
     """
     content = read_json_object(path)
-    ids = [category.id for category in categories if category.is_thing]
-    if content.get('thing_ids') != ids:
+    things = [category for category in categories if category.is_thing]
+    ids = [category.id for category in things]
+    if difference := _difference(content, things):
       raise InputError(
-        f'{path}: is not of the thing categories of the model; count it from its shards with '
-        'oanet class_prior'
+        f'{path}: is not of the things of {categories.source}: {difference}; count it from its '
+        'shards with oanet class_prior'
       )
     pixels = np.zeros([len(ids)] * 2, np.int64)
     try:
@@ -85,6 +87,20 @@ class ClassPrior:
     if (pixels < 0).any():
       raise InputError(f'{path}: has a number of pixels below 0')
     return cls(categories, pixels)
+
+
+def _difference(content: Mapping, things: Sequence[Category]) -> str | None:
+  """The first difference of the things of a file to others, in words; None if there is none."""
+  ids, names = content.get('thing_ids'), content.get('thing_names')
+  if not isinstance(ids, list):
+    return 'it has no `thing_ids`'
+  if not isinstance(names, list):
+    # Files had no names in earlier versions.
+    names = [None] * len(ids)
+  for (thing_id, name), thing in zip(zip(ids, names), things):  # noqa: B905
+    if thing_id != thing.id or name not in (None, thing.name):
+      return f'{thing_id} {name or ""!r}, not {thing.id} {thing.name!r}'
+  return f'{len(ids)} things, not {len(things)}' if len(ids) != len(things) else None
 
 
 def load_table(
@@ -114,7 +130,7 @@ def count(shards: Sequence[str], categories: PanopticCategories) -> ClassPrior:
   pixels = np.zeros([categories.num_things] * 2, np.int64)
   dataset = tf.data.TFRecordDataset(list(shards))
   dataset = dataset.map(tf_example.decode_annotations, tf.data.AUTOTUNE).prefetch(2)
-  with shard_files.named_errors(','.join(shards), with_images=False):
+  with shard_files.named_errors(shards, with_images=False):
     for record in tqdm.tqdm(dataset.as_numpy_iterator(), 'counting', total, unit='image'):
       pixels += conflicts(record, categories)
   return ClassPrior(categories, pixels)

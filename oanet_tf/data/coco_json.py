@@ -277,7 +277,7 @@ def _compare_categories(
   """
   if named is None:
     return [f"{source}: has no `categories` to compare; its ids are taken for {panoptic_source}'s"]
-  categories.check_numbering(named, source, panoptic_source)
+  categories.check_numbering(named, source)
   return []
 
 

@@ -125,7 +125,7 @@ def convert(
   made_of = _made_of(
     panoptic_json, instances_json, len(shards), image_dir is None, {**settings, 'things': things}
   )
-  _check_categories(target.folder, dataset.categories, panoptic_json)
+  _check_categories(target.folder, dataset.categories)
   encode = functools.partial(_encode_image, dataset.categories, on_error, **settings)
   start = Progress(made_of, dataset.num_unannotated, {}, [])
   with target.only_run():
@@ -190,16 +190,10 @@ def _made_of(
   }
 
 
-def _check_categories(
-  folder: pathlib.Path, categories: PanopticCategories, source: FilePath
-) -> None:
+def _check_categories(folder: pathlib.Path, categories: PanopticCategories) -> None:
   path = folder / CATEGORIES_FILE
-  if not path.exists():
-    return
-  if difference := PanopticCategories.from_json(path).difference(categories):
-    raise InputError(
-      f'{path}: has other categories than {source}: {difference}; use another output folder'
-    )
+  if path.exists():
+    PanopticCategories.from_json(path).check_same(categories)
 
 
 def _deal(

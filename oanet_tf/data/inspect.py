@@ -120,8 +120,7 @@ def read_categories(shards: Sequence[pathlib.Path], file: str | None) -> Panopti
       raise InputError(f'{path}: there is no such file; name the right one with --categories')
   categories = PanopticCategories.from_json(paths[0])
   for path in paths[1:]:
-    if PanopticCategories.from_json(path) != categories:
-      raise InputError(f'{path}: has other categories than {paths[0]}; inspect them one by one')
+    PanopticCategories.from_json(path).check_same(categories)
   return categories
 
 

@@ -5,12 +5,14 @@ import glob
 import itertools
 import logging
 import os
+import pathlib
 import re
 import struct
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from oanet_tf.data import tf_example
+from oanet_tf.data.categories import CATEGORIES_FILE, PanopticCategories
 from oanet_tf.errors import InputError, first_line
 
 if TYPE_CHECKING:
@@ -31,11 +33,9 @@ def find_shards(patterns: Sequence[str]) -> list[str]:
   """
   found = []
   for pattern in patterns:
-    matches = [pattern] if os.path.exists(pattern) else sorted(glob.glob(pattern))
+    matches = _matches(pattern)
     if not matches:
-      raise InputError(
-        f'{pattern}: no TFRecord file matches; scripts/convert_coco_tfrecord.py makes them'
-      )
+      raise InputError(f'{pattern}: no TFRecord file matches; oanet convert makes them')
     found.extend(matches)
   for path in found:
     if os.path.isdir(path):
@@ -43,16 +43,38 @@ def find_shards(patterns: Sequence[str]) -> list[str]:
   return list(dict.fromkeys(found))
 
 
+def _matches(pattern: str) -> list[str]:
+  if os.path.exists(pattern):
+    return [pattern]
+  # A folder's name may have brackets: runs/lr[0.01]/*.tfrecord.
+  return sorted(glob.glob(pattern) or glob.glob(pattern.replace('[', '[[]')))
+
+
 def list_shards(input_path: str) -> list[str]:
   """`find_shards` of the files and globs, separated by commas, of a config.
+
+  A path that has a comma itself stands alone.
 
   Raises:
     InputError: if the list is empty, or one matches nothing or is a folder.
   """
   patterns = [part.strip() for part in input_path.split(',') if part.strip()]
+  if len(patterns) > 1 and _matches(input_path):
+    return find_shards([input_path])
   if not patterns:
     raise InputError('input_path is empty; set task.train_data.input_path (or validation_data)')
   return find_shards(patterns)
+
+
+def check_categories(shards: Sequence[str], categories: PanopticCategories) -> None:
+  """Compares the categories beside shards, where there are any, with those of a network.
+
+  Raises:
+    InputError: if they are others; it names both files and the first difference.
+  """
+  for folder in dict.fromkeys(pathlib.Path(shard).parent for shard in shards):
+    if (beside := folder / CATEGORIES_FILE).is_file():
+      PanopticCategories.from_json(beside).check_same(categories)
 
 
 def record_lengths(path: str) -> Iterator[int]:
@@ -109,11 +131,11 @@ def readable_records(shards: list[str]) -> dict[str, int]:
 
 
 @contextlib.contextmanager
-def named_errors(input_path: str, with_images: bool = True) -> Iterator[None]:
+def named_errors(input_path: str | Sequence[str], with_images: bool = True) -> Iterator[None]:
   """Turns an error in reading a dataset into an `InputError` that names the damaged shard.
 
   Args:
-    input_path: files and globs, separated by commas.
+    input_path: files and globs, separated by commas, or a list of files.
     with_images: whether images are decoded; if not, they may be damaged or empty.
   """
   import tensorflow as tf
@@ -122,7 +144,8 @@ def named_errors(input_path: str, with_images: bool = True) -> Iterator[None]:
     yield
   except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
     decode = tf_example.decode if with_images else tf_example.decode_annotations
-    for shard in list_shards(input_path):
+    shards = list_shards(input_path) if isinstance(input_path, str) else input_path
+    for shard in shards:
       dataset = tf.data.TFRecordDataset(shard).map(decode)
       count, damage = _read(shard, dataset)
       if isinstance(damage, tf.errors.DataLossError):
@@ -131,7 +154,7 @@ def named_errors(input_path: str, with_images: bool = True) -> Iterator[None]:
         ) from None
       if damage is not None:
         raise InputError(f'{shard}: record {count + 1}: {fact(damage)}') from None
-    raise InputError(f'{input_path}: {fact(error)}') from None
+    raise InputError(f'{", ".join(shards)}: {fact(error)}') from None
 
 
 def fact(error: 'tf.errors.OpError') -> str:

@@ -45,9 +45,7 @@ class Instances(NamedTuple):
     return self.annotations[image_id]
 
 
-def read_instances(
-  path: FilePath, categories: PanopticCategories, categories_source: FilePath
-) -> Instances:
+def read_instances(path: FilePath, categories: PanopticCategories) -> Instances:
   """Reads a COCO instances JSON, with a progress bar.
 
   Where an annotation has no `area` or `bbox`, these are its mask's. Annotations of stuff, and those
@@ -56,14 +54,13 @@ def read_instances(
   Args:
     path: of the file.
     categories: of the network.
-    categories_source: their file, for errors.
 
   Raises:
     InputError: if the file is missing, no COCO instances JSON, or numbers the categories otherwise.
   """
   path = str(path)
   content = read_json_object(path)
-  categories.check_numbering(content.get('categories'), path, categories_source)
+  categories.check_numbering(content.get('categories'), path)
   sizes: dict[int | str, tuple[int, int]] = {}
   images = field(content, 'images', list, path)
   check_unique((field(one, 'id', (int, str), f'{path}: image') for one in images), f'{path}: image')
@@ -80,7 +77,7 @@ def read_instances(
       raise InputError(f'{where}: is of image {image_id}, which is not in `images`')
     category_id = field(one, 'category_id', int, where)
     if category_id not in categories:
-      raise InputError(f'{where}: category {category_id} is not in {categories_source}')
+      raise InputError(f'{where}: category {category_id} is not in {categories.source}')
     is_thing = categories.of_id(category_id).is_thing
     if is_thing and one.get('segmentation') is not None:
       annotations[image_id].append(_annotation(one, category_id, sizes[image_id], where))

@@ -58,6 +58,8 @@ def read_evaluation(folder: pathlib.Path, compared: Sequence[str]) -> Evaluation
   sources = [f'{folder / fusion}.json' for fusion in compared]
   contents = [_read_predictions(source) for source in sources]
   categories = PanopticCategories.from_coco(contents[0].get('categories'), sources[0])
+  for content, source in zip(contents[1:], sources[1:], strict=True):
+    PanopticCategories.from_coco(content.get('categories'), source).check_same(categories)
   _check_results(results, categories, folder / 'results.json')
   annotations = [
     parse_annotations(content, folder / fusion, source)
@@ -66,6 +68,7 @@ def read_evaluation(folder: pathlib.Path, compared: Sequence[str]) -> Evaluation
   details = read_details(folder)
   lead, lead_source = annotations[0], sources[0]
   if details is not None:
+    PanopticCategories.from_json(details.folder / 'truth.json').check_same(categories)
     lead, lead_source = details.ground_truth, str(details.folder / 'truth.json')
   first, second = (
     in_order_of(lead, of_fusion, lead_source, source)

@@ -76,7 +76,8 @@ def test_the_file_can_be_read_by_people_and_by_us(categories, tmp_path):
   prior.to_json(path)
   content = json.loads(path.read_text())
   pair = {'ids': [PERSON, TIE], 'names': ['person', 'tie'], 'pixels': [1, 3]}
-  assert content == {'thing_ids': [PERSON, TIE], 'pairs': [pair]}
+  names = ['person', 'tie']
+  assert content == {'thing_ids': [PERSON, TIE], 'thing_names': names, 'pairs': [pair]}
   assert [file.name for file in path.parent.iterdir()] == ['prior.json']
   np.testing.assert_array_equal(ClassPrior.from_json(path, categories).pixels, prior.pixels)
 
@@ -87,8 +88,14 @@ GOOD_PAIR = {'ids': [7, 31], 'pixels': [1, 2]}
 @pytest.mark.parametrize(
   ('content', 'message'),
   [
-    ({}, 'thing categories'),
-    ({'thing_ids': [7], 'pairs': []}, 'thing categories'),
+    ({}, 'thing_ids'),
+    ({'pairs': []}, 'thing_ids'),
+    ({'thing_ids': [7], 'pairs': []}, '1 things, not 2'),
+    ({'thing_ids': [7, 32], 'pairs': []}, "32 '', not 31 'tie'"),
+    (
+      {'thing_ids': [7, 31], 'thing_names': ['person', 'bow'], 'pairs': []},
+      "31 'bow', not 31 'tie'",
+    ),
     ({'thing_ids': [7, 31]}, 'class_prior'),
     ({'thing_ids': [7, 31], 'pairs': 5}, 'class_prior'),
     ({'thing_ids': [7, 31], 'pairs': [{**GOOD_PAIR, 'ids': [7, 92]}]}, 'class_prior'),

@@ -175,7 +175,7 @@ def files(tmp_path):
 
 
 def score(path, found):
-  metric = InstanceAP(CATEGORIES, instances=read_instances(path, CATEGORIES, 'model.json'))
+  metric = InstanceAP(CATEGORIES, instances=read_instances(path, CATEGORIES))
   for image_id, outputs in found.items():
     metric.update(image_id, outputs, INFO)
   return metric.result()
@@ -254,7 +254,7 @@ def test_an_image_of_another_size(files):
 
 def refused(path):
   with pytest.raises(InputError) as caught:
-    read_instances(path, CATEGORIES, 'model.json')
+    read_instances(path, CATEGORIES)
   assert '\n' not in str(caught.value) and str(caught.value).startswith(f'{path}: ')
   return str(caught.value)
 
@@ -279,8 +279,8 @@ def test_no_instances_json(tmp_path, content, message):
 @pytest.mark.parametrize(
   ('place', 'key', 'value', 'message'),
   [
-    ('categories', 'name', 'human', "category 31 is 'human', but 'tie' in model.json"),
-    ('categories', 'id', 32, "category 32 is 'tie', but 'tie' is 31 in model.json"),
+    ('categories', 'name', 'human', "category 31 is 'human', but 'tie' in categories"),
+    ('categories', 'id', 32, "category 32 is 'tie', but 'tie' is 31 in categories"),
     ('images', 'id', 5, '5'),
     ('images', 'height', None, 'image 139: has no `height`'),
     ('annotations', 'image_id', 6, 'annotation 8: is of image 6'),
