@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from oanet_tf import files
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.class_prior import ClassPrior
 from oanet_tf.errors import InputError
@@ -177,4 +178,13 @@ def test_an_export_folder_that_is_a_file(model_dir, tmp_path, monkeypatch, capsy
   Image.fromarray(requests.rectangles(20, 30)).save(tmp_path / 'picture.png')
   flags = ['--images', tmp_path / 'picture.png']
   outcome = run(monkeypatch, capsys, model_dir, tmp_path / 'file', *flags)
-  assert 'file/savedmodel/1: ' in end_to_end.one_line_error(outcome)
+  assert f'{tmp_path}/file: ' in end_to_end.one_line_error(outcome)
+  outcome = run(monkeypatch, capsys, model_dir, model_dir, *flags)
+  assert f'{model_dir}: ' in end_to_end.one_line_error(outcome)
+
+
+def test_a_second_export_into_a_folder_is_refused(model_dir, tmp_path, monkeypatch, capsys):
+  with files.only_one(tmp_path, 'export'):
+    outcome = run(monkeypatch, capsys, model_dir, tmp_path)
+  assert f'{tmp_path}: another export' in end_to_end.one_line_error(outcome)
+  assert files_in(tmp_path) == []
