@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from oanet_tf import errors, files
 from oanet_tf.arguments import add_overwrite
-from oanet_tf.data.pictures import find_pictures
+from oanet_tf.data.pictures import find_pictures, read_picture
 from oanet_tf.model_folder import ModelFolder
 from oanet_tf.training import series
 
@@ -56,6 +56,8 @@ def main() -> None:
     for folder in arguments.model_dir:
       ModelFolder(folder).fusion('srm')
   pictures = find_pictures(images) if images else []
+  for path in pictures:
+    read_picture(path)
   files.check_output_file(output, pictures, arguments.overwrite, ('.png',))
   with files.only_one(output.parent, f'drawing of {output.name}', output.name):
     if arguments.figure == 'gradients':
