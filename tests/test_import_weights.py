@@ -77,7 +77,7 @@ def test_a_ranking_module_is_looked_at_before_tensorflow_loads(detectron2_file, 
   flags = ['--from', detectron2_file, '--model_dir', tmp_path / 'model']
   for more, message in (
     (['--ranking_module', tmp_path], f'{tmp_path}: is no model folder'),
-    (['--params_override', 'a='], '--params_override'),
+    (['--params_override', 'a=['], '--params_override'),
     (['--model_dir', tmp_path / 'file' / 'below'], 'below: '),
   ):
     (tmp_path / 'file').write_text('')
