@@ -3,13 +3,13 @@
 import argparse
 import itertools
 import pathlib
-import signal
 from collections.abc import Sequence
 
-from oanet_tf import errors
+from oanet_tf import errors, files
 from oanet_tf.arguments import add_config_file, add_params_override, positive
 from oanet_tf.data import shard_files
 from oanet_tf.errors import InputError
+from oanet_tf.model_folder import check_weights_exist
 from oanet_tf.paper import plan, results, runs
 from oanet_tf.paper.plan import Job, Options
 from oanet_tf.paper.tables import DATASETS, PAPER_TABLES, TABLES, Dataset
@@ -88,6 +88,9 @@ def main(run: runs.Runner = runs.run_python) -> None:
   dataset, names = DATASETS[arguments.dataset], arguments.table
   rows = [row for name in names for row in TABLES[name].rows]
   jobs = plan.plan(rows, dataset, options, arguments.seeds)
+  files.check_output_folder(options.model_dir)
+  for path in options.init_checkpoints:
+    check_weights_exist(path)
   for job in jobs:
     _check(job)
   if arguments.dry_run:
@@ -95,7 +98,6 @@ def main(run: runs.Runner = runs.run_python) -> None:
       name = f'{job.training.name}/seed_{job.training.seed}'
       print(f'{name:40} {job.training.last_step:>7} steps  {job.state}')
     return
-  signal.signal(signal.SIGTERM, signal.default_int_handler)
   try:
     runs.run_all(jobs, run)
   finally:
@@ -124,10 +126,13 @@ def _write_tables(
   about = f'{dataset.title}, {" or ".join(map(str, steps))} steps, ' + (
     f'mean ± standard deviation over {seeds} seeds' if seeds > 1 else 'one seed'
   )
+  written = []
   for name in names:
     rows = results.find_rows(TABLES[name], dataset, options, seeds)
     if any(row.scores or row.num_diverged for row in rows):
-      print(results.write(TABLES[name], rows, about, options.model_dir, f'table_{name}'))
+      written.append(results.write(TABLES[name], rows, about, options.model_dir, f'table_{name}'))
+  for text in written:
+    print(text)
 
 
 if __name__ == '__main__':

@@ -5,7 +5,8 @@ import pathlib
 
 import numpy as np
 
-from oanet_tf import errors
+from oanet_tf import errors, files
+from oanet_tf.arguments import add_overwrite
 from oanet_tf.data import class_prior, inspect, shard_files
 
 
@@ -23,10 +24,14 @@ def main() -> None:
     '--categories', metavar='FILE', help='(default: categories.json beside the shards)'
   )
   parser.add_argument('--output', required=True, type=pathlib.Path, help='JSON file')
+  add_overwrite(parser)
   arguments = parser.parse_args()
   shards = shard_files.list_shards(arguments.input_path)
   paths = [pathlib.Path(shard) for shard in shards]
-  prior = class_prior.count(shards, inspect.read_categories(paths, arguments.categories))
+  categories = inspect.read_categories(paths, arguments.categories)
+  inputs = [*shards, arguments.categories]
+  files.check_output_file(arguments.output, inputs, arguments.overwrite, ('.json',))
+  prior = class_prior.count(shards, categories)
   prior.to_json(arguments.output)
   print(f'{arguments.output}: {np.count_nonzero(prior.pixels + prior.pixels.T) // 2} pairs')
 

@@ -2,25 +2,28 @@
 
 import argparse
 import base64
+import http.client
 import io
 import json
+import math
 import pathlib
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tqdm
 from PIL import ExifTags, Image
 
-from oanet_tf import errors, visualize
+from oanet_tf import errors, files, visualize
+from oanet_tf.arguments import add_overwrite
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.pictures import find_pictures, read_picture
 from oanet_tf.errors import InputError
 from oanet_tf.prediction.predictor import OUTPUTS, segments_of_outputs
 
-SIGNATURE, INPUT = 'serving_bytes', 'image_bytes'
+SIGNATURE, INPUT, LABELS = 'serving_bytes', 'image_bytes', 'segment_label'
 # The masks of an image may exceed the 4 MB that gRPC accepts by default.
 GRPC_OPTIONS = [('grpc.max_receive_message_length', -1), ('grpc.max_send_message_length', -1)]
 
@@ -32,6 +35,7 @@ def parse_arguments() -> argparse.Namespace:
     prog='oanet client',
     description='Sends pictures to TensorFlow Serving, draws the answers as OUTPUT_DIR/NAME.png, '
     'and prints the segments with their scores.',
+    epilog='Exit code 1: a picture could not be read or was refused; it was reported and left out.',
   )
   parser.add_argument(
     '--images', required=True, nargs='+', metavar='FILE_OR_DIR', help='images, or folders of them'
@@ -49,30 +53,58 @@ def parse_arguments() -> argparse.Namespace:
   )
   parser.add_argument('--model', default='oanet', help="the model's name (default: %(default)s)")
   parser.add_argument(
-    '--timeout', type=float, default=60.0, metavar='SECONDS', help='(default: %(default)s)'
+    '--timeout', type=_seconds, default=60.0, metavar='SECONDS', help='(default: %(default)s)'
   )
+  add_overwrite(parser)
   return parser.parse_args()
 
 
-def main() -> None:
+def _seconds(text: str) -> float:
+  try:
+    seconds = float(text)
+  except ValueError:
+    seconds = 0.0
+  if not 0 < seconds < math.inf:
+    raise argparse.ArgumentTypeError(f'{text!r} is no time in seconds')
+  return seconds
+
+
+def main() -> int:
+  """Exit code 1: a picture could not be read, or the server refused it; it was left out."""
   arguments = parse_arguments()
   categories = PanopticCategories.from_json(arguments.categories)
   pictures = find_pictures(arguments.images)
+  files.check_output_folder(arguments.output_dir, [*arguments.images, *pictures])
+  outputs = {path: arguments.output_dir / f'{path.stem}.png' for path in pictures}
+  for output in outputs.values():
+    files.check_output_file(output, pictures, arguments.overwrite)
   make, port = (grpc_client, 8500) if arguments.protocol == 'grpc' else (rest_client, 8501)
   server = arguments.server or f'localhost:{port}'
   client = make(server, arguments.model, arguments.timeout)
-  arguments.output_dir.mkdir(parents=True, exist_ok=True)
-  with tqdm.tqdm(pictures, 'segmenting', unit='image', file=sys.stderr) as progress:
-    for path in progress:
+  files.make_folder(arguments.output_dir)
+  num_refused = 0
+  with tqdm.tqdm(outputs.items(), 'segmenting', unit='image', file=sys.stderr) as progress:
+    for path, output in progress:
       try:
-        outputs = client(encoded(path))
+        found = client(encoded(path))
+      except RefusedPicture as error:
+        progress.write(f'{path}: {server} refuses: {error}', file=sys.stderr)
+        num_refused += 1
+        continue
       except ServerError as error:
         raise InputError(f'{path}: {server} refuses: {error}') from None
-      masks = (outputs[f'panoptic_{kind}_mask'] for kind in ('category', 'instance'))
-      segments = segments_of_outputs(outputs, *masks, categories)
+      except InputError as error:
+        progress.write(str(error), file=sys.stderr)
+        num_refused += 1
+        continue
+      check_labels(found, categories, arguments.categories, server)
+      masks = (found[f'panoptic_{kind}_mask'] for kind in ('category', 'instance'))
+      segments = segments_of_outputs(found, *masks, categories)
       overlay = visualize.draw_panoptic(read_picture(path), segments, categories)
-      Image.fromarray(overlay).save(arguments.output_dir / f'{path.stem}.png')
-      progress.write(f'{path}: {describe(outputs, categories)}', file=sys.stdout)
+      with files.replacing(output) as temporary:
+        Image.fromarray(overlay).save(temporary, 'PNG')
+      progress.write(f'{path}: {describe(found, categories)}', file=sys.stdout)
+  return 1 if num_refused else 0
 
 
 def encoded(path: pathlib.Path) -> bytes:
@@ -91,11 +123,15 @@ def encoded(path: pathlib.Path) -> bytes:
 
 
 class ServerError(Exception):
-  """The message of a server that refuses a request."""
+  """The message of a server that refuses a request, or of the connection."""
+
+
+class RefusedPicture(ServerError):
+  """The request is refused for its picture; others may be accepted."""
 
 
 def grpc_client(server: str, model: str, timeout: float) -> Client:
-  """A function from an encoded image to `OUTPUTS`, without the batch axis.
+  """A function from an encoded image to `OUTPUTS` and, of newer exports, `LABELS`; no batch axis.
 
   Args:
     server: 'host:port'.
@@ -112,15 +148,28 @@ def grpc_client(server: str, model: str, timeout: float) -> Client:
   stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
 
   def client(image: bytes) -> dict[str, np.ndarray]:
+    try:
+      return ask(image, (*OUTPUTS, LABELS))
+    except RefusedPicture as error:
+      if LABELS not in str(error):
+        raise
+      return ask(image, OUTPUTS)
+
+  def ask(image: bytes, outputs: Sequence[str]) -> dict[str, np.ndarray]:
     # The server does not send the rest.
-    request = predict_pb2.PredictRequest(output_filter=OUTPUTS)
+    request = predict_pb2.PredictRequest(output_filter=outputs)
     request.model_spec.name = model
     request.model_spec.signature_name = SIGNATURE
     request.inputs[INPUT].CopyFrom(tf.make_tensor_proto([image]))
     try:
       response = stub.Predict(request, timeout=timeout)
     except grpc.RpcError as error:
-      raise ServerError(first_line(error.details())) from None
+      is_refused = error.code() in (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+      )
+      kind = RefusedPicture if is_refused else ServerError
+      raise kind(first_line(error.details())) from None
     return {name: tf.make_ndarray(proto)[0] for name, proto in response.outputs.items()}
 
   return client
@@ -137,11 +186,18 @@ def rest_client(server: str, model: str, timeout: float) -> Client:
     try:
       with urllib.request.urlopen(request, timeout=timeout) as response:
         (outputs,) = json.load(response)['predictions']
+        return {name: np.array(outputs[name]) for name in (*OUTPUTS, LABELS) if name in outputs}
     except urllib.error.HTTPError as error:
-      raise ServerError(first_line(message_of(error.read()))) from None
-    except OSError as error:
+      is_refused = error.code in (
+        http.HTTPStatus.BAD_REQUEST,
+        http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+      )
+      kind = RefusedPicture if is_refused else ServerError
+      raise kind(first_line(message_of(error.read()))) from None
+    except (OSError, http.client.HTTPException) as error:
       raise ServerError(error) from None
-    return {name: np.array(outputs[name]) for name in OUTPUTS}
+    except (KeyError, TypeError, ValueError):
+      raise ServerError('its answer is not of TensorFlow Serving') from None
 
   return client
 
@@ -157,6 +213,32 @@ def message_of(body: bytes) -> str:
 def first_line(message: str) -> str:
   """TensorFlow's message, without the names of nodes that follow it."""
   return message.strip().partition('\n')[0]
+
+
+def check_labels(
+  outputs: dict[str, np.ndarray],
+  categories: PanopticCategories,
+  categories_path: str,
+  server: str,
+) -> None:
+  """Compares the names of the segments' categories with the server's.
+
+  Raises:
+    InputError: if the categories are not those of the served network.
+  """
+  number = int(outputs['num_segments'])
+  ids = [int(category_id) for category_id in outputs['segment_category_id'][:number]]
+  ours = [categories.of_id(i).name if i in categories else None for i in ids]
+  theirs = [
+    label.decode() if isinstance(label, bytes) else str(label)
+    for label in outputs.get(LABELS, ours)[:number]
+  ]
+  for category_id, here, there in zip(ids, ours, theirs, strict=True):
+    if here is None or here != there:
+      raise InputError(
+        f'{categories_path}: category {category_id} is {repr(here) if here else "missing"}, but '
+        f'{there!r} on {server}; give the assets/categories.json of its SavedModel'
+      )
 
 
 def describe(outputs: dict[str, np.ndarray], categories: PanopticCategories) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import tqdm
 
-from oanet_tf import errors
+from oanet_tf import errors, files
 from oanet_tf.arguments import add_fusion, add_params_override, log_to_stderr, names, positive
 from oanet_tf.errors import InputError
 from oanet_tf.files import FilePath, as_list
@@ -127,21 +127,23 @@ def export(
   folder, export_dir = ModelFolder(model_dir, params_override), pathlib.Path(export_dir)
   method, values = folder.fusion(fusion), folder.values
   formats = check_formats(as_list(formats))
-  folders = {name: serving_formats.version_folder(export_dir / name, version) for name in formats}
-  serving_formats.read_record(export_dir)
-  readers = _find_all_images(formats, images, calibration_images, values)
-  # Loading TensorFlow takes seconds, so the arguments are checked first.
-  from oanet_tf.serving import parity
+  files.check_output_folder(export_dir, [model_dir])
+  with files.only_one(export_dir, 'export'):
+    folders = {name: serving_formats.version_folder(export_dir / name, version) for name in formats}
+    serving_formats.read_record(export_dir)
+    readers = _find_all_images(formats, images, calibration_images, values)
+    # Loading TensorFlow takes seconds, so the arguments are checked first.
+    from oanet_tf.serving import parity
 
-  source = parity.load_source(
-    folder,
-    method,
-    image_size or values['task.validation_data.output_size'],
-    *(read() for read in readers),
-  )
-  # Closed before an error is printed, which would otherwise follow the bar on its line.
-  with tqdm.tqdm(folders.items(), 'exporting', unit='format', file=sys.stderr) as progress:
-    return [serving_formats.export(name, source, folder) for name, folder in progress]
+    source = parity.load_source(
+      folder,
+      method,
+      image_size or values['task.validation_data.output_size'],
+      *(read() for read in readers),
+    )
+    # Closed before an error is printed, which would otherwise follow the bar on its line.
+    with tqdm.tqdm(folders.items(), 'exporting', unit='format', file=sys.stderr) as progress:
+      return [serving_formats.export(name, source, folder) for name, folder in progress]
 
 
 def main() -> None:

@@ -5,8 +5,8 @@ import pathlib
 from collections.abc import Sequence
 
 from oanet_tf import errors, files
-from oanet_tf.data.pictures import find_pictures
-from oanet_tf.errors import InputError
+from oanet_tf.arguments import add_overwrite
+from oanet_tf.data.pictures import find_pictures, read_picture
 from oanet_tf.model_folder import ModelFolder
 from oanet_tf.training import series
 
@@ -45,18 +45,26 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     elif images == 'many':
       subparser.add_argument('--images', required=True, nargs='+', metavar='FILE_OR_DIR')
     subparser.add_argument('--output', required=True, type=pathlib.Path, help='PNG to write')
+    add_overwrite(subparser)
   return parser.parse_args(arguments)
 
 
 def main() -> None:
   arguments = parse_arguments()
-  if not arguments.output.parent.is_dir():
-    raise InputError(f'{arguments.output}: there is no folder {arguments.output.parent}')
-  if arguments.figure == 'gradients':
-    _draw_gradients(arguments.model_dir, arguments.output)
-  else:
-    _draw_predictions(arguments.figure, arguments.model_dir, arguments.images, arguments.output)
-  print(arguments.output)
+  output, images = arguments.output, getattr(arguments, 'images', [])
+  if arguments.figure != 'gradients':
+    for folder in arguments.model_dir:
+      ModelFolder(folder).fusion('srm')
+  pictures = find_pictures(images) if images else []
+  for path in pictures:
+    read_picture(path)
+  files.check_output_file(output, pictures, arguments.overwrite, ('.png',))
+  with files.only_one(output.parent, f'drawing of {output.name}', output.name):
+    if arguments.figure == 'gradients':
+      _draw_gradients(arguments.model_dir, output)
+    else:
+      _draw_predictions(arguments.figure, arguments.model_dir, pictures, output)
+  print(output)
 
 
 def _draw_gradients(model_dirs: Sequence[pathlib.Path], output: pathlib.Path) -> None:
@@ -73,27 +81,29 @@ def _draw_gradients(model_dirs: Sequence[pathlib.Path], output: pathlib.Path) ->
 
 
 def _draw_predictions(
-  figure: str, model_dirs: Sequence[pathlib.Path], images: Sequence[str], output: pathlib.Path
+  figure: str,
+  model_dirs: Sequence[pathlib.Path],
+  pictures: Sequence[pathlib.Path],
+  output: pathlib.Path,
 ) -> None:
   """Draws a figure that needs networks; all but 'sharing' use the first."""
-  for folder in model_dirs:
-    ModelFolder(folder).fusion('srm')
   names = network_names(model_dirs)
-  pictures = find_pictures(images)
   # TensorFlow takes seconds to load, so arguments are checked before.
   from oanet_tf.paper import drawings
   from oanet_tf.paper.examples import predictions
 
+  if figure == 'sharing':
+    of_networks = [list(predictions(folder, pictures, ['srm'])) for folder in model_dirs]
+  else:
+    found = list(predictions(model_dirs[0], pictures, _COMPARED))
   with files.replacing(output) as temporary:
     if figure == 'sharing':
-      found = [list(predictions(folder, pictures, ['srm'])) for folder in model_dirs]
-      drawings.sharing(dict(zip(names, found, strict=True)), temporary)
+      drawings.sharing(dict(zip(names, of_networks, strict=True)), temporary)
     elif figure == 'fusions':
-      found = list(predictions(model_dirs[0], pictures, _COMPARED))
       drawings.fusions(found, _COMPARED, temporary)
     else:
       draw = {'ranking_map': drawings.ranking_map, 'scores': drawings.scores}[figure]
-      draw(next(predictions(model_dirs[0], pictures, _COMPARED)), temporary)
+      draw(found[0], temporary)
 
 
 def network_names(model_dirs: Sequence[pathlib.Path]) -> list[str]:

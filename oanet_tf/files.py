@@ -211,14 +211,15 @@ def making_folder(path: pathlib.Path, suffix: str = 'part') -> Iterator[pathlib.
   temporary = _hidden(path, suffix)
   # A process that was killed may have left one.
   shutil.rmtree(temporary, ignore_errors=True)
-  try:
-    with writing(path):
-      temporary.mkdir(parents=True)
-    yield temporary
-    with writing(path):
-      temporary.rename(path)
-  finally:
-    shutil.rmtree(temporary, ignore_errors=True)
+  with _folder_unless_empty(path.parent, path):
+    try:
+      with writing(path):
+        temporary.mkdir()
+      yield temporary
+      with writing(path):
+        temporary.rename(path)
+    finally:
+      shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -266,20 +267,31 @@ def only_one(folder: pathlib.Path, what: str, name: str = '') -> Iterator[None]:
   Raises:
     InputError: if the folder cannot be made, or another process holds the lock.
   """
-  new = [path for path in (folder, *folder.parents) if not path.exists()]
-  make_folder(folder)
   path = folder / f'.{name or what}.lock'
+  with _folder_unless_empty(folder, folder), locked(path) as lock:
+    # The other may have removed the file after it was opened here.
+    if lock is None or not _is_at(os.fstat(lock), path):
+      raise InputError(
+        f'{folder}: another {what} is running there; wait until it ends, or give another folder'
+      )
+    try:
+      yield
+    finally:
+      path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _folder_unless_empty(folder: pathlib.Path, named: pathlib.Path) -> Iterator[None]:
+  """Makes a folder and those above it; those that are still empty at the end are removed.
+
+  Raises:
+    InputError: if it cannot be made; it names `named`.
+  """
+  with writing(named):
+    new = [path for path in (folder, *folder.parents) if _status(path) is None]
+    folder.mkdir(parents=True, exist_ok=True)
   try:
-    with locked(path) as lock:
-      # The other may have removed the file after it was opened here.
-      if lock is None or not _is_at(os.fstat(lock), path):
-        raise InputError(
-          f'{folder}: another {what} is running there; wait until it ends, or give another folder'
-        )
-      try:
-        yield
-      finally:
-        path.unlink(missing_ok=True)
+    yield
   finally:
     with contextlib.suppress(OSError):
       for path in new:

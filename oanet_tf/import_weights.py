@@ -3,10 +3,12 @@
 import argparse
 import pathlib
 
-from oanet_tf import errors
+from oanet_tf import errors, files
 from oanet_tf.arguments import add_params_override, log_to_stderr
+from oanet_tf.config.check import OVERRIDE
+from oanet_tf.config.text import parse_override
 from oanet_tf.errors import InputError
-from oanet_tf.model_folder import check_weights_exist
+from oanet_tf.model_folder import ModelFolder, check_weights_exist
 
 # Most names of a kind that are printed; `import.json` has all.
 _MAX_NAMES = 4
@@ -41,6 +43,12 @@ def main() -> None:
   check_weights_exist(source)
   if model_dir.exists() and (not model_dir.is_dir() or any(model_dir.iterdir())):
     raise InputError(f'{model_dir}: exists already; give the path of a new folder')
+  files.check_output_folder(model_dir)
+  parse_override(arguments.params_override, OVERRIDE)
+  if arguments.ranking_module:
+    module = ModelFolder(arguments.ranking_module)
+    module.check_ranking_module(['srm'])
+    module.check_checkpoint()
   # Loading TensorFlow takes seconds, so the arguments are checked first.
   from oanet_tf.weights.importing import import_weights
 

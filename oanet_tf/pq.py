@@ -9,8 +9,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from oanet_tf import errors
-from oanet_tf.arguments import positive
+from oanet_tf import errors, files
+from oanet_tf.arguments import add_overwrite, positive
 from oanet_tf.errors import InputError
 from oanet_tf.files import FilePath
 
@@ -33,14 +33,17 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
   parser.add_argument('--pred_json', required=True, help='predictions: COCO panoptic JSON')
   parser.add_argument('--pred_dir', help='their PNGs (default: the JSON without .json)')
   parser.add_argument('--output', type=pathlib.Path, help="JSON file for panopticapi's result")
+  add_overwrite(parser)
   parser.add_argument('--num_workers', type=positive, help='processes (default: one a core)')
   return parser.parse_args(arguments)
 
 
 def main() -> None:
   arguments = parse_arguments()
+  if arguments.output:
+    inputs = [arguments.gt_json, arguments.pred_json]
+    files.check_output_file(arguments.output, inputs, arguments.overwrite)
   from oanet_tf.evaluation.panoptic_quality import format_table
-  from oanet_tf.files import write_text
 
   results, categories = score(
     arguments.gt_json,
@@ -51,7 +54,7 @@ def main() -> None:
   )
   try:
     if arguments.output:
-      write_text(arguments.output, json.dumps(results, indent=1) + '\n')
+      files.write_text(arguments.output, json.dumps(results, indent=1) + '\n')
   finally:
     # Neither is lost if the other fails.
     print(format_table({pathlib.Path(arguments.pred_json).name: results}, categories))

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from oanet_tf import errors, files
+from oanet_tf.arguments import add_overwrite
 from oanet_tf.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     '--results', required=True, type=pathlib.Path, help='folder of an evaluation, with results.json'
   )
   parser.add_argument('--output', required=True, type=pathlib.Path, help='HTML file to write')
+  add_overwrite(parser)
   parser.add_argument(
     '--compare',
     type=_two_names,
@@ -62,6 +64,7 @@ def _whole_number(text: str) -> int:
 
 def main() -> None:
   arguments = parse_arguments()
+  files.check_output_file(arguments.output, (), arguments.overwrite, ('.html', '.htm'))
   write_report(arguments.results, arguments.output, arguments.compare, arguments.num_pictures)
   print(arguments.output)
   if arguments.open:

@@ -3,10 +3,12 @@
 import argparse
 import pathlib
 
-from oanet_tf import errors
+from oanet_tf import errors, files
+from oanet_tf.arguments import add_overwrite
 from oanet_tf.training.series import METRICS_FILE, Series, read_series, smoothed
 
 COLUMNS = 3
+SUFFIXES = ('.png', '.pdf', '.svg', '.jpg')
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -20,14 +22,17 @@ def parse_arguments() -> argparse.Namespace:
     help='scalars whose names begin with one of these, such as pq or gradient_norm '
     '(default: %(default)s)',
   )
+  add_overwrite(parser)
   return parser.parse_args()
 
 
 def main() -> None:
   arguments = parse_arguments()
+  output = pathlib.Path(arguments.output)
+  files.check_output_file(output, (), arguments.overwrite, SUFFIXES)
   path = pathlib.Path(arguments.model_dir) / METRICS_FILE
   series = read_series(path, tuple(arguments.names.split(',')))
-  draw(series, pathlib.Path(arguments.output))
+  draw(series, output)
 
 
 def draw(series: Series, output: pathlib.Path) -> None:
@@ -51,7 +56,8 @@ def draw(series: Series, output: pathlib.Path) -> None:
     axis.grid(alpha=0.3)
   for axis in axes.flat[len(series) :]:
     axis.set_axis_off()
-  figure.savefig(output, dpi=100)
+  with files.replacing(output) as temporary:
+    figure.savefig(temporary, dpi=100, format=output.suffix[1:].lower())
 
 
 if __name__ == '__main__':

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from oanet_tf import files
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.class_prior import ClassPrior
 from oanet_tf.errors import InputError
@@ -14,6 +15,7 @@ from oanet_tf.serving import formats, parity
 from tests import end_to_end
 from tests.commands import export
 from tests.serving import requests
+from tests.small_files import small_files
 
 
 @pytest.fixture
@@ -32,7 +34,13 @@ def files_in(folder):
 
 
 def test_writes_versions_of_a_saved_model(model_dir, tmp_path, monkeypatch, capsys):
-  code, stdout, stderr = run(monkeypatch, capsys, model_dir, tmp_path / 'new' / 'exports')
+  # TensorFlow takes such a path for a pattern.
+  folder = tmp_path / 'lr[0.01]' / 'exports'
+  with small_files(300_000):
+    outcome = run(monkeypatch, capsys, model_dir, folder)
+  assert f'{folder}/savedmodel/' in end_to_end.one_line_error(outcome)
+  assert not any(tmp_path.iterdir())
+  code, stdout, stderr = run(monkeypatch, capsys, model_dir, folder)
   assert code == 0 and 'exporting' in stderr
   header, _, row = stdout.splitlines()
   assert [cell.strip() for cell in header.split('|')] == [
@@ -40,7 +48,6 @@ def test_writes_versions_of_a_saved_model(model_dir, tmp_path, monkeypatch, caps
   ]  # fmt: skip
   name, version, megabytes, *parity = (cell.strip() for cell in row.split('|'))
   assert [name, version, *parity] == ['savedmodel', '1', '3', '100.00%', '0']
-  folder = tmp_path / 'new' / 'exports'
   assert files_in(folder) == ['export.json'] + [
     f'savedmodel/1/{name}'
     for name in (
@@ -177,4 +184,13 @@ def test_an_export_folder_that_is_a_file(model_dir, tmp_path, monkeypatch, capsy
   Image.fromarray(requests.rectangles(20, 30)).save(tmp_path / 'picture.png')
   flags = ['--images', tmp_path / 'picture.png']
   outcome = run(monkeypatch, capsys, model_dir, tmp_path / 'file', *flags)
-  assert 'file/savedmodel/1: ' in end_to_end.one_line_error(outcome)
+  assert f'{tmp_path}/file: ' in end_to_end.one_line_error(outcome)
+  outcome = run(monkeypatch, capsys, model_dir, model_dir, *flags)
+  assert f'{model_dir}: ' in end_to_end.one_line_error(outcome)
+
+
+def test_a_second_export_into_a_folder_is_refused(model_dir, tmp_path, monkeypatch, capsys):
+  with files.only_one(tmp_path, 'export'):
+    outcome = run(monkeypatch, capsys, model_dir, tmp_path)
+  assert f'{tmp_path}: another export' in end_to_end.one_line_error(outcome)
+  assert files_in(tmp_path) == []

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from oanet_tf import figures
+from oanet_tf import figures, files
 from oanet_tf.data.pictures import read_picture
 from oanet_tf.model_folder import ModelFolder
 from oanet_tf.paper import examples
 from oanet_tf.prediction.tensorflow_predictors import of_trained
 from tests import end_to_end
+from tests.small_files import small_files
 
 
 def run(monkeypatch, capsys, *arguments):
@@ -98,14 +99,52 @@ def test_metrics_without_gradient_norms_tell_how_to_get_them(tmp_path, monkeypat
   assert 'trainer.gradient_norms=true' in end_to_end.one_line_error(outcome)
 
 
-def test_no_folder_for_the_figure(model_dir, tmp_path, monkeypatch, capsys):
+def draw_gradients(monkeypatch, capsys, folder, output, *more):
+  arguments = ('gradients', '--model_dir', folder, '--output', output, *more)
+  return run(monkeypatch, capsys, *arguments)
+
+
+@pytest.fixture
+def metrics(tmp_path):
+  """A folder whose metrics were cut off, as by a full disk."""
+  lines = [f'{{"step": {step}, "gradient_norm/srm": 0.5}}\n' for step in (1, 2)]
+  (tmp_path / 'metrics.jsonl').write_text(''.join(lines) + '{"step": 3, "gradi')
+  return tmp_path
+
+
+def test_a_figure_replaces_only_what_it_should(metrics, monkeypatch, capsys):
+  output = metrics / 'new' / 'f.png'
+  assert draw_gradients(monkeypatch, capsys, metrics, output)[0] == 0
+  before = output.read_bytes()
+  outcome = draw_gradients(monkeypatch, capsys, metrics, output)
+  assert f'{output}: ' in end_to_end.one_line_error(outcome)
+  assert draw_gradients(monkeypatch, capsys, metrics, output, '--overwrite')[0] == 0
+  assert output.read_bytes() == before and [output] == list(output.parent.iterdir())
+  for wrong in (metrics / 'f.jpg', metrics / 'metrics.jsonl' / 'f.png', output.parent):
+    outcome = draw_gradients(monkeypatch, capsys, metrics, wrong, '--overwrite')
+    assert f'{wrong}: ' in end_to_end.one_line_error(outcome)
+
+
+def test_a_picture_is_not_overwritten(model_dir, tmp_path, monkeypatch, capsys):
+  picture = tmp_path / 'picture.png'
+  Image.new('RGB', (20, 30)).save(picture)
   outcome = run(
-    monkeypatch,
-    capsys,
-    'gradients',
-    '--model_dir',
-    model_dir,
-    '--output',
-    tmp_path / 'no' / 'f.png',
-  )
-  assert str(tmp_path / 'no') in end_to_end.one_line_error(outcome)
+    monkeypatch, capsys, 'scores', '--model_dir', model_dir, '--image', picture, '--output',
+    picture, '--overwrite',
+  )  # fmt: skip
+  assert f'{picture}: is read' in end_to_end.one_line_error(outcome)
+
+
+def test_a_second_drawing_of_a_figure_is_refused(metrics, monkeypatch, capsys):
+  with files.only_one(metrics, 'drawing of f.png', 'f.png'):
+    outcome = draw_gradients(monkeypatch, capsys, metrics, metrics / 'f.png')
+    assert 'f.png' in end_to_end.one_line_error(outcome)
+    assert draw_gradients(monkeypatch, capsys, metrics, metrics / 'g.png')[0] == 0
+
+
+def test_of_a_figure_that_the_disk_has_no_room_for_nothing_is_left(metrics, monkeypatch, capsys):
+  before = sorted(metrics.iterdir())
+  with small_files(1000):
+    outcome = draw_gradients(monkeypatch, capsys, metrics, metrics / 'f.png')
+  assert f'{metrics}/f.png: ' in end_to_end.one_line_error(outcome)
+  assert sorted(metrics.iterdir()) == before

@@ -24,7 +24,7 @@ def test_a_folder_is_there_when_it_is_full(tmp_path):
 
 @pytest.mark.parametrize('error', [ValueError, KeyboardInterrupt])
 def test_of_a_folder_that_failed_nothing_is_left(tmp_path, error):
-  with pytest.raises(error), files.making_folder(tmp_path / 'folder') as temporary:
+  with pytest.raises(error), files.making_folder(tmp_path / 'above' / 'folder') as temporary:
     (temporary / 'file').write_text('content')
     raise error
   assert not list(tmp_path.iterdir())

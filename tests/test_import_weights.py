@@ -1,6 +1,8 @@
 import json
 import os
 import pickle
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 import tensorflow as tf
 import yaml
 
-from oanet_tf import import_weights, predict
+from oanet_tf import files, import_weights, predict
 from oanet_tf.config import experiments
 from oanet_tf.data.categories import Category, PanopticCategories
 from oanet_tf.model_folder import IMPORT_FILE, ModelFolder, write_model
@@ -18,6 +20,7 @@ from oanet_tf.weights import coco_rows
 from oanet_tf.weights.initialization import load_initial_weights
 from tests import end_to_end, small_model
 from tests.commands import evaluate
+from tests.small_files import small_files
 from tests.weights import detectron2_network
 from tests.weights.files import write_pickle, write_torch_zip
 
@@ -46,6 +49,42 @@ def imported(detectron2_file, tmp_path_factory):
 
   folder = tmp_path_factory.mktemp('imported') / 'model'
   return folder, importing.import_weights(str(detectron2_file), folder, params_override=SMALL)
+
+
+def test_a_second_import_into_a_folder_is_refused(detectron2_file, tmp_path, run):
+  with files.only_one(tmp_path, 'import', 'model'):
+    outcome = run('--from', detectron2_file, '--model_dir', tmp_path / 'model')
+  message = end_to_end.one_line_error(outcome)
+  assert f'{tmp_path}: ' in message and 'model is running' in message
+  assert not any(tmp_path.iterdir())
+
+
+def test_on_a_full_disk_nothing_is_left_of_an_import(detectron2_file, tmp_path, run):
+  with small_files(100_000):
+    outcome = run(
+      '--from', detectron2_file, '--model_dir', tmp_path / 'new' / 'model', '--params_override',
+      SMALL,
+    )  # fmt: skip
+  assert f'{tmp_path}/new/' in end_to_end.one_line_error(outcome)
+  assert not any(tmp_path.iterdir())
+
+
+def test_a_ranking_module_is_looked_at_before_tensorflow_loads(detectron2_file, tmp_path):
+  code = (
+    'import runpy, sys\ntry:\n  runpy.run_module("oanet_tf.import_weights", run_name="__main__")\n'
+    'finally:\n  assert "tensorflow" not in sys.modules'
+  )
+  flags = ['--from', detectron2_file, '--model_dir', tmp_path / 'model']
+  for more, message in (
+    (['--ranking_module', tmp_path], f'{tmp_path}: is no model folder'),
+    (['--params_override', 'a=['], '--params_override'),
+    (['--model_dir', tmp_path / 'file' / 'below'], 'below: '),
+  ):
+    (tmp_path / 'file').write_text('')
+    done = subprocess.run(
+      [sys.executable, '-c', code, *map(str, [*flags, *more])], capture_output=True, text=True
+    )
+    assert done.returncode == 2 and message in done.stderr and done.stderr.count('\n') == 1
 
 
 def test_the_folder_says_what_it_is(imported, detectron2_file):

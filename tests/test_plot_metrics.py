@@ -33,6 +33,16 @@ def test_draws_a_panel_for_each_scalar(tmp_path):
   assert all((half < 200).any() for half in halves)
 
 
+def test_half_a_line_stops_nothing_and_a_picture_is_replaced_only_if_told(tmp_path):
+  write_metrics(tmp_path)
+  with open(tmp_path / 'metrics.jsonl', 'ab') as file:
+    file.write(b'{"step": 20, "lo\xff')
+  assert plot(tmp_path).returncode == 0
+  assert 'plot.png: ' in plot(tmp_path).stderr
+  assert plot(tmp_path, '--overwrite').returncode == 0
+  assert sorted(path.name for path in tmp_path.iterdir()) == ['metrics.jsonl', 'plot.png']
+
+
 @pytest.mark.parametrize(
   ('write', 'arguments', 'message'),
   [

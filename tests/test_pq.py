@@ -23,6 +23,7 @@ from tests.categories import CATEGORIES, DOG, GRASS, PERSON, SKY
 from tests.end_to_end import one_line_error, run_command
 from tests.references import approx, panopticapi_scores
 from tests.segments import id_map, segments_of_ids
+from tests.small_files import small_files
 
 
 def segments(segment_map, category_ids):
@@ -379,13 +380,34 @@ def test_missing_files_and_folders(files, monkeypatch, capsys):
     assert_matches(r'nowhere: ', error)
 
 
-def test_an_output_that_cannot_be_written(files, monkeypatch, capsys):
+def test_an_output_is_checked_before_anything_is_scored(files, monkeypatch, capsys):
+  before = {path: path.read_bytes() for path in files.rglob('*') if path.is_file()}
+  for name in ('truth', 'truth.json', 'pred.json', 'truth.json/scores.json'):
+    command = [*arguments(files), '--num_workers', 1, '--overwrite', '--output', files / name]
+    outcome = run(monkeypatch, capsys, *command)
+    assert_matches(rf'{files / name}: ', one_line_error(outcome))
+    assert outcome[1] == '' and 'scoring' not in outcome[2]
+  assert {path: path.read_bytes() for path in files.rglob('*') if path.is_file()} == before
+
+
+def test_an_earlier_output_is_replaced_if_told(files, monkeypatch, capsys):
+  output = files / 'scores.json'
+  command = [*arguments(files), '--num_workers', 1, '--output', output]
+  output.write_text('mine')
+  assert_matches(r'scores.json: .*--overwrite', one_line_error(run(monkeypatch, capsys, *command)))
+  assert output.read_text() == 'mine'
+  assert run(monkeypatch, capsys, *command, '--overwrite')[0] == 0
+  assert 'All' in json.loads(output.read_text())
+
+
+def test_scores_are_printed_though_the_disk_is_full(files, monkeypatch, capsys):
   before = sorted(files.iterdir())
-  command = [*arguments(files), '--num_workers', 1, '--output', files / 'truth']
-  outcome = run(monkeypatch, capsys, *command)
-  assert_matches(r'truth: .*Is a directory', one_line_error(outcome))
-  assert 'person' in outcome[1]
-  assert sorted(files.iterdir()) == before
+  with small_files(100):
+    outcome = run(
+      monkeypatch, capsys, *arguments(files), '--num_workers', 1, '--output', files / 'scores.json'
+    )
+  assert_matches(r'scores.json: ', one_line_error(outcome))
+  assert 'person' in outcome[1] and sorted(files.iterdir()) == before
 
 
 @pytest.mark.parametrize('text', ['0', '-1', 'two', '1.5'])

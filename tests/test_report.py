@@ -197,7 +197,9 @@ def test_the_same_evaluation_gives_the_same_bytes_by_any_number_of_processes(
   contents = []
   for images_at_a_time in (100, 9):
     monkeypatch.setattr(parallel, '_IMAGES_AT_A_TIME', images_at_a_time)
-    code, _, stderr = run('--results', tmp_path / 'evaluation', '--output', tmp_path / 'a.html')
+    code, _, stderr = run(
+      '--results', tmp_path / 'evaluation', '--output', tmp_path / 'a.html', '--overwrite'
+    )
     assert code == 0 and 'comparing' in stderr and 'drawing' in stderr
     contents.append((tmp_path / 'a.html').read_bytes())
   assert contents[0] == contents[1]
@@ -303,6 +305,15 @@ def test_damaged_evaluations(run, evaluation, tmp_path, name, damage, message):
   line = one_line_error(run('--results', evaluation, '--output', tmp_path / 'report.html'))
   assert message in line and str(evaluation) in line
   assert not list(tmp_path.glob('*.html*')) and not list(tmp_path.glob('.*'))
+
+
+def test_another_page_is_replaced_only_if_told(run, evaluation, tmp_path):
+  page = tmp_path / 'page.html'
+  page.write_text('mine')
+  arguments = ('--results', evaluation, '--output', page)
+  assert f'{page}: ' in one_line_error(run(*arguments))
+  assert page.read_text() == 'mine'
+  assert run(*arguments, '--overwrite')[0] == 0 and page.read_text() != 'mine'
 
 
 def test_folders_that_are_none(run, evaluation, tmp_path):

@@ -359,3 +359,20 @@ def test_xla_compiles_what_it_can(trained, tmp_path):
   assert 'Compiled cluster using XLA!' in done.stderr
   (record,) = map(json.loads, (tmp_path / 'metrics.jsonl').read_text().splitlines())
   assert record['step'] == 5 and np.isfinite(record['loss'])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ('redirection', 'code'), [('| true', 1), ('>/dev/full', 2), ('>&- 2>&-', 0), ('2>&1 | true', 1)]
+)
+def test_a_training_outlives_its_terminal(trained, tmp_path, redirection, code):
+  folder, _ = trained
+  command = [
+    *(sys.executable, '-m', 'oanet_tf.train', *SYNTHETIC, '--model_dir', tmp_path),
+    *('--params_override', end_to_end.training_overrides(folder, steps=2)),
+  ]
+  shell = f'set -o pipefail; "$@" {redirection}'
+  done = subprocess.run(['bash', '-c', shell, 'bash', *command], capture_output=True, text=True)
+  assert done.returncode == code and 'Traceback' not in done.stderr
+  assert (tmp_path / 'ckpt-2.index').is_file()
+  assert (tmp_path / 'evaluation' / 'results.json').is_file()

@@ -30,8 +30,7 @@ def download(depth: int, folder: pathlib.Path, keras: bool = False) -> str:
   Raises:
     InputError: see `fetch` and `untar`; or if the archive has no checkpoint.
   """
-  with files.writing(folder):
-    folder.mkdir(parents=True, exist_ok=True)
+  files.make_folder(folder)
   url = server('BACKBONE_URL', 'https://storage.googleapis.com')
   if keras:
     path = folder / f'resnet{depth}_weights_tf_dim_ordering_tf_kernels_notop.h5'

@@ -35,8 +35,7 @@ def download(folder: pathlib.Path, annotations_only: bool = False) -> None:
   Raises:
     InputError: see `fetch` and `unzip`.
   """
-  with files.writing(folder):
-    folder.mkdir(parents=True, exist_ok=True)
+  files.make_folder(folder)
   url = server('COCO_URL', _SERVER)
   if url != _SERVER:
     print(

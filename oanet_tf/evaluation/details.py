@@ -84,7 +84,7 @@ def details_writer(
   with files.making_folder(folder, f'{os.getpid()}.part') as staging:
     with PanopticResultsWriter(staging, 'truth', categories, keep_crowds=True) as ground_truth:
       for name in ('pictures', 'ranking_maps'):
-        (staging / name).mkdir()
+        files.make_folder(staging / name)
 
       def write(image: 'EvaluatedImage') -> None:
         stem = image_ids.file_stem(image.image_id)
@@ -95,8 +95,9 @@ def details_writer(
 
       yield write
     files.write_text(staging / 'detections.json', json.dumps({'images': images}))
-    if folder.exists():
-      shutil.rmtree(folder)
+    with files.writing(folder):
+      if folder.exists():
+        shutil.rmtree(folder)
 
 
 def _write_pictures(image: 'EvaluatedImage', folder: pathlib.Path, stem: str) -> None:
@@ -110,9 +111,10 @@ def _write_pictures(image: 'EvaluatedImage', folder: pathlib.Path, stem: str) ->
   )
   picture = Image.fromarray(picture)
   picture.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.BICUBIC)
-  picture.save(folder / 'pictures' / f'{stem}.jpg', quality=_JPEG_QUALITY)
   coded = Image.fromarray(ranking_map_lib.encode(RankingMap(*ranking_map)))
-  coded.save(folder / 'ranking_maps' / f'{stem}.png')
+  with files.writing(folder):
+    picture.save(folder / 'pictures' / f'{stem}.jpg', quality=_JPEG_QUALITY)
+    coded.save(folder / 'ranking_maps' / f'{stem}.png')
 
 
 def _detections(

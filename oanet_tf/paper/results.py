@@ -2,13 +2,14 @@
 
 import csv
 import io
-import json
 import pathlib
 import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from oanet_tf import files
+from oanet_tf.data.json_file import read_json_object
+from oanet_tf.errors import InputError
 from oanet_tf.paper.plan import Options, scoring_of
 from oanet_tf.paper.tables import Dataset, Table
 
@@ -53,11 +54,19 @@ def find_rows(table: Table, dataset: Dataset, options: Options, seeds: int) -> l
       if scoring.has_diverged:
         num_diverged += 1
       elif scoring.results_path.is_file():
-        result = json.loads(scoring.results_path.read_text())[row.fusion]
-        scores.append(tuple(100.0 * result[group][quality] for group, quality, _ in table.scores))
+        scores.append(_read_scores(scoring.results_path, row.fusion, table))
     cells = tuple(variants[cell].label if cell in variants else cell for cell in row.cells)
     rows.append(FoundRow(cells, row.paper, scores, num_diverged))
   return rows
+
+
+def _read_scores(path: pathlib.Path, fusion: str, table: Table) -> tuple[float, ...]:
+  content = read_json_object(path)
+  try:
+    result = content[fusion]
+    return tuple(100.0 * result[group][quality] for group, quality, _ in table.scores)
+  except (KeyError, TypeError):
+    raise InputError(f'{path}: has no scores of {fusion}; remove it to evaluate again') from None
 
 
 def write(

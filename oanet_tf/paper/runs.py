@@ -83,8 +83,7 @@ def _do_one(jobs: Sequence[Job], run: Runner) -> Job | None:
   for job in jobs:
     if all(scoring.network.has_ended for scoring in job.scorings if scoring.srm):
       folder = job.training.folder
-      with files.writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+      files.make_folder(folder)
       with files.locked(folder / '.lock') as lock:
         if lock is not None:
           _do(job, run, lock)

@@ -57,8 +57,16 @@ def import_weights(
     params_override: changes to the configuration.
 
   Raises:
-    InputError: if the file or the ranking module does not fit.
+    InputError: if the file or the ranking module does not fit, or another process makes the folder.
   """
+  model_dir = pathlib.Path(model_dir)
+  with files.only_one(model_dir.parent, f'import into {model_dir.name}', model_dir.name):
+    return _import(path, model_dir, ranking_module, params_override)
+
+
+def _import(
+  path: str, model_dir: pathlib.Path, ranking_module: pathlib.Path | None, params_override: str
+) -> Imported:
   file = open_weights(path)
   origin = origins.origin_of(file)
   # Merging by random ranking scores would be worse than by detection scores.

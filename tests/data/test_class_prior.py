@@ -133,6 +133,15 @@ def test_command_counts_shards(tmp_path, monkeypatch, capsys):
   # What OccludedScenes is made for: ties lie on persons, cups on tables.
   (of_person, of_tie), (of_cup, of_table) = pairs['person', 'tie'], pairs['cup', 'table']
   assert of_tie > 10 * of_person and of_cup > 10 * of_table
+  shard = next((tmp_path / 'shards').glob('train-*'))
+  before, categories = shard.read_bytes(), tmp_path / 'shards' / 'categories.json'
+  for wrong, more in ((output, []), (shard, ['--overwrite']), (categories, ['--overwrite'])):
+    outcome = run(
+      monkeypatch, capsys, '--input_path', shard, '--categories', categories, '--output', wrong,
+      *more,
+    )  # fmt: skip
+    assert f'{wrong}: ' in end_to_end.one_line_error(outcome)
+  assert json.loads(output.read_text()) == content and shard.read_bytes() == before
 
 
 def test_a_damaged_shard_is_named(tmp_path, monkeypatch, capsys):

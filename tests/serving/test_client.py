@@ -8,7 +8,9 @@ from PIL import Image
 from oanet_tf import client, visualize
 from oanet_tf.data import pictures
 from oanet_tf.data.panoptic_map import segments_of_masks
+from oanet_tf.errors import InputError
 from tests import end_to_end
+from tests.categories import TIE_ON_PERSON
 from tests.serving import requests, stand_in
 
 
@@ -76,12 +78,76 @@ def test_masks_of_more_than_4_megabytes(served, servers):
 def test_what_the_server_refuses_is_told(served, servers, tmp_path, monkeypatch, capsys, protocol):
   path = tmp_path / 'large.png'
   Image.new('1', (8192, 4097)).save(path)
-  arguments = (protocol, servers[protocol], path, tmp_path / 'overlays')
-  message = end_to_end.one_line_error(run(monkeypatch, capsys, served, *arguments))
+  (tmp_path / 'damaged.png').write_text('')
+  Image.fromarray(requests.rectangles(40, 64)).save(tmp_path / 'small.png')
+  arguments = (protocol, servers[protocol], tmp_path, tmp_path / 'overlays')
+  code, stdout, stderr = run(monkeypatch, capsys, served, *arguments)
+  # The others are segmented.
+  assert code == 1 and stdout.startswith(f'{tmp_path}/small.png: ') and stdout.count('\n') == 1
+  assert [path.name for path in (tmp_path / 'overlays').iterdir()] == ['small.png']
+  (message,) = (line for line in stderr.splitlines() if 'refuses: ' in line)
   for fact in (f'{path}: ', servers[protocol], 'image 0 of the batch', '33554432'):
     assert fact in message
-  outcome = run(monkeypatch, capsys, served, *arguments, '--model', 'other')
+  assert f'{tmp_path}/damaged.png: ' in stderr and 'Traceback' not in stderr
+  outcome = run(monkeypatch, capsys, served, *arguments, '--model', 'other', '--overwrite')
   assert 'Servable not found' in end_to_end.one_line_error(outcome)
+
+
+def test_pictures_and_earlier_answers_are_not_overwritten(
+  served, folder, tmp_path, monkeypatch, capsys
+):
+  def refused(*arguments):
+    # Before a server is asked, of which there is none.
+    return end_to_end.one_line_error(
+      run(monkeypatch, capsys, served, 'rest', 'localhost:1', *arguments)
+    )
+
+  before = {path.name: path.read_bytes() for path in folder.iterdir()}
+  link = tmp_path / 'link'
+  link.symlink_to(folder)
+  for output in (folder, link):
+    for images in (folder, folder / 'plain.jpg'):
+      assert f'{output}: ' in refused(images, output, '--overwrite')
+  assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+  (tmp_path / 'plain.png').write_text('mine')
+  assert f'{tmp_path}/plain.png: ' in refused(folder, tmp_path)
+  assert f'{tmp_path}/plain.png: ' in refused(folder, tmp_path / 'plain.png')
+  assert (tmp_path / 'plain.png').read_text() == 'mine'
+
+
+@pytest.mark.parametrize('protocol', ['grpc', 'rest'])
+def test_categories_of_another_network_are_refused(
+  served, servers, folder, tmp_path, monkeypatch, capsys, protocol
+):
+  path = tmp_path / 'categories.json'
+  text = (served.folder / 'assets' / 'categories.json').read_text()
+  categories = served.source.trained.categories
+  for category in categories:
+    text = text.replace(f'"{category.name}"', f'"other {category.name}"')
+  path.write_text(text)
+  outcome = run(
+    monkeypatch, capsys, served, protocol, servers[protocol], folder, tmp_path / 'overlays',
+    '--categories', path,
+  )  # fmt: skip
+  message = end_to_end.one_line_error(outcome)
+  assert f'{path}: category ' in message and "'other " in message and servers[protocol] in message
+
+
+def test_a_network_without_labels_is_served_too():
+  outputs = {'num_segments': 1, 'segment_category_id': np.array([31, 0])}
+  client.check_labels(outputs, TIE_ON_PERSON, 'categories.json', 'server')
+  with pytest.raises(InputError, match='category 3 is missing'):
+    client.check_labels(
+      {**outputs, 'segment_category_id': np.array([3])}, TIE_ON_PERSON, 'categories.json', 'server'
+    )
+
+
+@pytest.mark.parametrize('seconds', ['0', '-1', 'nan', 'inf', 'soon'])
+def test_a_timeout_is_a_time(seconds, served, tmp_path, monkeypatch, capsys):
+  outcome = run(
+    monkeypatch, capsys, served, 'rest', 'x', tmp_path, tmp_path, f'--timeout={seconds}'
+  )
+  assert outcome[0] == 2 and '--timeout' in outcome[2]
 
 
 @pytest.mark.parametrize('protocol', ['grpc', 'rest'])
