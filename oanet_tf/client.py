@@ -14,12 +14,19 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import tqdm
-from PIL import ExifTags, Image
+from PIL import Image
 
 from oanet_tf import errors, files, visualize
 from oanet_tf.arguments import add_overwrite
 from oanet_tf.data.categories import PanopticCategories
-from oanet_tf.data.pictures import find_pictures, read_picture
+from oanet_tf.data.pictures import (
+  decoded,
+  named_pictures,
+  orientation,
+  read_bytes,
+  read_picture,
+  upright_rgb,
+)
 from oanet_tf.errors import InputError
 from oanet_tf.prediction.predictor import OUTPUTS, segments_of_outputs
 
@@ -73,11 +80,11 @@ def main() -> int:
   """Exit code 1: a picture could not be read, or the server refused it; it was left out."""
   arguments = parse_arguments()
   categories = PanopticCategories.from_json(arguments.categories)
-  pictures = find_pictures(arguments.images)
-  files.check_output_folder(arguments.output_dir, [*arguments.images, *pictures])
-  outputs = {path: arguments.output_dir / f'{path.stem}.png' for path in pictures}
+  pictures = named_pictures(arguments.images)
+  files.check_output_folder(arguments.output_dir, [*arguments.images, *pictures.values()])
+  outputs = {path: arguments.output_dir / f'{name}.png' for name, path in pictures.items()}
   for output in outputs.values():
-    files.check_output_file(output, pictures, arguments.overwrite)
+    files.check_output_file(output, list(pictures.values()), arguments.overwrite)
   make, port = (grpc_client, 8500) if arguments.protocol == 'grpc' else (rest_client, 8501)
   server = arguments.server or f'localhost:{port}'
   client = make(server, arguments.model, arguments.timeout)
@@ -113,12 +120,13 @@ def encoded(path: pathlib.Path) -> bytes:
   Raises:
     InputError: if it is not an image.
   """
-  image = read_picture(path)
-  with Image.open(path) as picture:
-    if picture.format == 'JPEG' and picture.getexif().get(ExifTags.Base.Orientation, 1) == 1:
-      return path.read_bytes()
+  content = read_bytes(path)
+  picture = decoded(content, str(path))
+  # A server with an export of an earlier version turns no picture.
+  if picture.format == 'JPEG' and orientation(picture) == 1:
+    return content
   png = io.BytesIO()
-  Image.fromarray(image).save(png, 'PNG')
+  upright_rgb(picture, str(path)).save(png, 'PNG')
   return png.getvalue()
 
 

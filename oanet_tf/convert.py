@@ -2,7 +2,6 @@
 
 import argparse
 import pathlib
-import signal
 from collections.abc import Sequence
 from typing import get_args
 
@@ -134,7 +133,6 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 def main(arguments: Sequence[str] | None = None) -> None:
   """The command line; `arguments` are `sys.argv[1:]` unless given."""
   arguments = parse_arguments(arguments)
-  signal.signal(signal.SIGTERM, signal.default_int_handler)
   summary = convert(**vars(arguments))
   print(f'{arguments.output_dir}, split {arguments.split}: {summary}')
   if summary.images_of_unsure_turn:
@@ -143,8 +141,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
       'does not tell whether their annotations are: these are taken as '
       f'{arguments.labels_are} (--labels_are)'
     )
+  split = Split(pathlib.Path(arguments.output_dir), arguments.split)
+  if summary.turned_images:
+    print(
+      f'The annotations of {summary.turned_images} pictures were turned upright with them; score '
+      f'predictions against {split.upright_path}'
+    )
   if summary.skipped_images:
-    path = Split(pathlib.Path(arguments.output_dir), arguments.split).summary_path
+    path = split.summary_path
     print(
       f'{path} lists the {summary.skipped_images} images with an error. Once they are repaired, '
       'the same command with --on_error=raise makes their shards again.'

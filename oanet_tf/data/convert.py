@@ -13,7 +13,13 @@ import numpy as np
 import tqdm
 
 from oanet_tf import files
-from oanet_tf.data import coco_json, coco_panoptic, panoptic_of_instances, tf_example
+from oanet_tf.data import (
+  coco_json,
+  coco_panoptic,
+  panoptic_of_instances,
+  panoptic_of_records,
+  tf_example,
+)
 from oanet_tf.data.categories import CATEGORIES_FILE, PanopticCategories
 from oanet_tf.data.coco_json import ImageEntry
 from oanet_tf.data.coco_panoptic import LabelsAre, PanopticRecord
@@ -63,6 +69,9 @@ def convert(
 
   Without `panoptic_json` and `panoptic_dir`, these are made of `instances_json` first, and stay as
   `<split>_panoptic.json` and `<split>_panoptic`; see `panoptic_of_instances`.
+
+  Where annotations had to be turned upright with their images, `<split>_upright.json` and
+  `<split>_upright` have all annotations as they are in the shards, to score predictions against.
 
   Images keep the order of the panoptic JSON, from shard to shard. The bytes depend neither on
   `num_workers` nor on how often the conversion was interrupted.
@@ -133,8 +142,15 @@ def convert(
     _write_shards(target, shards, progress, encode, num_workers)
     if not (target.folder / CATEGORIES_FILE).exists():
       dataset.categories.to_json(target.folder / CATEGORIES_FILE)
+    summary = progress.total()
+    if summary.turned_images:
+      panoptic_of_records.write_panoptic(
+        [str(target.folder / name) for name in sorted(progress.shards)],
+        dataset.categories,
+        target.upright_path,
+      )
     target.write(progress, is_complete=True)
-  return progress.total()
+  return summary
 
 
 def check_inputs(

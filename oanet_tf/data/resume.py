@@ -134,6 +134,11 @@ class Split(NamedTuple):
   def summary_path(self) -> pathlib.Path:
     return self.folder / f'{self.name}_summary.json'
 
+  @property
+  def upright_path(self) -> pathlib.Path:
+    """Of the JSON of `panoptic_of_records`."""
+    return self.folder / f'{self.name}_upright.json'
+
   def shard_names(self, count: int) -> list[str]:
     return [f'{self.name}-{i:05}-of-{count:05}.tfrecord' for i in range(count)]
 
