@@ -210,31 +210,18 @@ class Split(NamedTuple):
 
   @contextlib.contextmanager
   def only_run(self) -> Iterator[None]:
-    """Makes the folder, and locks it against other conversions of the split.
+    """Makes the folder, locks it against other conversions of the split, and removes half shards.
 
     A new folder that is still empty after an error is removed.
 
     Raises:
       InputError: if the folder cannot be made, or another conversion of the split is running.
     """
-    is_new = not self.folder.exists()
-    lock_path = self.folder / f'.{self.name}.lock'
-    with files.writing(self.folder):
-      self.folder.mkdir(parents=True, exist_ok=True)
-    try:
-      with files.locked(lock_path) as lock:
-        if lock is None:
-          raise InputError(f'{self.folder}: another conversion of {self.name!r} is running')
-        try:
-          for path in self.folder.glob('.*.part'):
-            if self._has_shard(path.name[1:].removesuffix('.part')):
-              path.unlink()
-          yield
-        finally:
-          lock_path.unlink(missing_ok=True)
-    finally:
-      if is_new and not any(self.folder.iterdir()):
-        self.folder.rmdir()
+    with files.only_one(self.folder, f'conversion of {self.name!r}', self.name):
+      for path in self.folder.glob('.*.part'):
+        if self._has_shard(path.name[1:].removesuffix('.part')):
+          path.unlink()
+      yield
 
 
 def sha256(path: FilePath) -> str:

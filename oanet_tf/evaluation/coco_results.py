@@ -27,7 +27,7 @@ from oanet_tf.data.panoptic_map import (
 )
 from oanet_tf.data.pictures import read_bytes
 from oanet_tf.errors import InputError
-from oanet_tf.files import FilePath, replacing, write_text, writing
+from oanet_tf.files import FilePath, make_folder, replacing, write_text, writing
 
 _TESTDEV_NAME = re.compile(r'panoptic_[^_]+_.+_results')
 # The zip format's first day: equal results make equal zips.
@@ -70,11 +70,11 @@ class PanopticResultsWriter(contextlib.AbstractContextManager):
     self._categories = categories
     self._images = {}
     self._annotations = {}
+    make_folder(self._json_path.parent)
     with writing(self._folder):
-      self._json_path.parent.mkdir(parents=True, exist_ok=True)
       self._staging = tempfile.TemporaryDirectory(prefix='.panoptic-', dir=self._json_path.parent)
-      if keep_unfinished:
-        self._folder.mkdir(exist_ok=True)
+    if keep_unfinished:
+      make_folder(self._folder)
 
   def write(
     self, image_id: int | str, file_name: str, segments: Segments, png_name: str | None = None
@@ -189,7 +189,7 @@ def write_testdev_zip(json_path: FilePath, folder: FilePath, zip_path: FilePath)
   name = zip_path.stem
   png_paths = [one.png_path for one in read_annotations(json_path, folder)]
   check_unique(png_paths, f'{json_path}:')
-  zip_path.parent.mkdir(parents=True, exist_ok=True)
+  make_folder(zip_path.parent)
   with replacing(zip_path) as temporary, zipfile.ZipFile(temporary, 'w') as archive:
     # PNGs are compressed already.
     _add(archive, f'{name}.json', json_path, zipfile.ZIP_DEFLATED)

@@ -121,7 +121,6 @@ def evaluate(
     score.statistics = cluster.sum_over_workers(score.statistics)
   results = {method: score.result() for method, score in scores.items()}
   if output_dir and cluster.is_chief:
-    output_dir.mkdir(parents=True, exist_ok=True)
     files.write_text(output_dir / 'results.json', json.dumps(results, indent=1) + '\n')
   return results
 

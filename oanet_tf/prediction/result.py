@@ -100,9 +100,8 @@ class Result:
     """
     folder = pathlib.Path(folder)
     overlay = folder / f'{self.name}_overlay.png'
-    with files.writing(folder):
-      folder.mkdir(parents=True, exist_ok=True)
-    with files.writing(overlay), files.replacing(overlay) as temporary:
+    files.make_folder(folder)
+    with files.replacing(overlay) as temporary:
       self.plot().save(temporary, 'PNG')
     write_panoptic_png(folder / f'{self.name}_segments.png', self.segments)
     height, width = self.segmentation.shape

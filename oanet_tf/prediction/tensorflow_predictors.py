@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+from oanet_tf import files
 from oanet_tf.data.categories import CATEGORIES_FILE, PanopticCategories
 from oanet_tf.data.panoptic_map import Segments
 from oanet_tf.errors import InputError, first_line
@@ -54,7 +55,7 @@ def of_saved_model(folder: FilePath) -> Predictor:
   """
   folder = pathlib.Path(folder)
   try:
-    signatures = tf.saved_model.load(str(folder)).signatures
+    signatures = tf.saved_model.load(files.for_tensorflow(folder)).signatures
   except (OSError, ValueError, tf.errors.OpError) as error:
     raise InputError(f'{folder}: cannot be read as a SavedModel ({first_line(error)})') from None
   if 'serving_bytes' not in signatures:
