@@ -139,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(
       f'{summary.images_of_unsure_turn} pictures are turned by their EXIF data, and their size '
       'does not tell whether their annotations are: these are taken as '
-      f'{arguments.labels_are} (--labels_are)'
+      f'{arguments.labels_are!r} (--labels_are)'
     )
   split = Split(pathlib.Path(arguments.output_dir), arguments.split)
   if summary.turned_images:

@@ -96,7 +96,7 @@ def test_it_is_said_where_the_size_does_not_tell(case, monkeypatch, capsys):
     '--split', 'val',
   )  # fmt: skip
   assert code == 0
-  assert '6 pictures are turned' in stdout and 'taken as upright (--labels_are)' in stdout
+  assert '6 pictures are turned' in stdout and "taken as 'upright' (--labels_are)" in stdout
   assert not (data / 'records' / 'val_upright.json').exists()
 
 
