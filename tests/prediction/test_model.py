@@ -14,7 +14,7 @@ from PIL import Image
 
 import oanet_tf
 from oanet_tf.data.occluded_scenes import dataset as occluded_scenes
-from oanet_tf.data.pictures import find_pictures, read_picture
+from oanet_tf.data.pictures import named_pictures, read_picture
 from oanet_tf.prediction.model import SHIPPED_MODEL, SHIPPED_PICTURES
 from oanet_tf.prediction.picture_files import segment_files
 from tests.segments import segments_of_ids
@@ -197,7 +197,7 @@ def test_the_readme_says_what_is_said_of_the_shipped_network():
 def test_the_shipped_network_has_the_scores_that_it_is_said_to_have(model, tmp_path):
   # An image of a split does not depend on the number of others.
   occluded_scenes.generate(tmp_path / 'scenes', num_train=1)
-  pictures = find_pictures([tmp_path / 'scenes' / 'val'])
+  pictures = named_pictures([tmp_path / 'scenes' / 'val'])
   segment_files(model, pictures, tmp_path / 'results', batch_size=4)
   quality = oanet_tf.panoptic_quality(
     tmp_path / 'scenes' / 'annotations' / 'panoptic_val.json',
