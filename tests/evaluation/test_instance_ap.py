@@ -242,6 +242,17 @@ def test_an_area_that_is_missing_is_that_of_the_mask(files):
 
   changed(path, change)
   assert score(path, found) == expected
+  changed(path, lambda content: [a.update(area=None, bbox=None) for a in content['annotations']])
+  assert score(path, found) == expected
+
+
+@pytest.mark.parametrize('segmentation', [None, []])
+def test_things_without_any_mask(files, segmentation):
+  path, _ = files
+  changed(
+    path, lambda content: [a.update(segmentation=segmentation) for a in content['annotations']]
+  )
+  assert 'has a mask' in refused(path)
 
 
 def test_an_image_of_another_size(files):
@@ -316,6 +327,8 @@ def test_annotations_of_stuff_and_boxes_alone_are_left_out(files):
     content['annotations'].append({**first, 'id': 900, 'category_id': 200})
     box = {key: value for key, value in first.items() if key != 'segmentation'}
     content['annotations'].append({**box, 'id': 901})
+    for segmentation in (None, [], [[]], [[1, 1, 4, 4]], [[500, 500, 600, 500, 600, 600]]):
+      content['annotations'].append({**box, 'id': 902, 'segmentation': segmentation})
 
   changed(path, change)
   assert score(path, found) == expected
