@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import os
 import pathlib
 import warnings
 from collections.abc import Sequence
@@ -16,6 +17,8 @@ SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff')
 
 # A converter's process needs less than 1 GB up to this size.
 MAX_PIXELS = 10_000**2
+# Bytes; most file systems take 255, and numbers and suffixes are added.
+_LONGEST_NAME = 200
 _PNG_END = b'IEND\xae\x42\x60\x82'
 # What undoes each of EXIF's orientations.
 _TURNED_BACK = {
@@ -73,8 +76,12 @@ def named_pictures(paths: Sequence[FilePath]) -> dict[str, pathlib.Path]:
 def unique_name(name: str, taken: set[str]) -> str:
   """The name, or `name_2`, `name_3`, … if it is taken; adds it to those taken.
 
-  A and a are one name, as they are on some file systems.
+  A and a are one name, as they are on some file systems. A name that is too long for a file with a
+  suffix loses its end.
   """
+  encoded = os.fsencode(name)
+  if len(encoded) > _LONGEST_NAME:
+    name = encoded[:_LONGEST_NAME].decode(errors='ignore')
   unique, number = name, 1
   while unique.casefold() in taken:
     number += 1

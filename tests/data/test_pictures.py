@@ -312,6 +312,13 @@ def test_names_of_results():
   assert names == ['a', 'b', 'a_2', 'A_3', 'a_2_2']
 
 
+def test_names_of_results_fit_file_systems(tmp_path):
+  for name in ('é' * 125, 'é' * 120, 'b\udcff'):
+    (tmp_path / f'{name}.png').write_bytes(b'')
+  names = list(pictures.named_pictures([tmp_path]))
+  assert sorted(names) == ['b\udcff', 'é' * 100, f'{"é" * 100}_2']
+
+
 def test_hidden_files_in_a_folder_are_no_pictures(tmp_path):
   for name in ('a.png', '._a.png', 'b.JPG', 'c.txt'):
     (tmp_path / name).write_bytes(b'')
