@@ -132,6 +132,7 @@ def run(
       one.check_checkpoint()
   instances = None
   if instances_json:
+    shard_files.check_not_turned(shards, str(instances_json))
     instances = read_instances(instances_json, categories)
   if output_dir:
     _check_output_dir(pathlib.Path(output_dir))

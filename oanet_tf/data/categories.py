@@ -232,7 +232,7 @@ def _parse_entry(
     raise InputError(f'{where} is not an object')
   for key in ('id', 'name') if things is not None else ('id', 'name', 'isthing'):
     if key not in entry:
-      remedy = '; write 1 or 0, or give oanet convert --things' if key == 'isthing' else ''
+      remedy = ' Write 1 or 0, or give oanet convert --things' if key == 'isthing' else ''
       raise InputError(f'{where} has no `{key}`: is this a COCO panoptic file?{remedy}')
   category_id, name = whole(entry['id']), str(entry['name'])
   if not _is_int(category_id) or not 0 <= category_id <= MAX_CATEGORY_ID:
