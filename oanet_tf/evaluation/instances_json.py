@@ -29,6 +29,14 @@ class Instances(NamedTuple):
   sizes: dict[int | str, tuple[int, int]]
   annotations: dict[int | str, list[dict]]
 
+  def check_count(self, num_images: int) -> None:
+    """Raises `InputError`, before the work, if there are fewer images than are to be scored."""
+    if len(self.sizes) < num_images:
+      raise InputError(
+        f'{self.path}: has {len(self.sizes)} images, but the shards have {num_images}; is it of '
+        'another split?'
+      )
+
   def of_image(self, image_id: int | str, size: tuple[int, int]) -> list[dict]:
     """The annotations of an image of a size.
 

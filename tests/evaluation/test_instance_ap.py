@@ -263,6 +263,14 @@ def test_an_image_of_another_size(files):
     score(path, found)
 
 
+def test_fewer_images_than_are_scored(files):
+  path, found = files
+  instances = read_instances(path, CATEGORIES)
+  instances.check_count(len(found))
+  with pytest.raises(InputError, match=rf'instances\.json: has {len(instances.sizes)} images'):
+    instances.check_count(len(instances.sizes) + 1)
+
+
 def refused(path):
   with pytest.raises(InputError) as caught:
     read_instances(path, CATEGORIES)
