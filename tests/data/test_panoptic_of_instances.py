@@ -403,6 +403,18 @@ def test_things_that_are_mostly_crowds_are_told(export, capsys, is_crowd):
   assert ('inst.json: 2 of 3 things are crowds' in capsys.readouterr().err) == (sum(is_crowd) == 2)
 
 
+def test_ids_of_annotations_may_be_strings(export):
+  export.add(PERSON, DOT, id='8b1f-a').add(PERSON, [[1, 2, 3]], id='8b1f-b')
+  with pytest.raises(InputError, match='annotation 8b1f-b: malformed'):
+    export.panoptic()
+
+
+@pytest.mark.parametrize('segmentation', [None, []])
+def test_annotations_none_of_which_has_a_mask(export, segmentation):
+  with pytest.raises(InputError, match=r'inst\.json: .* 1 annotations has a mask'):
+    export.add(PERSON, segmentation).panoptic()
+
+
 def two_more_images(export):
   export.images += [{**export.images[0], 'id': i, 'file_name': f'{i}.jpg'} for i in (8, 9)]
   for image in export.images:
