@@ -151,7 +151,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     path = split.summary_path
     print(
       f'{path} lists the {summary.skipped_images} images with an error. Once they are repaired, '
-      'the same command with --on_error=raise makes their shards again.'
+      'the same command with --on_error=raise makes their shards again; if a JSON or a semantic '
+      'PNG was changed, remove the shards and this summary before.'
     )
 
 

@@ -132,7 +132,9 @@ def run(
       one.check_checkpoint()
   instances = None
   if instances_json:
+    shard_files.check_not_turned(shards, str(instances_json))
     instances = read_instances(instances_json, categories)
+    instances.check_count(sum(map(shard_files.count_whole_records, shards)))
   if output_dir:
     _check_output_dir(pathlib.Path(output_dir))
   output_dir = pathlib.Path(output_dir or folder.path / 'evaluation')

@@ -288,7 +288,24 @@ def unknown_category(content):
 
 def segment_twice(content):
   infos = content['annotations'][0]['segments_info']
-  infos.append(infos[0])
+  infos.append({**infos[0], 'category_id': 8 if infos[0]['category_id'] == 31 else 31})
+
+
+def test_a_segment_that_is_listed_twice_alike_counts_once(files, other_scores):
+  for name in ('truth', 'pred'):
+    edit(
+      files / f'{name}.json',
+      lambda content: [
+        a['segments_info'].extend(a['segments_info']) for a in content['annotations']
+      ],
+    )
+  assert_equal_to_others(files, other_scores)
+
+
+def test_images_of_other_names_are_noted(files, capsys):
+  edit(files / 'pred.json', lambda content: content['images'][0].update(file_name='other.jpg'))
+  pq.score(*map(str, arguments(files)[1::2]), num_workers=1)
+  assert "is 'other.jpg', not " in capsys.readouterr().err
 
 
 def no_annotation(content):

@@ -10,6 +10,7 @@ import difflib
 import itertools
 import json
 import pathlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -231,7 +232,8 @@ def _parse_entry(
     raise InputError(f'{where} is not an object')
   for key in ('id', 'name') if things is not None else ('id', 'name', 'isthing'):
     if key not in entry:
-      raise InputError(f'{where} has no `{key}`: is this a COCO panoptic file?')
+      remedy = ' Write 1 or 0, or give oanet convert --things' if key == 'isthing' else ''
+      raise InputError(f'{where} has no `{key}`: is this a COCO panoptic file?{remedy}')
   category_id, name = whole(entry['id']), str(entry['name'])
   if not _is_int(category_id) or not 0 <= category_id <= MAX_CATEGORY_ID:
     raise InputError(f'{where}: id {entry["id"]!r} is not an integer in [0, {MAX_CATEGORY_ID}]')
@@ -239,7 +241,10 @@ def _parse_entry(
     raise InputError(f'{where}: name {name!r} is not text that can be written as UTF-8')
   is_thing = entry['isthing'] if things is None else name in things
   if is_thing not in (0, 1):
-    raise InputError(f'{where}: isthing {is_thing!r} is neither 0 nor 1')
+    raise InputError(
+      f'{where}: isthing {is_thing!r} is neither 0 nor 1; write these, or give oanet '
+      'convert --things'
+    )
   color = _parse_color(entry.get('color'), where) or _default_color(index, count)
   return Category(category_id, name, bool(is_thing), color)
 
@@ -265,7 +270,9 @@ def _parse_color(color: Any, where: str) -> tuple[int, int, int] | None:
   if not color:
     return None
   try:
-    values = [whole(v) for v in (ImageColor.getrgb(color) if isinstance(color, str) else color)]
+    if isinstance(color, str):
+      color = ImageColor.getrgb(f'#{color}' if re.fullmatch('[0-9a-fA-F]{6}', color) else color)
+    values = [whole(v) for v in color]
   except (ValueError, TypeError):
     values = []
   if len(values) not in (3, 4) or not all(_is_int(v) and 0 <= v <= 255 for v in values):

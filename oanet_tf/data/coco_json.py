@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.json_file import check_unique, field, read_json_object
-from oanet_tf.data.listed_files import ListedFiles, stem
+from oanet_tf.data.listed_files import ListedFiles, check_encodable, stem
 from oanet_tf.data.objects import Instance
 from oanet_tf.data.panoptic_json import Annotation, check_categories, is_crowd, parse_annotations
 from oanet_tf.errors import InputError
@@ -120,7 +120,9 @@ def load(
   images = _images(content, source)
   annotations = parse_annotations(content, panoptic_dir, source)
   check_categories(annotations, categories, source, source)
-  files = None if image_dir is None else ListedFiles(image_dir)
+  files = None
+  if image_dir is not None:
+    files = ListedFiles(image_dir, (image['file_name'] for image in images.values()))
   entries = []
   for annotation in annotations:
     image = _image_of(annotation.image_id, images, source)
@@ -152,7 +154,7 @@ def read_instances(source: str) -> InstancesFile:
   """Reads an instances JSON; annotations of a box alone are kept, with an empty `segmentation`.
 
   Raises:
-    InputError: if the file is missing or not what it should be.
+    InputError: if the file is missing or not what it should be, or no annotation has a mask.
   """
   content = read_json_object(source, _compact)
   annotations = _annotations(content, 'instances', source)
@@ -162,6 +164,11 @@ def read_instances(source: str) -> InstancesFile:
     image_id = field(annotation, 'image_id', (int, str), f'{source}: an annotation')
     _image_of(image_id, images, source)
     instances[image_id].append(_instance(annotation, source))
+  of_all = itertools.chain.from_iterable(instances.values())
+  if annotations and not any(one.segmentation for one in of_all):
+    raise InputError(
+      f'{source}: none of its {len(annotations)} annotations has a mask; export these'
+    )
   return InstancesFile(images, instances, content.get('categories'))
 
 
@@ -214,6 +221,7 @@ def _images(content: dict, source: str) -> dict[int | str, dict]:
     image_id = field(image, 'id', (int, str), f'{source}: images[{index}]')
     where = f'{source}: image {image_id}'
     file_name = field(image, 'file_name', str, where)
+    check_encodable(file_name, where)
     height, width = (field(image, side, int, where) for side in ('height', 'width'))
     for side, value in (('height', height), ('width', width)):
       if value < 1:
@@ -225,7 +233,7 @@ def _images(content: dict, source: str) -> dict[int | str, dict]:
 
 def _image_of(image_id: int | str, images: Mapping, source: str) -> dict:
   if image_id not in images:
-    raise InputError(f'{source}: an annotation is of image {image_id}, which is not in `images`')
+    raise InputError(f'{source}: an annotation is of image {image_id!r}, which is not in `images`')
   return images[image_id]
 
 
@@ -282,7 +290,7 @@ def _compare_categories(
 
 
 def _instance(annotation: dict, source: str) -> Instance:
-  annotation_id = field(annotation, 'id', int, f'{source}: an annotation')
+  annotation_id = field(annotation, 'id', (int, str), f'{source}: an annotation')
   where = f'{source}: annotation {annotation_id}'
   category_id = field(annotation, 'category_id', int, where)
   if annotation.get('segmentation') is None:

@@ -7,7 +7,7 @@ import pathlib
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tqdm
@@ -26,7 +26,7 @@ from oanet_tf.data.coco_panoptic import LabelsAre, PanopticRecord
 from oanet_tf.data.objects import Overlaps, has_conflict, overlapping
 from oanet_tf.data.panoptic_of_instances import OnTop
 from oanet_tf.data.parallel import map_in_order
-from oanet_tf.data.resume import Progress, SkippedImage, Split, Summary, sha256
+from oanet_tf.data.resume import OnError, Progress, SkippedImage, Split, Summary, sha256
 from oanet_tf.data.tf_example import MaskEncoding
 from oanet_tf.errors import InputError
 from oanet_tf.files import FilePath
@@ -34,8 +34,6 @@ from oanet_tf.files import FilePath
 # About 100 MB for COCO.
 IMAGES_PER_SHARD = 500
 MAX_DEFAULT_SHARDS = 256
-
-OnError = Literal['raise', 'skip']
 
 
 class Encoded(NamedTuple):
@@ -111,13 +109,14 @@ def convert(
   stuff = files.as_list(stuff)
   check_inputs(panoptic_json, panoptic_dir, instances_json, stuff, on_top, semantic_dir, things)
   coco_json.check_folder(image_dir)
+  left_out: list[SkippedImage] = []
   if panoptic_json is None or panoptic_dir is None:
     assert instances_json is not None  # As was checked.
     panoptic_json = target.folder / f'{split}_panoptic.json'
     with target.only_run():
-      panoptic_dir = panoptic_of_instances.write_panoptic(
+      panoptic_dir, left_out = panoptic_of_instances.write_panoptic(
         instances_json, panoptic_json, stuff, on_top, semantic_dir, num_workers,
-        may_replace=not target.summary_path.exists(),
+        may_replace=not target.summary_path.exists(), on_error=on_error,
       )  # fmt: skip
   print(f'reading {panoptic_json}', file=sys.stderr)
   things = None if things is None else files.as_list(things)
@@ -136,7 +135,7 @@ def convert(
   )
   _check_categories(target.folder, dataset.categories)
   encode = functools.partial(_encode_image, dataset.categories, on_error, **settings)
-  start = Progress(made_of, dataset.num_unannotated, {}, [])
+  start = Progress(made_of, dataset.num_unannotated - len(left_out), {}, left_out)
   with target.only_run():
     progress = target.resume(shards, start, on_error == 'skip')
     _write_shards(target, shards, progress, encode, num_workers)

@@ -3,6 +3,7 @@
 import functools
 import os
 import pathlib
+from collections.abc import Iterable
 
 from oanet_tf.errors import InputError
 from oanet_tf.files import FilePath
@@ -16,11 +17,14 @@ class ListedFiles:
 
   Args:
     folder: is looked through only if a name leads to no file.
+    names: all names in the JSON. A file that is where its own name says is given to no other name.
   """
 
-  def __init__(self, folder: FilePath):
+  def __init__(self, folder: FilePath, names: Iterable[object] = ()):
     self.num_in_subfolders = 0
     self._folder = pathlib.Path(folder)
+    self._names = [name for name in names if isinstance(name, str)]
+    self._found: dict[str, str] = {}
     self._listed: dict[pathlib.Path, set[str]] = {}
 
   def path(self, name: str, where: str) -> str:
@@ -34,14 +38,14 @@ class ListedFiles:
       where: for errors, what gives the name.
 
     Raises:
-      InputError: if the name leads out of the folder, or several subfolders have such a file.
+      InputError: if the name leads out of the folder, several subfolders have such a file, or it
+        was found for another name.
     """
     path = self._inside(name, where)
-    if self._is_there(path):
-      return str(path)
-    if '\\' in name and self._is_there(renamed := self._inside(name.replace('\\', '/'), where)):
-      return str(renamed)
+    if there := self._where_it_says(name, where):
+      return str(there)
     found = self._by_name.get(_key(name)) or self._by_name.get(_key(_of_cityscapes(name)), [])
+    found = [one for one in found if self._folder / one not in self._taken]
     if len(found) > 1:
       raise InputError(
         f'{where}: file {name!r} is not in {self._folder}, but {found[0]} and {found[1]} are; name '
@@ -49,13 +53,36 @@ class ListedFiles:
       )
     if not found:
       return str(path)
+    if (other := self._found.setdefault(found[0], name)) != name:
+      raise InputError(
+        f'{where}: {self._folder / found[0]} could be {other!r} or {name!r}; place the files in '
+        'folders as the JSON says'
+      )
     self.num_in_subfolders += 1
     return str(self._folder / found[0])
 
+  def _where_it_says(self, name: str, where: str) -> pathlib.Path | None:
+    for one in (name, name.replace('\\', '/')):
+      if self._is_there(path := self._inside(one, where)):
+        return path
+    return None
+
+  @functools.cached_property
+  def _taken(self) -> set[pathlib.Path]:
+    taken = (self._where_it_says(name, str(self._folder)) for name in self._names)
+    return {path for path in taken if path}
+
+  @functools.cached_property
+  def _whole_paths(self) -> list[str]:
+    """The folder's, without `..` and, where it is a link, without links."""
+    return [os.path.abspath(self._folder), os.path.realpath(self._folder)]
+
   def _inside(self, name: str, where: str) -> pathlib.Path:
     path = pathlib.PurePath(name)
-    if path.is_absolute() and path.is_relative_to(self._folder.absolute()):
-      path = path.relative_to(self._folder.absolute())
+    for folder in self._whole_paths:
+      if path.is_absolute() and path.is_relative_to(folder):
+        path = path.relative_to(folder)
+    check_encodable(name, where)
     if not path.parts or path.is_absolute() or '..' in path.parts or '\0' in name:
       raise InputError(f'{where}: file name {name!r} is not one inside {self._folder}')
     return self._folder / path
@@ -79,6 +106,14 @@ class ListedFiles:
         relative = os.path.relpath(os.path.join(folder, name), self._folder)
         found.setdefault(_key(name), []).append(relative)
     return found
+
+
+def check_encodable(name: str, where: str) -> None:
+  """Raises `InputError`, which names `where`, if the system can have no file of this name."""
+  try:
+    os.fsencode(name)
+  except UnicodeEncodeError:
+    raise InputError(f'{where}: file name {name!r} is no text that a file can have') from None
 
 
 def _of_cityscapes(name: str) -> str:

@@ -40,7 +40,7 @@ class Objects(NamedTuple):
 class Instance(NamedTuple):
   """One annotation of an instances JSON; `segmentation` is COCO's: polygons or RLE, unchecked."""
 
-  annotation_id: int
+  annotation_id: int | str
   category_id: int
   is_crowd: bool
   segmentation: Any

@@ -86,10 +86,12 @@ def parse_annotations(
     source: for errors.
     lowest_id: the lowest id of a segment: 1, as 0 codes void; some results use 0 all the same.
   """
-  files, names = ListedFiles(folder), _file_names(content)
+  listed = content['annotations']
+  png_names = (entry.get('file_name') for entry in listed if isinstance(entry, dict))
+  files, names = ListedFiles(folder, png_names), _file_names(content)
   annotations = [
     _parse_annotation(entry, files, names, f'{source}: annotation {index}', lowest_id)
-    for index, entry in enumerate(content['annotations'])
+    for index, entry in enumerate(listed)
   ]
   check_unique((one.image_id for one in annotations), f'{source}: image')
   return annotations
@@ -136,7 +138,7 @@ def in_order_of(
   ordered = []
   for one in lead:
     if one.image_id not in of_image:
-      raise InputError(f'{source}: has no image {one.image_id}, which {lead_source} has')
+      raise InputError(f'{source}: has no image {one.image_id!r}, which {lead_source} has')
     ordered.append(of_image.pop(one.image_id))
   if of_image:
     raise InputError(f'{source}: has image {next(iter(of_image))}, which {lead_source} has not')
@@ -170,15 +172,24 @@ def paired(
     note = f'{source}: has other image ids than {truth_source}; images are found by file name'
   elif missing:
     raise InputError(
-      f'{source}: has no image {missing[0]}, which {truth_source} has, nor are all images found by '
-      'their file names'
+      f'{source}: has no image {missing[0]!r}, which {truth_source} has, nor are all images '
+      'found by their file names'
     )
   else:
-    found, note = [by_id[image_id] for image_id in ids], ''
+    found, note = [by_id[image_id] for image_id in ids], _other_name(truth, by_id, source)
   if extra := len(predictions) - len(found):
     note += '; ' if note else f'{source}: '
     note += f'{extra} images that {truth_source} has not are left out'
   return found, note or None
+
+
+def _other_name(truth: list[Annotation], by_id: dict[int | str, Annotation], source: str) -> str:
+  """A note on the first image whose file has another name in the predictions; '' if none has."""
+  for one in truth:
+    name, known = by_id[one.image_id].file_name, one.file_name
+    if name and known and stem(name) != stem(known):
+      return f'{source}: image {one.image_id} is {name!r}, not {known!r}; scored by id all the same'
+  return ''
 
 
 def is_crowd(entry: dict, where: str) -> bool:
@@ -202,6 +213,7 @@ def _parse_annotation(
   rows = [
     _parse_segment(one, where, lowest_id) for one in field(entry, 'segments_info', list, where)
   ]
+  rows = list(dict.fromkeys(rows))  # Some tools list a segment twice, alike.
   check_unique((row[0] for row in rows), f'{where}: segment')
   ids, category_ids, crowds = zip(*rows, strict=True) if rows else ((), (), ())
   return Annotation(

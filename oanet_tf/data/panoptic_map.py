@@ -228,8 +228,13 @@ def read_id_png(encoded: bytes, name: str, *, verify: bool = True) -> Image.Imag
     InputError: if it is damaged, or of a kind that does not code ids.
   """
   png = pictures.decoded(encoded, name, verify=verify)
-  if png.format != 'PNG' or png.mode not in ('RGB', 'RGBA', 'P'):
-    raise InputError(f'{name}: is {png.format} {png.mode}, not PNG RGB, which codes segment ids')
+  # A PNG's first chunk says its depth; Pillow drops the lower 8 of 16 bits.
+  is_deep = png.format == 'PNG' and encoded[24] == 16
+  if png.format != 'PNG' or png.mode not in ('RGB', 'RGBA', 'P') or is_deep:
+    kind = f'{png.format} {png.mode}' + (' of 16 bits' if is_deep else '')
+    raise InputError(
+      f'{name}: is {kind}, not PNG RGB of 8 bits, which codes segment ids as R + 256 G + 65536 B'
+    )
   return png if png.mode == 'RGB' else png.convert('RGB')
 
 

@@ -26,12 +26,14 @@ from oanet_tf.data.json_file import check_unique, field, read_json_object
 from oanet_tf.data.objects import Instance, Objects, objects_of_instances
 from oanet_tf.data.panoptic_map import Segments, runs, segments_info, write_panoptic_png
 from oanet_tf.data.parallel import map_chunks
-from oanet_tf.data.pictures import MAX_PIXELS
-from oanet_tf.data.resume import sha256
+from oanet_tf.data.pictures import MAX_PIXELS, unique_name
+from oanet_tf.data.resume import OnError, SkippedImage, sha256
 from oanet_tf.errors import InputError
 from oanet_tf.files import FilePath
 
 OnTop = Literal['smaller', 'later']
+# In the `info` of the JSON.
+_LEFT_OUT = 'left_out'
 
 
 class LabelledImage(NamedTuple):
@@ -80,7 +82,8 @@ def write_panoptic(
   semantic_dir: FilePath | None = None,
   num_workers: int | None = None,
   may_replace: bool = True,
-) -> pathlib.Path:
+  on_error: OnError = 'raise',
+) -> tuple[pathlib.Path, list[SkippedImage]]:
   """Writes a panoptic JSON, and its PNGs into the folder beside it that has the JSON's stem.
 
   Files that were made of the same input are kept. An interrupted call leaves no PNG, and the next
@@ -95,39 +98,54 @@ def write_panoptic(
       out.
     num_workers: processes; default: the number of CPUs. 1 starts none.
     may_replace: whether files that were made of other input are replaced.
+    on_error: 'skip' leaves out images with a mask or semantic PNG that is wrong, and lists them in
+      the JSON's `info`; with 'raise', files that lack such images are made again.
 
   Returns:
-    The folder of the PNGs.
+    The folder of the PNGs, and the images that are left out.
 
   Raises:
     InputError: if the input is wrong, files of other origin are in the way, or a file cannot be
       written.
   """
   folder = json_path.with_suffix('')
-  labels = read_labels(instances_json, stuff, on_top, semantic_dir)
-  if _is_made(json_path, labels, may_replace):
-    return folder
+  labels = read_labels(instances_json, stuff, on_top, semantic_dir, on_error)
+  left_out = _left_out_before(json_path, labels, may_replace)
+  if left_out is not None and not (left_out and on_error == 'raise'):
+    return folder, left_out
   with files.making_folder(folder) as staging:
-    write = functools.partial(_write_pngs, labels._replace(images=[]), on_top, staging)
+    write = functools.partial(_write_pngs, labels._replace(images=[]), on_top, staging, on_error)
     chunks = map_chunks(write, labels.images, folder.name, num_workers)
+    made = list(itertools.chain.from_iterable(chunks))
+    left_out = [one for one in made if isinstance(one, SkippedImage)]
+    if left_out:
+      print(
+        f'{labels.source}: {len(left_out)} images with an error are left out; the first: '
+        f'{left_out[0].reason}',
+        file=sys.stderr,
+      )
+    if len(left_out) == len(made):
+      raise InputError(f'{labels.source}: no image is left')
     content = {
-      'info': {'made_of': labels.made_of},
+      'info': {'made_of': labels.made_of, _LEFT_OUT: [one._asdict() for one in left_out]},
       'images': [
         {'id': i.image_id, 'file_name': i.file_name, 'height': i.height, 'width': i.width}
         for i in labels.images
       ],
-      'annotations': list(itertools.chain.from_iterable(chunks)),
+      'annotations': [one for one in made if not isinstance(one, SkippedImage)],
       'categories': labels.categories.to_coco(),
     }
     # Before the folder gets its name, so that there is no such folder whose origin is unknown.
     files.write_text(json_path, json.dumps(content), durable=True)
     if folder.exists():
       shutil.rmtree(folder)
-  return folder
+  return folder, left_out
 
 
-def _is_made(json_path: pathlib.Path, labels: Labels, may_replace: bool) -> bool:
-  """Whether the panoptic files are there already.
+def _left_out_before(
+  json_path: pathlib.Path, labels: Labels, may_replace: bool
+) -> list[SkippedImage] | None:
+  """The images that panoptic files which are there already leave out; None if they are not there.
 
   Raises:
     InputError: if there are files that must not be replaced.
@@ -136,7 +154,7 @@ def _is_made(json_path: pathlib.Path, labels: Labels, may_replace: bool) -> bool
   if not json_path.exists():
     if folder.exists():
       raise InputError(f'{folder}: is in the way, as its JSON is missing; remove it')
-    return False
+    return None
   content = read_json_object(
     json_path, lambda entry: {key: value for key, value in entry.items() if key != 'segments_info'}
   )
@@ -145,7 +163,14 @@ def _is_made(json_path: pathlib.Path, labels: Labels, may_replace: bool) -> bool
   if not isinstance(before, dict):
     raise InputError(f'{json_path}: was not made of an instances JSON; use another output folder')
   if before == labels.made_of:
-    return all((folder / image.png_name).is_file() for image in labels.images)
+    left_out = [SkippedImage(**one) for one in info.get(_LEFT_OUT, [])]
+    missing = {one.image_id for one in left_out}
+    is_whole = all(
+      (folder / image.png_name).is_file()
+      for image in labels.images
+      if image.image_id not in missing
+    )
+    return left_out if is_whole else None
   for key in {**labels.made_of, **before}:
     then, now = before.get(key), labels.made_of.get(key)
     if then != now and not may_replace:
@@ -153,24 +178,39 @@ def _is_made(json_path: pathlib.Path, labels: Labels, may_replace: bool) -> bool
         f'{json_path}: was made with another {key} ({then}, now {now}), and so were the shards; '
         'remove the shards and their summary, or use another output folder'
       )
-  return False
+  return None
 
 
 def _write_pngs(
-  labels: Labels, on_top: OnTop, folder: pathlib.Path, images: Sequence[LabelledImage]
-) -> list[dict]:
+  labels: Labels,
+  on_top: OnTop,
+  folder: pathlib.Path,
+  on_error: OnError,
+  images: Sequence[LabelledImage],
+) -> list[dict | SkippedImage]:
   """Writes the panoptic PNGs of images, of which `labels` has none; gives their annotations."""
   categories = labels.categories
   stuff_ids = [category.id for category in categories if not category.is_thing]
   thing_ids = [category.id for category in categories if category.is_thing]
-  annotations = []
+  annotations: list[dict | SkippedImage] = []
   for image in images:
     size = image.height, image.width
-    if image.semantic_path is None:
-      stuff = np.zeros(size, np.int32)
-    else:
-      stuff = semantic_png.read_stuff(image.semantic_path, *size, stuff_ids, thing_ids)
-    objects = objects_of_instances(image.instances, *size, labels.source)
+    try:
+      if image.height * image.width > MAX_PIXELS:
+        raise InputError(
+          f'{labels.source}: image {image.image_id}: is said to have {image.width} × '
+          f'{image.height} pixels, more than {MAX_PIXELS:,}'
+        )
+      if image.semantic_path is None:
+        stuff = np.zeros(size, np.int32)
+      else:
+        stuff = semantic_png.read_stuff(image.semantic_path, *size, stuff_ids, thing_ids)
+      objects = objects_of_instances(image.instances, *size, labels.source)
+    except InputError as error:
+      if on_error == 'raise':
+        raise
+      annotations.append(SkippedImage(image.image_id, image.file_name, str(error)))
+      continue
     segments = panoptic_segments(objects, stuff, stuff_ids, on_top)
     path = folder / image.png_name
     with files.writing(path):
@@ -229,13 +269,15 @@ def read_labels(
   stuff: Sequence[str] = (),
   on_top: OnTop = 'smaller',
   semantic_dir: FilePath | None = None,
+  on_error: OnError = 'raise',
 ) -> Labels:
   """Reads and checks an instances JSON; prints how many of its annotations are left out.
 
   See `write_panoptic` for the arguments.
 
   Raises:
-    InputError: if the JSON, a name of stuff or a folder is wrong, or a semantic PNG is missing.
+    InputError: if the JSON, a name of stuff or a folder is wrong, or a semantic PNG is missing and
+      `on_error` is 'raise'.
   """
   source = str(instances_json)
   print(f'reading {source}', file=sys.stderr)
@@ -247,13 +289,18 @@ def read_labels(
   images = [
     _image(entry, content.instances[entry['id']], source) for entry in content.images.values()
   ]
-  png_names = [image.png_name for image in images]
-  check_unique(png_names, f'{source}: with the suffix .png, image file')
   made_of = {'instances_json': sha256(source), 'stuff': sorted(stuff), 'on_top': on_top}
-  if semantic_dir is not None:
-    paths = semantic_png.find_semantic_pngs(semantic_dir, png_names)
+  png_names = [image.png_name for image in images]
+  if semantic_dir is None:
+    taken: set[str] = set()
+    png_names = [f'{unique_name(name.removesuffix(".png"), taken)}.png' for name in png_names]
+    images = [image._replace(png_name=name) for image, name in zip(images, png_names, strict=True)]
+  else:
+    check_unique(png_names, f'{source}: with the suffix .png, image file')
+    paths = semantic_png.find_semantic_pngs(semantic_dir, png_names, on_error == 'skip')
     made_of['semantic_pngs'] = semantic_png.digest(paths)
     images = [_with_stuff_of(*pair, categories) for pair in zip(images, paths, strict=True)]
+  _warn_of_crowds(annotations, categories, source)
   if count := sum(not annotation.segmentation for annotation in annotations):
     print(f'{source}: {count} annotations without a mask are left out', file=sys.stderr)
   if count := len(annotations) - sum(len(image.instances) for image in images):
@@ -263,13 +310,23 @@ def read_labels(
   return Labels(source, categories, images, made_of)
 
 
+def _warn_of_crowds(
+  annotations: Iterable[Instance], categories: PanopticCategories, source: str
+) -> None:
+  things = [one for one in annotations if categories.of_id(one.category_id).is_thing]
+  if things and 2 * (count := sum(one.is_crowd for one in things)) > len(things):
+    # CVAT and Datumaro write masks of the brush so.
+    print(
+      f'{source}: {count} of {len(things)} things are crowds (`iscrowd: 1`), from which no object '
+      'is learned; export polygons, or set `iscrowd` to 0 (tfrecords/README.md, From labelling '
+      'tools)',
+      file=sys.stderr,
+    )
+
+
 def _image(entry: dict, instances: list[Instance], source: str) -> LabelledImage:
   image_id, file_name, height, width = (entry[k] for k in ('id', 'file_name', 'height', 'width'))
   where = f'{source}: image {image_id}'
-  if height * width > MAX_PIXELS:
-    raise InputError(
-      f'{where}: is said to have {width} × {height} pixels, more than {MAX_PIXELS:,}'
-    )
   return LabelledImage(image_id, file_name, height, width, _png_name(file_name, where), instances)
 
 

@@ -2,12 +2,13 @@
 
 import io
 import itertools
+import os
 import pathlib
 import warnings
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
 from oanet_tf.errors import InputError, first_line
 from oanet_tf.files import FilePath
@@ -16,7 +17,19 @@ SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff')
 
 # A converter's process needs less than 1 GB up to this size.
 MAX_PIXELS = 10_000**2
+# Bytes; most file systems take 255, and numbers and suffixes are added.
+_LONGEST_NAME = 200
 _PNG_END = b'IEND\xae\x42\x60\x82'
+# What undoes each of EXIF's orientations.
+_TURNED_BACK = {
+  2: Image.Transpose.FLIP_LEFT_RIGHT,
+  3: Image.Transpose.ROTATE_180,
+  4: Image.Transpose.FLIP_TOP_BOTTOM,
+  5: Image.Transpose.TRANSPOSE,
+  6: Image.Transpose.ROTATE_90,
+  7: Image.Transpose.TRANSVERSE,
+  8: Image.Transpose.ROTATE_270,
+}
 
 
 def pictures_at(path: pathlib.Path) -> list[pathlib.Path]:
@@ -63,8 +76,12 @@ def named_pictures(paths: Sequence[FilePath]) -> dict[str, pathlib.Path]:
 def unique_name(name: str, taken: set[str]) -> str:
   """The name, or `name_2`, `name_3`, … if it is taken; adds it to those taken.
 
-  A and a are one name, as they are on some file systems.
+  A and a are one name, as they are on some file systems. A name that is too long for a file with a
+  suffix loses its end.
   """
+  encoded = os.fsencode(name)
+  if len(encoded) > _LONGEST_NAME:
+    name = encoded[:_LONGEST_NAME].decode(errors='ignore')
   unique, number = name, 1
   while unique.casefold() in taken:
     number += 1
@@ -115,12 +132,15 @@ def decoded(encoded: bytes, name: str, *, verify: bool = True) -> Image.Image:
       warnings.simplefilter('ignore')
       if verify:
         Image.open(io.BytesIO(encoded)).verify()
-      picture = Image.open(io.BytesIO(encoded))
+      picture: Image.Image = Image.open(io.BytesIO(encoded))
       if picture.width * picture.height > MAX_PIXELS:
         raise Image.DecompressionBombError
+      if isinstance(picture, TiffImagePlugin.TiffImageFile):
+        picture = _as_stored(picture)
       picture.load()
     if verify and picture.format == 'PNG' and _PNG_END not in encoded:
       raise OSError('it ends too early')
+    _scale_transparent_color(picture, encoded)
   except Image.DecompressionBombError:
     raise InputError(f'{name}: has more than {MAX_PIXELS:,} pixels; make it smaller') from None
   except UnidentifiedImageError:
@@ -128,6 +148,35 @@ def decoded(encoded: bytes, name: str, *, verify: bool = True) -> Image.Image:
   except Exception as error:  # Pillow's decoders raise nearly anything on damaged files.
     raise InputError(f'{name}: is damaged or not readable ({first_line(error)})') from None
   return picture
+
+
+def _scale_transparent_color(picture: Image.Image, encoded: bytes) -> None:
+  """Makes the one transparent colour of a PNG fit the 8 bits to which Pillow scales its pixels.
+
+  Raises:
+    OSError: if the PNG has 16 bits, as the lower ones are gone.
+  """
+  color = picture.info.get('transparency')
+  if picture.format != 'PNG' or picture.mode == 'P' or color is None:
+    return
+  bits = encoded[24]  # A PNG's first chunk says it.
+  if bits == 16:
+    raise OSError('it has 16 bits and one transparent colour; save it with an alpha channel')
+  if bits in (2, 4):
+    picture.info['transparency'] = color * 255 // (2**bits - 1)
+
+
+def _as_stored(tiff: TiffImagePlugin.TiffImageFile) -> Image.Image:
+  """A TIFF as pictures of other kinds are loaded; Pillow turns it as it loads it."""
+  orientation, turned_by = ExifTags.Base.Orientation, tiff.getexif()
+  exif = Image.Exif()
+  exif[orientation] = tiff.tag_v2.get(orientation, 1)
+  # Pillow goes by XMP too, which is no EXIF.
+  back = _TURNED_BACK.get(turned_by.get(orientation, 1))
+  tiff.load()
+  stored = tiff.copy() if back is None else tiff.transpose(back)
+  stored.format, stored.info['exif'] = tiff.format, exif.tobytes()
+  return stored
 
 
 def orientation(picture: Image.Image) -> int:

@@ -17,12 +17,14 @@ import operator
 import pathlib
 import re
 from collections.abc import Collection, Iterator
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from oanet_tf import files
 from oanet_tf.data.json_file import read_json_object
 from oanet_tf.errors import InputError
 from oanet_tf.files import FilePath
+
+OnError = Literal['raise', 'skip']
 
 
 class Summary(NamedTuple):
@@ -91,12 +93,12 @@ class Summary(NamedTuple):
 
 
 class SkippedImage(NamedTuple):
-  """An image that was left out, and why."""
+  """An image that was left out, why, and of which shard; '' if no panoptic PNG could be made."""
 
   image_id: int | str
   file_name: str
   reason: str
-  shard: str
+  shard: str = ''
 
 
 class Progress(NamedTuple):
@@ -106,7 +108,7 @@ class Progress(NamedTuple):
     made_of: what the shards' bytes depend on, by name: hashes of the JSON files and settings.
     unannotated_images: of the dataset.
     shards: the summary of each complete shard, by its name.
-    skipped: the images that those shards leave out.
+    skipped: the images that those shards leave out, or that have no panoptic PNG.
   """
 
   made_of: dict[str, Any]
@@ -115,7 +117,10 @@ class Progress(NamedTuple):
   skipped: list[SkippedImage]
 
   def total(self) -> Summary:
-    start = Summary(unannotated_images=self.unannotated_images)
+    start = Summary(
+      unannotated_images=self.unannotated_images,
+      skipped_images=sum(not image.shard for image in self.skipped),
+    )
     return functools.reduce(Summary.plus, self.shards.values(), start)
 
 
@@ -206,7 +211,8 @@ class Split(NamedTuple):
       for name, summary in before.shards.items()
       if name in found and (keep_skipped or not summary.skipped_images)
     }
-    return start._replace(shards=whole, skipped=[s for s in before.skipped if s.shard in whole])
+    skipped = [image for image in before.skipped if image.shard in whole]
+    return start._replace(shards=whole, skipped=start.skipped + skipped)
 
   @contextlib.contextmanager
   def only_run(self) -> Iterator[None]:

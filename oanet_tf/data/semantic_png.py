@@ -23,35 +23,31 @@ VOID_VALUES = (0, 255)
 _GREY, _PALETTE = 0, 3
 
 
-def find_semantic_pngs(folder: FilePath, names: Sequence[str]) -> list[str]:
+def find_semantic_pngs(folder: FilePath, names: Sequence[str], may_miss: bool = False) -> list[str]:
   """The paths of the images' PNGs, which may be in subfolders.
 
   Args:
     folder: of the PNGs.
     names: the images', with the suffix .png.
+    may_miss: whether the path of a missing PNG is given all the same.
 
   Raises:
-    InputError: if the folder or a PNG is missing, or it is not clear which PNG is an image's.
+    InputError: if the folder or, unless `may_miss`, a PNG is missing, or it is not clear which PNG
+      is an image's.
   """
   check_folder(folder)
-  files = ListedFiles(folder)
-  found: dict[str, str] = {}
-  for name in names:
-    path = files.path(name, f'{folder}: a semantic PNG')
-    if not pathlib.Path(path).is_file():
+  files = ListedFiles(folder, names)
+  paths = [files.path(name, f'{folder}: a semantic PNG') for name in names]
+  for path in paths:
+    if not may_miss and not pathlib.Path(path).is_file():
       raise InputError(
         f'{path}: there is no such file, which is to be the semantic PNG of an image'
       )
-    other = found.setdefault(path, name)
-    if other is not name:
-      raise InputError(
-        f'{path}: could be {other} or {name}; place the semantic PNGs in folders as the images are'
-      )
-  return list(found)
+  return paths
 
 
 def digest(paths: Sequence[str]) -> str:
-  """One hash of the content of all files, in hexadecimal digits.
+  """One hash of the content of all files, in hexadecimal digits; of a missing one, as if empty.
 
   Raises:
     InputError: if one cannot be read.
@@ -60,6 +56,8 @@ def digest(paths: Sequence[str]) -> str:
   for path in tqdm.tqdm(paths, desc='semantic PNGs', unit='file'):
     try:
       total.update(sha256(path).encode())
+    except FileNotFoundError:
+      total.update(hashlib.sha256().hexdigest().encode())
     except OSError as error:
       raise InputError(f'{path}: cannot be read ({error.strerror})') from None
   return total.hexdigest()

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 from oanet_tf.data import tf_example
 from oanet_tf.data.categories import CATEGORIES_FILE, PanopticCategories
+from oanet_tf.data.json_file import read_json_object
+from oanet_tf.data.resume import Split
 from oanet_tf.errors import InputError, first_line
 
 if TYPE_CHECKING:
@@ -75,6 +77,24 @@ def check_categories(shards: Sequence[str], categories: PanopticCategories) -> N
   for folder in dict.fromkeys(pathlib.Path(shard).parent for shard in shards):
     if (beside := folder / CATEGORIES_FILE).is_file():
       PanopticCategories.from_json(beside).check_same(categories)
+
+
+def check_not_turned(shards: Sequence[str], instances_json: str) -> None:
+  """Refuses an instances JSON for shards whose annotations were turned upright by the converter.
+
+  Its masks would lie on other pixels; half a turn cannot be told by the size.
+
+  Raises:
+    InputError: if the summary beside shards says so; it names both files.
+  """
+  for path in map(pathlib.Path, shards):
+    name = re.sub(r'-\d{5}-of-\d{5}\.tfrecord$', '', path.name)
+    summary = Split(path.parent, name).summary_path
+    if summary.is_file() and (count := read_json_object(summary).get('turned_images')):
+      raise InputError(
+        f'{instances_json}: is of pictures as stored, but {summary} says that annotations of '
+        f'{count} of them were turned upright; leave it out, and objects are the panoptic segments'
+      )
 
 
 def record_lengths(path: str) -> Iterator[int]:

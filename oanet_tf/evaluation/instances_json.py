@@ -29,6 +29,14 @@ class Instances(NamedTuple):
   sizes: dict[int | str, tuple[int, int]]
   annotations: dict[int | str, list[dict]]
 
+  def check_count(self, num_images: int) -> None:
+    """Raises `InputError`, before the work, if there are fewer images than are to be scored."""
+    if len(self.sizes) < num_images:
+      raise InputError(
+        f'{self.path}: has {len(self.sizes)} images, but the shards have {num_images}; is it of '
+        'another split?'
+      )
+
   def of_image(self, image_id: int | str, size: tuple[int, int]) -> list[dict]:
     """The annotations of an image of a size.
 
@@ -49,14 +57,15 @@ def read_instances(path: FilePath, categories: PanopticCategories) -> Instances:
   """Reads a COCO instances JSON, with a progress bar.
 
   Where an annotation has no `area` or `bbox`, these are its mask's. Annotations of stuff, and those
-  of a box without a mask, are left out, as the converter does.
+  whose mask has no pixel, such as boxes, are left out, as the converter does.
 
   Args:
     path: of the file.
     categories: of the network.
 
   Raises:
-    InputError: if the file is missing, no COCO instances JSON, or numbers the categories otherwise.
+    InputError: if the file is missing, no COCO instances JSON, or numbers the categories otherwise;
+      or if it has things, but none with a mask.
   """
   path = str(path)
   content = read_json_object(path)
@@ -70,6 +79,7 @@ def read_instances(path: FilePath, categories: PanopticCategories) -> Instances:
     sizes[whole(one['id'])] = size
   annotations: dict[int | str, list[dict]] = {image_id: [] for image_id in sizes}
   listed = field(content, 'annotations', list, path)
+  num_things = 0
   for index, one in enumerate(tqdm.tqdm(listed, 'checking instances', leave=False)):
     where = f'{path}: annotation {index}'
     image_id = field(one, 'image_id', (int, str), where)
@@ -79,28 +89,34 @@ def read_instances(path: FilePath, categories: PanopticCategories) -> Instances:
     if category_id not in categories:
       raise InputError(f'{where}: category {category_id} is not in {categories.source}')
     is_thing = categories.of_id(category_id).is_thing
+    num_things += is_thing
     if is_thing and one.get('segmentation') is not None:
-      annotations[image_id].append(_annotation(one, category_id, sizes[image_id], where))
+      annotations[image_id] += _annotation(one, category_id, sizes[image_id], where)
+  if num_things and not any(annotations.values()):
+    raise InputError(f'{path}: none of its {num_things} things has a mask; export these')
   return Instances(path, sizes, annotations)
 
 
-def _annotation(one: dict, category_id: int, size: tuple[int, int], where: str) -> dict:
+def _annotation(one: dict, category_id: int, size: tuple[int, int], where: str) -> list[dict]:
+  """The annotation; none if its mask has no pixel."""
   segmentation = field(one, 'segmentation', (list, dict), where)
   try:
     mask = instance_mask(segmentation, *size)
   except ValueError as error:
     raise InputError(f'{where}: {error}') from None
+  if not mask.any():
+    return []
   encoded = coco_mask.encode(np.asfortranarray(mask, np.uint8))
-  box = field(one, 'bbox', list, where) if 'bbox' in one else coco_mask.toBbox(encoded).tolist()
+  given = {key: value for key, value in one.items() if value is not None}
+  box = field(given, 'bbox', list, where) if 'bbox' in given else coco_mask.toBbox(encoded).tolist()
   if len(box) != 4 or not all(isinstance(side, _NUMBER) for side in box):
     raise InputError(f'{where}: `bbox` is not [x, y, width, height]')
-  if not isinstance(segmentation, list) or min(map(len, segmentation), default=0) < 6:
-    # Pycocotools takes two points for a box.
-    segmentation = encoded
-  return {
-    'category_id': category_id,
-    'bbox': box,
-    'area': field(one, 'area', _NUMBER, where) if 'area' in one else int(mask.sum()),
-    'iscrowd': int(is_crowd(one, where)),
-    'segmentation': segmentation,
-  }
+  return [
+    {
+      'category_id': category_id,
+      'bbox': box,
+      'area': field(given, 'area', _NUMBER, where) if 'area' in given else int(mask.sum()),
+      'iscrowd': int(is_crowd(one, where)),
+      'segmentation': encoded,
+    }
+  ]

@@ -208,3 +208,14 @@ def test_things_by_name():
   ]
   with pytest.raises(InputError, match=r"f: has no category 'cra'; .*car"):
     PanopticCategories.from_coco(entries, 'f', things=['cra'])
+
+
+@pytest.mark.parametrize('color', ['#FA8000', 'fa8000', '#fa8000cc', [250, 128.0, 0, 255]])
+def test_colors_as_tools_write_them(color):
+  entries = [{'id': 1, 'name': 'cup', 'isthing': 1, 'color': color}]
+  assert PanopticCategories.from_coco(entries).category(1).color == (250, 128, 0)
+
+
+def test_a_missing_isthing_has_a_remedy():
+  with pytest.raises(InputError, match=r'isthing.*--things'):
+    PanopticCategories.from_coco([{'id': 1, 'name': 'cup'}])

@@ -1,5 +1,7 @@
 import io
 import json
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -147,14 +149,16 @@ def turned_by_exif(coco, orientation, kind='JPEG'):
 
 @pytest.mark.parametrize('orientation', range(2, 9))
 @pytest.mark.parametrize('with_instances', [False, True])
-def test_annotations_of_stored_pixels_are_turned_with_them(coco, orientation, with_instances):
+@pytest.mark.parametrize('kind', ['JPEG', 'TIFF'])
+def test_annotations_of_stored_pixels_are_turned_with_them(coco, orientation, with_instances, kind):
   if with_instances:
     # The person's corner, and the tie.
     coco.add_instances([[1, 1, 4, 1, 4, 2, 1, 2]], [[2, 2, 4, 2, 4, 3, 2, 3]])
-  stored = turned_by_exif(coco, orientation)
+  stored = turned_by_exif(coco, orientation, kind)
   dataset = coco_json.load(**coco.write())
   record = coco_panoptic.read_record(dataset.entries[0], dataset.categories, labels_are='as_stored')
-  upright = turned(stored, orientation)
+  # Pillow turns a TIFF by itself.
+  upright = stored if kind == 'TIFF' else turned(stored, orientation)
   assert (record.height, record.width) == upright.shape[:2]
   assert record.is_turned and record.is_turn_unsure == (orientation < 5)
   np.testing.assert_array_equal(Image.open(io.BytesIO(record.encoded_image)), upright)
@@ -331,6 +335,22 @@ def test_png_with_a_flipped_byte(coco):
 def test_png_of_another_kind(coco, format, mode):
   with pytest.raises(InputError, match=rf'panoptic/42\.png: .*{format} {mode}, .*PNG RGB'):
     records(write_png(coco, encoded_picture(picture(), format, mode)))
+
+
+def test_a_png_of_16_bits_is_not_cut_to_8(coco):
+  ids = ids_to_rgb(coco.maps['42.png']).astype('>u2')
+  height, width = ids.shape[:2]
+  parts = {
+    b'IHDR': struct.pack('>IIBBBBB', width, height, 16, 2, 0, 0, 0),
+    b'IDAT': zlib.compress(b''.join(b'\0' + row.tobytes() for row in ids)),
+    b'IEND': b'',
+  }
+  chunks = (
+    struct.pack('>I', len(content)) + name + content + struct.pack('>I', zlib.crc32(name + content))
+    for name, content in parts.items()
+  )
+  with pytest.raises(InputError, match=r'panoptic/42\.png: .*16 bits'):
+    records(write_png(coco, b'\x89PNG\r\n\x1a\n' + b''.join(chunks)))
 
 
 @pytest.mark.parametrize('mode', ['P', 'RGBA'])

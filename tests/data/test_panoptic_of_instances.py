@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -15,6 +17,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from oanet_tf import files
+from oanet_tf.data import panoptic_of_instances
 from oanet_tf.data.convert import convert
 from oanet_tf.data.objects import Objects
 from oanet_tf.data.occluded_scenes.dataset import generate
@@ -97,7 +100,7 @@ class Export:
     del paths['image_dir']
     output = self.folder / 'out'
     output.mkdir(exist_ok=True)
-    folder = write_panoptic(json_path=output / 'a.json', num_workers=1, **paths, **options)
+    folder, _ = write_panoptic(json_path=output / 'a.json', num_workers=1, **paths, **options)
     (annotation,) = json.loads((output / 'a.json').read_text())['annotations']
     segments = [(s['category_id'], s['iscrowd']) for s in annotation['segments_info']]
     ids = [s['id'] for s in annotation['segments_info']]
@@ -332,7 +335,7 @@ def test_semantic_pngs_are_found_by_stem_or_path(export):
   found = {a['file_name']: a['segments_info'][0]['category_id'] for a in content['annotations']}
   assert found == {'a/1.png': SKY, 'b/1.png': GRASS}
   for missing, fact in (
-    ('a/1.png', r'b/1\.png: .*a/1\.png .*b/1\.png'),
+    ('a/1.png', r'sem/a/1\.png: '),
     ('b/1.png', r'sem/a/1\.png: '),
   ):
     (export.folder / 'sem' / missing).unlink()
@@ -362,7 +365,7 @@ def test_the_truth_of_scenes_is_made_again(tmp_path):
     Image.fromarray(values.astype(np.uint8)).save(tmp_path / 'sem' / png)
     maps[png] = id_map
   stuff = [f'{one["name"]}={one["id"]}' for one in truth['categories'] if not one['isthing']]
-  folder = write_panoptic(
+  folder, _ = write_panoptic(
     annotations / 'instances_val.json', tmp_path / 'made.json', stuff, 'later', tmp_path / 'sem', 1
   )
   made = json.loads((tmp_path / 'made.json').read_text())
@@ -392,13 +395,103 @@ def test_annotations_without_a_mask_are_counted(export, capsys):
   assert 'inst.json: 2 annotations without a mask' in capsys.readouterr().err
 
 
+@pytest.mark.parametrize('is_crowd', [[1, 1, 0], [1, 0, 0]])
+def test_things_that_are_mostly_crowds_are_told(export, capsys, is_crowd):
+  for one in is_crowd:
+    export.add(PERSON, DOT, iscrowd=one)
+  export.add(SKY, TOP, iscrowd=0).add(SKY, TOP, iscrowd=0).panoptic(stuff=['sky'])
+  assert ('inst.json: 2 of 3 things are crowds' in capsys.readouterr().err) == (sum(is_crowd) == 2)
+
+
+def test_ids_of_annotations_may_be_strings(export):
+  export.add(PERSON, DOT, id='8b1f-a').add(PERSON, [[1, 2, 3]], id='8b1f-b')
+  with pytest.raises(InputError, match='annotation 8b1f-b: malformed'):
+    export.panoptic()
+
+
+@pytest.mark.parametrize('segmentation', [None, []])
+def test_annotations_none_of_which_has_a_mask(export, segmentation):
+  with pytest.raises(InputError, match=r'inst\.json: .* 1 annotations has a mask'):
+    export.add(PERSON, segmentation).panoptic()
+
+
+def two_more_images(export):
+  export.images += [{**export.images[0], 'id': i, 'file_name': f'{i}.jpg'} for i in (8, 9)]
+  for image in export.images:
+    export.add(PERSON, HIGH, image_id=image['id'])
+  return export
+
+
+@pytest.mark.parametrize('trouble', ['polygon', 'semantic PNG', 'missing PNG', 'size'])
+def test_skip_leaves_out_the_image_with_an_error_alone(export, trouble, capsys):
+  two_more_images(export)
+  export.semantic = {f'{i}.png': sky_over_grass() for i in (7, 8, 9)}
+  if trouble == 'polygon':
+    export.add(PERSON, [[1, 2, 3]], image_id=8)
+  elif trouble == 'size':
+    export.images[1] |= {'height': 10**5, 'width': 10**5}
+  elif trouble == 'missing PNG':
+    del export.semantic['8.png']
+  else:
+    export.semantic['8.png'] = sky_over_grass()[:2]
+  made = run(export, on_error='skip', stuff=STUFF)
+  assert {name for name in made if name.startswith('t_panoptic/')} == {
+    't_panoptic/7.png',
+    't_panoptic/9.png',
+  }
+  summary = json.loads(made['t_summary.json'])
+  assert (summary['images'], summary['skipped_images'], summary['unannotated_images']) == (2, 1, 0)
+  (skipped,) = summary['skipped']
+  assert (skipped['image_id'], skipped['file_name']) == (8, '8.jpg')
+  assert 'inst.json: 1 images with an error' in capsys.readouterr().err
+  # What is there stays, and is still counted; without `skip`, the error is told.
+  assert run(export, on_error='skip', stuff=STUFF) == made
+  place = re.escape(skipped['reason'].partition(': ')[0])
+  with pytest.raises(InputError, match=place):
+    run(export, stuff=STUFF)
+
+
+def test_skip_goes_on_after_it_was_stopped(export, monkeypatch):
+  two_more_images(export).add(PERSON, [[1, 2, 3]], image_id=8)
+  wanted = run(export, 'whole', on_error='skip', num_shards=2)
+  written = []
+
+  def write_one(self, content):
+    written.append(content)
+    if len(written) > 1:
+      raise KeyboardInterrupt
+    return write(self, content)
+
+  write = tf.io.TFRecordWriter.write
+  monkeypatch.setattr(tf.io.TFRecordWriter, 'write', write_one)
+  with pytest.raises(KeyboardInterrupt):
+    run(export, on_error='skip', num_shards=2)
+  monkeypatch.undo()
+  assert run(export, on_error='skip', num_shards=2) == wanted
+
+
+def test_skip_does_not_hide_that_nothing_is_left(export):
+  export.add(PERSON, [[1, 2, 3]])
+  with pytest.raises(InputError, match=r'inst\.json: no image is left'):
+    run(export, on_error='skip')
+
+
+def test_skip_does_not_take_a_full_disk_for_a_wrong_image(export, monkeypatch):
+  def fail(path, segments):
+    raise InputError(f'{path}: cannot be written (full)')
+
+  monkeypatch.setattr(panoptic_of_instances, 'write_panoptic_png', fail)
+  with pytest.raises(InputError, match='full'):
+    run(two_more_images(export), on_error='skip')
+
+
 def test_an_image_without_annotations_is_void(export):
   export.add(PERSON, DOT)
   export.images.append({'id': 8, 'file_name': '8.png', 'height': 1, 'width': 2})
   output = export.folder / 'out'
   output.mkdir(parents=True)
   export.write()
-  folder = write_panoptic(export.folder / 'inst.json', output / 'a.json', num_workers=1)
+  folder, _ = write_panoptic(export.folder / 'inst.json', output / 'a.json', num_workers=1)
   content = json.loads((output / 'a.json').read_text())
   assert [len(a['segments_info']) for a in content['annotations']] == [1, 0]
   assert read_ids(folder / '8.png').tolist() == [[0, 0]]
@@ -457,8 +550,12 @@ def test_names_of_images_that_some_tools_write(export):
 
 def test_images_whose_pngs_would_have_one_name(export):
   export.images.append({**export.images[0], 'id': 8, 'file_name': '7.png'})
+  export.add(PERSON, DOT).add(TIE, LOW, image_id=8)
+  files_made = run(export)
+  assert {'t_panoptic/7.png', 't_panoptic/7_2.png'} < {*files_made}
+  export.semantic['7.png'] = sky_over_grass()
   with pytest.raises(InputError, match=r'inst\.json: .*image file 7\.png '):
-    export.add(PERSON, DOT).panoptic()
+    run(export, 'other', stuff=STUFF)
 
 
 def test_too_large_an_image(export):

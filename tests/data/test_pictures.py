@@ -1,12 +1,13 @@
 import io
 import struct
+import zlib
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, features
 
 from oanet_tf.data import encoded_picture, pictures
 from oanet_tf.errors import InputError
@@ -129,6 +130,69 @@ def test_a_png_with_a_long_text_is_named(tmp_path):
     pictures.read_picture(tmp_path / 'a.png')
 
 
+@pytest.mark.parametrize('mode', ['RGB', 'L', 'P', 'RGBA'])
+@pytest.mark.parametrize('orientation', range(1, 9))
+def test_tiffs_are_loaded_as_stored_as_all_others(mode, orientation):
+  pixels = Image.fromarray(PIXELS).convert(mode)
+  buffer = io.BytesIO()
+  pixels.save(buffer, 'TIFF', exif=exif_block(orientation))
+  picture = pictures.decoded(buffer.getvalue(), 'a')
+  assert pictures.orientation(picture) == orientation
+  np.testing.assert_array_equal(picture, pixels)
+  upright = pictures.upright_rgb(picture, 'a')
+  np.testing.assert_array_equal(
+    upright, pictures.turned(np.asarray(pixels.convert('RGB')), orientation)
+  )
+
+
+def test_orientation_in_xmp_turns_no_kind_of_picture():
+  xmp = b'<rdf:Description tiff:Orientation="6"/>'
+  tags = TiffImagePlugin.ImageFileDirectory_v2()
+  tags[ExifTags.Base.XMLPacket] = xmp
+  for encoded in (
+    file_of(PIXELS, 'TIFF', tiffinfo=tags),
+    file_of(PIXELS, 'WEBP', xmp=xmp, lossless=True),
+  ):
+    picture = pictures.decoded(encoded, 'a')
+    np.testing.assert_array_equal(pictures.upright_rgb(picture, 'a'), PIXELS)
+
+
+def png_chunk(name, content):
+  return (
+    struct.pack('>I', len(content)) + name + content + struct.pack('>I', zlib.crc32(name + content))
+  )
+
+
+def gray_png_with_transparent_value(bits, values, transparent):
+  """One row of 8 / bits pixels."""
+  byte = sum(value << bits * k for k, value in enumerate(reversed(values)))
+  parts = {
+    b'IHDR': struct.pack('>IIBBBBB', len(values), 1, bits, 0, 0, 0, 0),
+    b'tRNS': struct.pack('>H', transparent),
+    b'IDAT': zlib.compress(b'\0' + byte.to_bytes(max(1, len(values) * bits // 8), 'big')),
+    b'IEND': b'',
+  }
+  return b'\x89PNG\r\n\x1a\n' + b''.join(png_chunk(*part) for part in parts.items())
+
+
+@pytest.mark.parametrize(
+  ('bits', 'values'), [(1, [1, 0] * 4), (2, [0, 1, 2, 3]), (4, [3, 9]), (8, [7])]
+)
+def test_the_transparent_value_of_few_bits(bits, values):
+  encoded = gray_png_with_transparent_value(bits, values, values[1 % len(values)])
+  picture = pictures.upright_rgb(pictures.decoded(encoded, 'a'), 'a')
+  gray = np.array(values) * 255 // (2**bits - 1)
+  expected = np.where(np.array(values) == values[1 % len(values)], 255, gray)
+  np.testing.assert_array_equal(np.asarray(picture)[0, :, 0], expected)
+  np.testing.assert_array_equal(picture, encoded_picture.decode_stored(tf.constant(encoded)))
+
+
+def test_a_transparent_color_of_16_bits_is_refused():
+  encoded = gray_png_with_transparent_value(16, [7], 7)
+  with pytest.raises(InputError, match=r'the file: .*16 bits'):
+    pictures.decoded(encoded, 'the file')
+
+
 KINDS = ('JPEG', 'PNG', 'GIF', 'BMP', 'TIFF', 'WEBP')
 
 
@@ -152,10 +216,107 @@ def test_of_mutated_files_nothing_but_input_errors(kind, changes, cut):
     assert picture.mode == 'RGB'
 
 
+def seed_files():
+  """Small files of all kinds that are written here, by their kind."""
+  rgb = np.random.default_rng(1).integers(0, 256, [24, 31, 3], np.uint8)
+  rgba, deep = np.dstack([rgb, rgb[..., :1]]), rgb[..., 0].astype(np.uint16) * 200
+  palette = Image.fromarray(rgb).quantize(16)
+  several = {'save_all': True, 'append_images': [Image.fromarray(rgb[::-1])]}
+  made = {
+    'JPEG': [(rgb, {'exif': exif_block(3)}), (rgb, {'progressive': True})],
+    'MPO': [(rgb, {**several, 'exif': exif_block(6)})],
+    'PNG': [(rgb, {'exif': exif_block(6)}), (deep, {}), (rgb, several)],
+    'GIF': [(palette, {'transparency': 1}), (rgb, several)],
+    'BMP': [(rgb, {}), (palette, {})],
+    'TIFF': [
+      (rgb, {'exif': exif_block(6)}),
+      (deep, {}),
+      *((rgb, {'compression': one}) for one in ('jpeg', 'tiff_lzw', 'tiff_deflate')),
+    ],
+    'WEBP': [(rgb, {'exif': exif_block(3)}), (rgba, {'lossless': True}), (rgb, several)],
+    'PPM': [(rgb, {}), (rgb[..., 0], {})],
+    'ICO': [(rgb, {'sizes': [(16, 16)]}), (rgb, {'sizes': [(16, 16)], 'bitmap_format': 'bmp'})],
+    'TGA': [(rgb, {}), (rgb, {'compression': 'tga_rle'}), (palette, {})],
+    'JPEG2000': [(rgb, {}), (rgba, {})],
+    'AVIF': [(rgb, {'exif': exif_block(6)})],
+  }
+  needed = {'JPEG2000': 'jpg_2000', 'AVIF': 'avif', 'WEBP': 'webp'}
+  there = {kind for kind in made if kind not in needed or features.check(needed[kind])}
+
+  def encoded(pixels, kind, options):
+    buffer = io.BytesIO()
+    picture = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+  return {
+    kind: [encoded(pixels, kind, options) for pixels, options in made[kind]]
+    for kind in made
+    if kind in there
+  }
+
+
+def mutated(content, random):
+  """With some bytes changed and, at times, some left out or put in."""
+  content = bytearray(content)
+  # The header decides most.
+  end = random.choice([64, len(content)])
+  for _ in range(random.integers(1, 9)):
+    place = random.integers(0, min(end, len(content)))
+    content[place] = random.choice([0, 1, 127, 128, 255, random.integers(0, 256)])
+  start, stop = sorted(random.integers(0, len(content) + 1, 2))
+  match random.integers(0, 5):
+    case 0:
+      del content[stop:]
+    case 1:
+      del content[start:stop]
+    case 2:
+      content[start:start] = random.bytes(random.integers(1, 50))
+  return bytes(content)
+
+
+def with_checksums(png):
+  """With those of its chunks right, so that a decoder reads on."""
+  parts, place = [png[:8]], 8
+  while place + 12 <= len(png):
+    length = int.from_bytes(png[place : place + 4], 'big')
+    name, content = png[place + 4 : place + 8], png[place + 8 : place + 8 + length]
+    parts.append(png_chunk(name, content))
+    place += 12 + length
+  return b''.join(parts)
+
+
+@pytest.mark.slow
+def test_of_2000_mutated_files_nothing_but_input_errors(tmp_path):
+  random, seeds, path = np.random.default_rng(7), seed_files(), tmp_path / 'picture'
+  counts = {kind: {'read': 0, 'refused': 0} for kind in seeds}
+  for index in range(2000):
+    kind = list(seeds)[index % len(seeds)]
+    content = mutated(seeds[kind][random.integers(len(seeds[kind]))], random)
+    path.write_bytes(with_checksums(content) if kind == 'PNG' else content)
+    try:
+      picture = pictures.read_picture(path)
+    except InputError as error:
+      assert str(error).startswith(f'{path}: ') and '\n' not in str(error)
+      counts[kind]['refused'] += 1
+    else:
+      assert picture.dtype == np.uint8 and picture.shape[2:] == (3,)
+      counts[kind]['read'] += 1
+  print(counts)
+  assert all(count['read'] and count['refused'] for count in counts.values())
+
+
 def test_names_of_results():
   taken = set()
   names = [pictures.unique_name(name, taken) for name in ('a', 'b', 'a', 'A', 'a_2')]
   assert names == ['a', 'b', 'a_2', 'A_3', 'a_2_2']
+
+
+def test_names_of_results_fit_file_systems(tmp_path):
+  for name in ('é' * 125, 'é' * 120, 'b\udcff'):
+    (tmp_path / f'{name}.png').write_bytes(b'')
+  names = list(pictures.named_pictures([tmp_path]))
+  assert sorted(names) == ['b\udcff', 'é' * 100, f'{"é" * 100}_2']
 
 
 def test_hidden_files_in_a_folder_are_no_pictures(tmp_path):

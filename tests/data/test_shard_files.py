@@ -53,3 +53,14 @@ def test_categories_of_other_records_name_both_files_and_the_difference(tmp_path
   write_categories(tmp_path / 'two', TIE_ON_PERSON)
   with pytest.raises(InputError, match=r'two/categories\.json: .* 31 '):
     shard_files.check_categories(shards, CATEGORIES)
+
+
+@pytest.mark.parametrize('count', [0, 2])
+def test_shards_of_turned_annotations_take_no_instances_json(tmp_path, count):
+  (tmp_path / 'val_summary.json').write_text(json.dumps({'turned_images': count}))
+  shards = [str(tmp_path / name) for name in ('other.tfrecord', 'val-00000-of-00001.tfrecord')]
+  if not count:
+    shard_files.check_not_turned(shards, 'a.json')
+    return
+  with pytest.raises(InputError, match=r'a\.json: .*val_summary\.json .* 2 '):
+    shard_files.check_not_turned(shards, 'a.json')

@@ -242,6 +242,17 @@ def test_an_area_that_is_missing_is_that_of_the_mask(files):
 
   changed(path, change)
   assert score(path, found) == expected
+  changed(path, lambda content: [a.update(area=None, bbox=None) for a in content['annotations']])
+  assert score(path, found) == expected
+
+
+@pytest.mark.parametrize('segmentation', [None, []])
+def test_things_without_any_mask(files, segmentation):
+  path, _ = files
+  changed(
+    path, lambda content: [a.update(segmentation=segmentation) for a in content['annotations']]
+  )
+  assert 'has a mask' in refused(path)
 
 
 def test_an_image_of_another_size(files):
@@ -250,6 +261,14 @@ def test_an_image_of_another_size(files):
   changed(path, lambda content: content.update(annotations=[]))
   with pytest.raises(InputError, match=r'instances\.json: image 8 .*50 x 60 .*40 x 60'):
     score(path, found)
+
+
+def test_fewer_images_than_are_scored(files):
+  path, found = files
+  instances = read_instances(path, CATEGORIES)
+  instances.check_count(len(found))
+  with pytest.raises(InputError, match=rf'instances\.json: has {len(instances.sizes)} images'):
+    instances.check_count(len(instances.sizes) + 1)
 
 
 def refused(path):
@@ -316,6 +335,8 @@ def test_annotations_of_stuff_and_boxes_alone_are_left_out(files):
     content['annotations'].append({**first, 'id': 900, 'category_id': 200})
     box = {key: value for key, value in first.items() if key != 'segmentation'}
     content['annotations'].append({**box, 'id': 901})
+    for segmentation in (None, [], [[]], [[1, 1, 4, 4]], [[500, 500, 600, 500, 600, 600]]):
+      content['annotations'].append({**box, 'id': 902, 'segmentation': segmentation})
 
   changed(path, change)
   assert score(path, found) == expected
