@@ -191,9 +191,7 @@ def write_text(path: pathlib.Path, text: str, durable: bool = False) -> None:
 
 def write_bytes(path: pathlib.Path, content: bytes, durable: bool = False) -> None:
   """As `write_text`."""
-  with writing(path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-  with replacing(path, durable) as temporary:
+  with folder_unless_empty(path.parent, path), replacing(path, durable) as temporary:
     temporary.write_bytes(content)
 
 
