@@ -11,13 +11,13 @@ import tensorflow as tf
 from PIL import Image
 
 from oanet_tf import files
+from oanet_tf.config.values import MAX_IMAGE_PIXELS
 from oanet_tf.data.categories import CATEGORIES_FILE, PanopticCategories
 from oanet_tf.data.panoptic_map import Segments
 from oanet_tf.errors import InputError, first_line
 from oanet_tf.files import FilePath
 from oanet_tf.model_folder import Trained
 from oanet_tf.prediction.predictor import OUTPUTS, Predictor, segments_of_outputs
-from oanet_tf.serving.image_limits import MAX_IMAGE_PIXELS
 from oanet_tf.serving.panoptic_module import SEGMENT_INPUTS, PanopticModule
 
 
