@@ -81,14 +81,14 @@ def main() -> int:
   arguments = parse_arguments()
   categories = PanopticCategories.from_json(arguments.categories)
   pictures = named_pictures(arguments.images)
-  files.check_output_folder(arguments.output_dir, [*arguments.images, *pictures.values()])
+  inputs = [*arguments.images, *pictures.values(), arguments.categories]
+  files.check_output_folder(arguments.output_dir, inputs)
   outputs = {path: arguments.output_dir / f'{name}.png' for name, path in pictures.items()}
   for output in outputs.values():
     files.check_output_file(output, list(pictures.values()), arguments.overwrite)
   make, port = (grpc_client, 8500) if arguments.protocol == 'grpc' else (rest_client, 8501)
   server = arguments.server or f'localhost:{port}'
   client = make(server, arguments.model, arguments.timeout)
-  files.make_folder(arguments.output_dir)
   num_refused = 0
   with tqdm.tqdm(outputs.items(), 'segmenting', unit='image', file=sys.stderr) as progress:
     for path, output in progress:
@@ -108,6 +108,7 @@ def main() -> int:
       masks = (found[f'panoptic_{kind}_mask'] for kind in ('category', 'instance'))
       segments = segments_of_outputs(found, *masks, categories)
       overlay = visualize.draw_panoptic(read_picture(path), segments, categories)
+      files.make_folder(arguments.output_dir)
       with files.replacing(output) as temporary:
         Image.fromarray(overlay).save(temporary, 'PNG')
       progress.write(f'{path}: {describe(found, categories)}', file=sys.stdout)

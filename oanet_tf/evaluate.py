@@ -124,7 +124,7 @@ def run(
     config_values.check_fusion(method, values, has_ground_truth=True)
   folder.class_prior(methods)
   shards = shard_files.list_shards(values['task.validation_data.input_path'])
-  shard_files.check_categories(shards, categories)
+  shard_files.check_shards(shards, categories)
   module_folder = ranking_module and ranking_module_for(folder, pathlib.Path(ranking_module))
   (module_folder or folder).check_ranking_module(methods)
   for one in (folder, module_folder):

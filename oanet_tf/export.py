@@ -1,6 +1,8 @@
 """Exports a trained network: `oanet export --help`."""
 
 import argparse
+import itertools
+import math
 import pathlib
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,6 +12,7 @@ import tqdm
 
 from oanet_tf import errors, files
 from oanet_tf.arguments import add_fusion, add_params_override, log_to_stderr, names, positive
+from oanet_tf.config import values as config_values
 from oanet_tf.errors import InputError
 from oanet_tf.files import FilePath, as_list
 from oanet_tf.model_folder import ModelFolder
@@ -127,7 +130,13 @@ def export(
   folder, export_dir = ModelFolder(model_dir, params_override), pathlib.Path(export_dir)
   method, values = folder.fusion(fusion), folder.values
   formats = check_formats(as_list(formats))
-  files.check_output_folder(export_dir, [model_dir])
+  pictures = [as_list(paths) if paths else [] for paths in (images, calibration_images)]
+  files.check_output_folder(export_dir, [model_dir, *itertools.chain(*pictures)])
+  if image_size and (pixels := math.prod(image_size)) > config_values.MAX_IMAGE_PIXELS:
+    raise InputError(
+      f'--image_size {" ".join(map(str, image_size))} has {pixels} pixels; it may have '
+      f'{config_values.MAX_IMAGE_PIXELS} at most'
+    )
   with files.only_one(export_dir, 'export'):
     folders = {name: serving_formats.version_folder(export_dir / name, version) for name in formats}
     serving_formats.read_record(export_dir)

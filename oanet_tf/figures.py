@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from oanet_tf import errors, files
 from oanet_tf.arguments import add_overwrite
 from oanet_tf.data.pictures import find_pictures, read_picture
+from oanet_tf.errors import InputError
 from oanet_tf.model_folder import ModelFolder
 from oanet_tf.training import series
 
@@ -56,6 +57,10 @@ def main() -> None:
     for folder in arguments.model_dir:
       ModelFolder(folder).fusion('srm')
   pictures = find_pictures(images) if images else []
+  if len(pictures) > 1 and _FIGURES[arguments.figure][1] == 'one':
+    raise InputError(
+      f'{images[0]}: has {len(pictures)} pictures; give one, as the figure is of one'
+    )
   for path in pictures:
     read_picture(path)
   files.check_output_file(output, pictures, arguments.overwrite, ('.png',))

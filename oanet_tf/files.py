@@ -191,9 +191,7 @@ def write_text(path: pathlib.Path, text: str, durable: bool = False) -> None:
 
 def write_bytes(path: pathlib.Path, content: bytes, durable: bool = False) -> None:
   """As `write_text`."""
-  with writing(path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-  with replacing(path, durable) as temporary:
+  with folder_unless_empty(path.parent, path), replacing(path, durable) as temporary:
     temporary.write_bytes(content)
 
 
@@ -211,7 +209,7 @@ def making_folder(path: pathlib.Path, suffix: str = 'part') -> Iterator[pathlib.
   temporary = _hidden(path, suffix)
   # A process that was killed may have left one.
   shutil.rmtree(temporary, ignore_errors=True)
-  with _folder_unless_empty(path.parent, path):
+  with folder_unless_empty(path.parent, path):
     try:
       with writing(path):
         temporary.mkdir()
@@ -268,7 +266,7 @@ def only_one(folder: pathlib.Path, what: str, name: str = '') -> Iterator[None]:
     InputError: if the folder cannot be made, or another process holds the lock.
   """
   path = folder / f'.{name or what}.lock'
-  with _folder_unless_empty(folder, folder), locked(path) as lock:
+  with folder_unless_empty(folder), locked(path) as lock:
     # The other may have removed the file after it was opened here.
     if lock is None or not _is_at(os.fstat(lock), path):
       raise InputError(
@@ -281,13 +279,13 @@ def only_one(folder: pathlib.Path, what: str, name: str = '') -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _folder_unless_empty(folder: pathlib.Path, named: pathlib.Path) -> Iterator[None]:
+def folder_unless_empty(folder: pathlib.Path, named: pathlib.Path | None = None) -> Iterator[None]:
   """Makes a folder and those above it; those that are still empty at the end are removed.
 
   Raises:
-    InputError: if it cannot be made; it names `named`.
+    InputError: if it cannot be made; it names `named` or the folder.
   """
-  with writing(named):
+  with writing(named or folder):
     new = [path for path in (folder, *folder.parents) if _status(path) is None]
     folder.mkdir(parents=True, exist_ok=True)
   try:

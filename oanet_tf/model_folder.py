@@ -13,6 +13,8 @@ import yaml
 from oanet_tf import files
 from oanet_tf.config import check as config_check
 from oanet_tf.config import values as config_values
+from oanet_tf.config.text import parse_override
+from oanet_tf.config.values import PARAMS_FILE
 from oanet_tf.data import shard_files
 from oanet_tf.data.categories import CATEGORIES_FILE, PanopticCategories
 from oanet_tf.data.json_file import read_json_object
@@ -67,7 +69,12 @@ def check_checkpoint(model_dir: pathlib.Path, subfolder: str = '') -> None:
 
 
 def check_is_training(model_dir: pathlib.Path) -> None:
-  """Raises `InputError` if a folder has a network that was imported."""
+  """Raises `InputError` if a folder has an imported network, or categories of something else."""
+  if not model_dir.joinpath(PARAMS_FILE).exists() and model_dir.joinpath(CATEGORIES_FILE).exists():
+    raise InputError(
+      f'{model_dir}: has a {CATEGORIES_FILE} but no {PARAMS_FILE}, so it is no folder of a '
+      'training; give another'
+    )
   if (model_dir / IMPORT_FILE).is_file():
     raise InputError(
       f'{model_dir}: is an imported network and no training; train in another folder, with '
@@ -91,7 +98,7 @@ def write_settings(
   Raises:
     InputError: if a file cannot be written.
   """
-  files.write_text(folder / config_check.PARAMS_FILE, yaml.dump(config.as_dict()))
+  files.write_text(folder / PARAMS_FILE, yaml.dump(config.as_dict()))
   categories.to_json(folder / CATEGORIES_FILE)
 
 
@@ -171,6 +178,10 @@ class ModelFolder:
     )
     self.values = config_check.active_values(settings)
     self.categories = PanopticCategories.from_json(self.path / CATEGORIES_FILE)
+    changes = dict(config_check.flatten(parse_override(params_override, config_check.OVERRIDE)))
+    if named := changes.get('task.categories'):
+      # The network's stay; the file that a training was given may be elsewhere by now.
+      PanopticCategories.from_json(named).check_same(self.categories)
 
   def fusion(self, method: str | None = None) -> str:
     """The name of a fusion, after checking that the network can predict with it.

@@ -108,21 +108,25 @@ def train(
 
 def _check_files(values: dict[str, Any], model_dir: pathlib.Path, mode: str) -> None:
   """Raises `InputError` if something is missing that is read, or nothing can be written."""
-  files.check_output_folder(model_dir)
   shards, validation_shards = (
     values[f'task.{split}.input_path'] for split in ('train_data', 'validation_data')
   )
+  read = [
+    shard
+    for path, is_read in ((shards, mode != 'eval'), (validation_shards, mode != 'train'))
+    if is_read
+    for shard in shard_files.list_shards(path)
+  ]
+  files.check_output_folder(model_dir, read)
   categories = find_categories(values['task.categories'], shards or validation_shards, model_dir)
   if mode == 'eval' or has_checkpoint(model_dir):
     check_checkpoint(model_dir)
     categories.check_same(PanopticCategories.from_json(model_dir / CATEGORIES_FILE))
   if mode != 'eval':
     check_is_training(model_dir)
-    shard_files.check_categories(shard_files.list_shards(shards), categories)
-  if mode != 'train':
-    shard_files.check_categories(shard_files.list_shards(validation_shards), categories)
-    if path := values['task.model.fusion.class_prior']:
-      load_table(path, categories, ['class_prior'])
+  shard_files.check_shards(read, categories)
+  if path := values['task.model.fusion.class_prior']:
+    load_table(path, categories, ['class_prior'])
   initial = values['task.init_checkpoint']
   if initial and mode != 'eval' and not has_checkpoint(model_dir):
     check_weights_exist(initial)

@@ -10,7 +10,7 @@ import tensorflow as tf
 from oanet_tf import class_prior, files, report
 from oanet_tf.config import experiments
 from oanet_tf.config import values as config_values
-from oanet_tf.data.categories import PanopticCategories
+from oanet_tf.data.categories import COCO_FILE, PanopticCategories
 from oanet_tf.model_folder import ModelFolder
 from oanet_tf.training import loop
 from tests import end_to_end
@@ -95,6 +95,12 @@ def test_writes_to_the_model_folder_unless_told(model_dir, tmp_path, monkeypatch
       'task.model.fusion.method?',
     ),
     (['--params_override', 'task.validation_data.input_path=none-*'], 'none-*'),
+    (['--params_override', f'task.validation_data.input_path={__file__}'], f'{__file__}: '),
+    (['--params_override', 'task.categories=none.json'], 'none.json: '),
+    (
+      ['--params_override', f'task.categories={COCO_FILE}'],
+      f'{COCO_FILE}: has other categories',
+    ),
   ],
 )
 def test_what_cannot_be_had_is_told_before_tensorflow_loads(model_dir, flags, message):

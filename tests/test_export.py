@@ -123,7 +123,7 @@ def test_the_next_version_and_a_given_one(source, tmp_path):
 def test_of_an_export_with_other_results_nothing_is_left(source, tmp_path, name, message):
   with pytest.raises(InputError, match=message):
     formats.export(name, source, tmp_path / name / '1')
-  assert not files_in(tmp_path) and not list((tmp_path / name).iterdir())
+  assert not list(tmp_path.iterdir())
 
 
 def test_of_an_export_that_is_interrupted_nothing_is_left(source, tmp_path):
@@ -131,7 +131,7 @@ def test_of_an_export_that_is_interrupted_nothing_is_left(source, tmp_path):
   before = files_in(tmp_path)
   with pytest.raises(KeyboardInterrupt):
     formats.export('interrupted', source, tmp_path / 'interrupted' / '1')
-  assert files_in(tmp_path) == before and not list((tmp_path / 'interrupted').iterdir())
+  assert files_in(tmp_path) == before and not (tmp_path / 'interrupted').exists()
 
 
 @pytest.mark.parametrize(
@@ -140,6 +140,8 @@ def test_of_an_export_that_is_interrupted_nothing_is_left(source, tmp_path):
     (['--formats', 'savedmodel,onnx'], "'onnx'"),
     (['--version', '0'], "--version: '0'"),
     (['--image_size', '480'], '--image_size'),
+    (['--image_size', '99999999', '64'], '--image_size 99999999 64'),
+    (['--version', str(2**63)], f'--version {2**63}'),
     (['--fusion', 'best'], "'best'"),
     (['--fusion', 'oracle'], 'fusion oracle'),
     (['--images', 'none.png'], 'none.png'),
@@ -185,8 +187,9 @@ def test_an_export_folder_that_is_a_file(model_dir, tmp_path, monkeypatch, capsy
   flags = ['--images', tmp_path / 'picture.png']
   outcome = run(monkeypatch, capsys, model_dir, tmp_path / 'file', *flags)
   assert f'{tmp_path}/file: ' in end_to_end.one_line_error(outcome)
-  outcome = run(monkeypatch, capsys, model_dir, model_dir, *flags)
-  assert f'{model_dir}: ' in end_to_end.one_line_error(outcome)
+  for folder in (model_dir, tmp_path):
+    outcome = run(monkeypatch, capsys, model_dir, folder, *flags)
+    assert f'{folder}: ' in end_to_end.one_line_error(outcome)
 
 
 def test_a_second_export_into_a_folder_is_refused(model_dir, tmp_path, monkeypatch, capsys):

@@ -10,6 +10,7 @@ from oanet_tf import figures, files
 from oanet_tf.data.pictures import read_picture
 from oanet_tf.model_folder import ModelFolder
 from oanet_tf.paper import examples
+from oanet_tf.prediction.model import SHIPPED_PICTURES as PICTURES
 from oanet_tf.prediction.tensorflow_predictors import of_trained
 from tests import end_to_end
 from tests.small_files import small_files
@@ -77,6 +78,7 @@ def test_names_of_networks(model_dir, tmp_path):
   [
     (['scores', '--image', 'none.jpg', '--model_dir', 'MODEL'], 'none.jpg: '),
     (['scores', '--image', 'MODEL', '--model_dir', 'MODEL'], 'MODEL'),
+    (['scores', '--image', str(PICTURES), '--model_dir', 'MODEL'], f'{PICTURES}: has 2 pictures'),
     (['fusions', '--images', 'x.jpg', '--model_dir', '.'], 'params.yaml'),
     (['gradients', '--model_dir', '.'], 'metrics.jsonl: '),
   ],

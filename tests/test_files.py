@@ -86,8 +86,9 @@ def test_of_a_file_that_the_disk_has_no_room_for_nothing_is_left(tmp_path):
   files.write_text(path, 'old')
   noise = np.random.default_rng(0).integers(0, 255, [30, 30], np.uint8)
   with small_files(100):
-    with pytest.raises(InputError, match=f'{path}: .*too large'):
-      files.write_bytes(path, bytes(200))
+    for one in (path, tmp_path / 'new' / 'folder' / 'file'):
+      with pytest.raises(InputError, match=f'{one}: .*too large'):
+        files.write_bytes(one, bytes(200))
     with pytest.raises(InputError, match=f'{path}: '), files.replacing(path) as temporary:
       Image.fromarray(noise).save(temporary, 'PNG')
   assert path.read_text() == 'old' and list(tmp_path.iterdir()) == [path]

@@ -236,13 +236,15 @@ def test_a_bad_configuration_is_told_without_loading_tensorflow(arguments, messa
 
 @pytest.fixture
 def some_shards(tmp_path):
-  """The override that names them; they are empty files."""
+  """The override that names them; each holds an empty record."""
+  folder = tmp_path / 'shards'
+  folder.mkdir()
   for name in ('train-0', 'val-0'):
-    (tmp_path / name).write_text('')
-  (tmp_path / 'categories.json').write_text(json.dumps({'categories': TIE_ON_PERSON.to_coco()}))
+    (folder / name).write_bytes(bytes(16))
+  (folder / 'text').write_text('no record')
+  TIE_ON_PERSON.to_json(folder / 'categories.json')
   return (
-    f'task.train_data.input_path={tmp_path}/train-*,'
-    f'task.validation_data.input_path={tmp_path}/val-*'
+    f'task.train_data.input_path={folder}/train-*,task.validation_data.input_path={folder}/val-*'
   )
 
 
@@ -254,12 +256,17 @@ def some_shards(tmp_path):
     ('task.categories=nowhere.json', 'nowhere.json: '),
     ('task.init_checkpoint=nowhere/ckpt-1', 'nowhere/ckpt-1: '),
     ('task.model.fusion.class_prior=nowhere.json', 'nowhere.json: '),
+    ('task.train_data.input_path=shards/text', 'shards/text: '),
+    ('task.validation_data.input_path=shards/text', 'shards/text: '),
   ],
 )
-def test_a_missing_file_is_told_without_loading_tensorflow(some_shards, change, message, tmp_path):
+def test_a_wrong_file_is_told_without_loading_tensorflow(some_shards, change, message, tmp_path):
+  change = change.replace('=shards', f'={tmp_path}/shards')
+  # A training alone reads no class prior, but what comes after it does.
+  mode = 'train' if 'class_prior' in change else 'train_and_eval'
   done = run_without_tensorflow(
-    'oanet_tf.train', '--model_dir', tmp_path / 'model', *SYNTHETIC, '--params_override',
-    f'{some_shards},{change}',
+    'oanet_tf.train', '--model_dir', tmp_path / 'model', *SYNTHETIC, '--mode', mode,
+    '--params_override', f'{some_shards},{change}',
   )  # fmt: skip
   assert done.returncode == 2 and message in done.stderr and done.stderr.count('\n') == 1
   assert not (tmp_path / 'model').exists()
@@ -269,7 +276,10 @@ def test_a_model_folder_that_cannot_be_is_told_without_loading_tensorflow(some_s
   (tmp_path / 'file').write_text('')
   (tmp_path / 'imported').mkdir()
   (tmp_path / 'imported' / 'import.json').write_text('{}')
-  for folder in (tmp_path / 'file', tmp_path / 'file' / 'below', tmp_path / 'imported'):
+  (tmp_path / 'data').mkdir()
+  TIE_ON_PERSON.to_json(tmp_path / 'data' / 'categories.json')
+  for name in ('file', 'file/below', 'imported', 'data', 'shards'):
+    folder = tmp_path / name
     done = run_without_tensorflow(
       'oanet_tf.train', '--model_dir', folder, *SYNTHETIC, '--params_override', some_shards
     )
@@ -299,6 +309,29 @@ def test_a_second_process_in_a_model_folder_is_refused(
     )  # fmt: skip
   assert f'another {what}' in end_to_end.one_line_error(outcome)
   assert sorted(model_dir.rglob('*')) == before
+
+
+@pytest.mark.parametrize('modules', ['all', 'backbone,decoder'])
+def test_weights_of_as_many_other_categories_are_told(trained, tmp_path, caplog, modules):
+  folder, _ = trained
+  model_dir = tmp_path / 'other'
+  shutil.copytree(folder / 'model', model_dir)
+  path = model_dir / 'categories.json'
+  path.write_text(path.read_text().replace('"tie"', '"bow"'))
+  categories = ModelFolder(folder / 'model').categories
+  config = experiments.load_experiment(
+    'oanet_synthetic', (), end_to_end.training_overrides(folder, steps=1)
+  )
+  config.task.init_checkpoint_modules = modules
+  cluster = Cluster(tf.distribute.get_strategy())
+  for init in (model_dir, model_dir / 'ckpt-4', folder / 'model'):
+    caplog.clear()
+    config.task.init_checkpoint = str(init)
+    create_state(config, categories, tmp_path / 'model', cluster)
+    warned = [one.message for one in caplog.records if one.message.startswith(f'{path}: ')]
+    assert len(warned) == (modules == 'all' and init != folder / 'model')
+    for message in warned:
+      assert "'bow'" in message and "'tie'" in message and categories.source in message
 
 
 @pytest.fixture

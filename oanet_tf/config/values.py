@@ -14,6 +14,8 @@ from typing import NoReturn
 
 from oanet_tf.errors import InputError
 
+# Of one image; a frame of 8K video has 33.2 million.
+MAX_IMAGE_PIXELS = 2**25
 # In a model folder.
 PARAMS_FILE = 'params.yaml'
 FUSIONS = ('srm', 'heuristic', 'class_prior', 'upsnet', 'oracle')
@@ -303,6 +305,8 @@ def _check_data(values: Values, split: str) -> None:
   size = values[f'{split}.output_size']
   if len(size) != 2 or size[0] > size[1]:
     _refuse(f'{split}.output_size', size, '[height, width], height ≤ width')
+  if size[0] * size[1] > MAX_IMAGE_PIXELS:
+    _refuse(f'{split}.output_size', size, f'of {MAX_IMAGE_PIXELS} pixels at most')
   _at_most(values, f'{split}.min_scale', f'{split}.max_scale')
   _check_short_sides(values, split)
   _at_most(values, f'{split}.rpn_unmatched_threshold', f'{split}.rpn_match_threshold')

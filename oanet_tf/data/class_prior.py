@@ -95,12 +95,25 @@ def _difference(content: Mapping, things: Sequence[Category]) -> str | None:
   if not isinstance(ids, list):
     return 'it has no `thing_ids`'
   if not isinstance(names, list):
-    # Files had no names in earlier versions.
-    names = [None] * len(ids)
+    # In files of earlier versions, only pairs have names.
+    names = _names_of_pairs(content, ids)
   for (thing_id, name), thing in zip(zip(ids, names), things):  # noqa: B905
     if thing_id != thing.id or name not in (None, thing.name):
       return f'{thing_id} {name or ""!r}, not {thing.id} {thing.name!r}'
   return f'{len(ids)} things, not {len(things)}' if len(ids) != len(things) else None
+
+
+def _names_of_pairs(content: Mapping, ids: Sequence[int]) -> list[str | None]:
+  """The names of ids as the pairs give them; None for one that is in no pair."""
+  try:
+    names = {
+      thing_id: name
+      for pair in content['pairs']
+      for thing_id, name in zip(pair['ids'], pair['names'], strict=True)
+    }
+    return [names.get(thing_id) for thing_id in ids]
+  except (KeyError, TypeError, ValueError):
+    return [None] * len(ids)
 
 
 def load_table(
@@ -124,9 +137,10 @@ def count(shards: Sequence[str], categories: PanopticCategories) -> ClassPrior:
   Raises:
     InputError: if a shard is damaged or has an unknown category.
   """
+  total = sum(map(shard_files.count_whole_records, shards))
+  # Loading TensorFlow takes seconds, so the files are looked at first.
   import tensorflow as tf
 
-  total = sum(map(shard_files.count_whole_records, shards))
   pixels = np.zeros([categories.num_things] * 2, np.int64)
   dataset = tf.data.TFRecordDataset(list(shards))
   dataset = dataset.map(tf_example.decode_annotations, tf.data.AUTOTUNE).prefetch(2)

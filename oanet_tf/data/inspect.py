@@ -5,7 +5,6 @@
 import argparse
 import itertools
 import json
-import os
 import pathlib
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ import tqdm
 from PIL import Image
 
 from oanet_tf import files
+from oanet_tf.arguments import add_overwrite
 from oanet_tf.data import inspect_pictures, shard_files, tf_example
 from oanet_tf.data.categories import CATEGORIES_FILE, PanopticCategories
 from oanet_tf.data.objects import Objects, overlapping
@@ -221,6 +221,7 @@ def inspect(
   categories: PanopticCategories,
   output_dir: pathlib.Path,
   num_images: int = 16,
+  overwrite: bool = False,
 ) -> dict:
   """Reads all shards once, and writes the statistics and both pictures.
 
@@ -229,15 +230,28 @@ def inspect(
     categories: of the shards.
     output_dir: made if it is missing.
     num_images: images to draw, spread evenly over the shards.
+    overwrite: whether results that are there may be replaced.
 
   Returns:
     `Statistics.to_json`.
 
   Raises:
     InputError: if a shard is damaged or does not fit the categories, or the folder cannot be
-      written.
+      written, has results or is that of the shards.
   """
-  _check_writable(output_dir)
+  files.check_output_folder(output_dir, shards)
+  for name in (STATISTICS_FILE, CATEGORIES_PICTURE, CONTACT_SHEET):
+    files.check_output_file(output_dir / name, overwrite=overwrite)
+  with files.only_one(output_dir, 'inspection'):
+    return _inspect(shards, categories, output_dir, num_images)
+
+
+def _inspect(
+  shards: Sequence[pathlib.Path],
+  categories: PanopticCategories,
+  output_dir: pathlib.Path,
+  num_images: int,
+) -> dict:
   lengths = [shard_files.count_whole_records(shard) for shard in shards]
   total = sum(lengths)
   num_images = min(num_images, total)
@@ -266,14 +280,6 @@ def _save(image: Image.Image, path: pathlib.Path) -> None:
     image.save(temporary, 'PNG')
 
 
-def _check_writable(folder: pathlib.Path) -> None:
-  """Fails before the long work starts; makes nothing yet."""
-  folder = folder.resolve()
-  existing = next(path for path in (folder, *folder.parents) if path.exists())
-  if not existing.is_dir() or not os.access(existing, os.W_OK):
-    raise InputError(f'{folder}: cannot be made or written; choose another --output_dir')
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
   """The command line; `arguments` are `sys.argv[1:]` unless given."""
   parser = argparse.ArgumentParser(
@@ -295,10 +301,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     default=16,
     help=f'images to draw, 1 to {MAX_IMAGES}, spread evenly over the shards (default: 16)',
   )
+  add_overwrite(parser)
   arguments = parser.parse_args(arguments)
   shards = [pathlib.Path(shard) for shard in shard_files.find_shards(arguments.shards)]
   categories = read_categories(shards, arguments.categories)
-  print(table(inspect(shards, categories, arguments.output_dir, arguments.num_images)))
+  counts = inspect(
+    shards, categories, arguments.output_dir, arguments.num_images, arguments.overwrite
+  )
+  print(table(counts))
   print(f'\n{arguments.output_dir}: {STATISTICS_FILE}, {CATEGORIES_PICTURE}, {CONTACT_SHEET}')
 
 

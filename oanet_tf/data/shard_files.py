@@ -68,12 +68,15 @@ def list_shards(input_path: str) -> list[str]:
   return find_shards(patterns)
 
 
-def check_categories(shards: Sequence[str], categories: PanopticCategories) -> None:
-  """Compares the categories beside shards, where there are any, with those of a network.
+def check_shards(shards: Sequence[str], categories: PanopticCategories) -> None:
+  """Looks at shards before the work, and compares the categories beside them with a network's.
 
   Raises:
-    InputError: if they are others; it names both files and the first difference.
+    InputError: if none of them holds a whole record; or if there are other categories in a folder:
+      it names both files and the first difference.
   """
+  if not count_records(list(shards), 1):
+    raise InputError(f'{shards[0]}: holds no record, or is no TFRecord file; convert it again')
   for folder in dict.fromkeys(pathlib.Path(shard).parent for shard in shards):
     if (beside := folder / CATEGORIES_FILE).is_file():
       PanopticCategories.from_json(beside).check_same(categories)

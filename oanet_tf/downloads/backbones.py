@@ -30,12 +30,12 @@ def download(depth: int, folder: pathlib.Path, keras: bool = False) -> str:
   Raises:
     InputError: see `fetch` and `untar`; or if the archive has no checkpoint.
   """
-  files.make_folder(folder)
   url = server('BACKBONE_URL', 'https://storage.googleapis.com')
   if keras:
     path = folder / f'resnet{depth}_weights_tf_dim_ordering_tf_kernels_notop.h5'
     source = f'{url}/tensorflow/keras-applications/resnet/{path.name}'
-    fetch(source, path, f'md5:{_KERAS_MD5[depth]}')
+    with files.folder_unless_empty(folder):
+      fetch(source, path, f'md5:{_KERAS_MD5[depth]}')
     return (
       f'task.init_checkpoint={path},task.model.backbone.type=keras_resnet,'
       f'task.model.backbone.keras_resnet.model_id={depth}'
@@ -43,7 +43,8 @@ def download(depth: int, folder: pathlib.Path, keras: bool = False) -> str:
   unpacked = folder / f'resnet-{depth}-i224'
   if not unpacked.is_dir():
     archive = folder / f'{unpacked.name}.tar.gz'
-    fetch(f'{url}/tf_model_garden/vision/resnet/{archive.name}', archive)
+    with files.folder_unless_empty(folder):
+      fetch(f'{url}/tf_model_garden/vision/resnet/{archive.name}', archive)
     with files.making_folder(unpacked) as temporary:
       untar(archive, temporary)
     archive.unlink(missing_ok=True)

@@ -35,24 +35,24 @@ def download(folder: pathlib.Path, annotations_only: bool = False) -> None:
   Raises:
     InputError: see `fetch` and `unzip`.
   """
-  files.make_folder(folder)
   url = server('COCO_URL', _SERVER)
   if url != _SERVER:
     print(
       f'{url}: no checksums are known of its archives; those in the archives are checked',
       file=sys.stderr,
     )
-  for name, sha256 in (_ANNOTATIONS if annotations_only else _IMAGES | _ANNOTATIONS).items():
-    archive = folder / pathlib.PurePosixPath(name).name
-    done = folder / f'{archive.name}.done'
-    if done.exists():
-      continue
-    fetch(f'{url}/{name}', archive, f'sha256:{sha256}' if url == _SERVER else '')
-    unzip(archive, folder)
-    # The panoptic PNGs are in archives within the archive.
-    for inner in sorted(folder.glob('annotations/panoptic_*2017.zip')):
-      unzip(inner, inner.parent)
-      inner.unlink(missing_ok=True)
-    with files.writing(done):
-      done.touch()
-      archive.unlink(missing_ok=True)
+  with files.folder_unless_empty(folder):
+    for name, sha256 in (_ANNOTATIONS if annotations_only else _IMAGES | _ANNOTATIONS).items():
+      archive = folder / pathlib.PurePosixPath(name).name
+      done = folder / f'{archive.name}.done'
+      if done.exists():
+        continue
+      fetch(f'{url}/{name}', archive, f'sha256:{sha256}' if url == _SERVER else '')
+      unzip(archive, folder)
+      # The panoptic PNGs are in archives within the archive.
+      for inner in sorted(folder.glob('annotations/panoptic_*2017.zip')):
+        unzip(inner, inner.parent)
+        inner.unlink(missing_ok=True)
+      with files.writing(done):
+        done.touch()
+        archive.unlink(missing_ok=True)

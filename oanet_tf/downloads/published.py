@@ -70,23 +70,23 @@ def _fetch_detectron2(path: str, file: pathlib.Path) -> pathlib.Path:
     "Detectron2's models are under CC BY-SA 3.0: name their source, and keep the licence.",
     file=sys.stderr,
   )
-  files.make_folder(file.parent)
   url = server('MODEL_URL', 'https://dl.fbaipublicfiles.com')
   md5 = path.removesuffix('.pkl').rpartition('_')[-1]
-  fetch(f'{url}/detectron2/COCO-PanopticSegmentation/{path}', file, f'md5:{md5}')
+  with files.folder_unless_empty(file.parent):
+    fetch(f'{url}/detectron2/COCO-PanopticSegmentation/{path}', file, f'md5:{md5}')
   return file
 
 
 def _fetch_model_garden(prefix: str, folder: pathlib.Path) -> pathlib.Path:
   url = server('MODEL_URL', 'https://storage.googleapis.com')
   md5s = _list_files(f'{url}/storage/v1/b/tf_model_garden/o?prefix={prefix}')
-  files.make_folder(folder)
-  for path, md5 in md5s.items():
-    fetch(
-      f'{url}/tf_model_garden/{quote(path)}',
-      folder / pathlib.PurePosixPath(path).name,
-      f'md5:{md5}',
-    )
+  with files.folder_unless_empty(folder):
+    for path, md5 in md5s.items():
+      fetch(
+        f'{url}/tf_model_garden/{quote(path)}',
+        folder / pathlib.PurePosixPath(path).name,
+        f'md5:{md5}',
+      )
   return checkpoints.newest(folder)
 
 

@@ -27,7 +27,7 @@ from oanet_tf.data.panoptic_map import (
 )
 from oanet_tf.data.pictures import read_bytes
 from oanet_tf.errors import InputError
-from oanet_tf.files import FilePath, make_folder, replacing, write_text, writing
+from oanet_tf.files import FilePath, make_folder, replacing, writing
 
 _TESTDEV_NAME = re.compile(r'panoptic_[^_]+_.+_results')
 # The zip format's first day: equal results make equal zips.
@@ -115,18 +115,21 @@ class PanopticResultsWriter(contextlib.AbstractContextManager):
     }
 
   def close(self) -> None:
-    """Puts the PNGs in their folder, then writes the JSON. To be called once."""
-    with self._staging, writing(self._folder):
+    """Puts the PNGs in their folder, then the JSON beside it. To be called once."""
+    content = {
+      'images': list(self._images.values()),
+      'annotations': list(self._annotations.values()),
+      'categories': self._categories.to_coco(),
+    }
+    with self._staging, writing(self._json_path):
+      staging = pathlib.Path(self._staging.name)
+      # Before anything is put in its place, as the disk may have no room for it.
+      (staging / self._json_path.name).write_text(json.dumps(content))
       self._folder.mkdir(exist_ok=True)
       if not self._keep_unfinished:
         for png_name in self._annotations:
-          os.replace(pathlib.Path(self._staging.name) / png_name, self._folder / png_name)
-      content = {
-        'images': list(self._images.values()),
-        'annotations': list(self._annotations.values()),
-        'categories': self._categories.to_coco(),
-      }
-      write_text(self._json_path, json.dumps(content))
+          os.replace(staging / png_name, self._folder / png_name)
+      os.replace(staging / self._json_path.name, self._json_path)
 
   def __exit__(self, exception_type: type | None, *_: object) -> None:
     if exception_type is None or (self._keep_unfinished and self._images):

@@ -11,13 +11,13 @@ import tensorflow as tf
 from PIL import Image
 
 from oanet_tf import files
+from oanet_tf.config.values import MAX_IMAGE_PIXELS
 from oanet_tf.data.categories import CATEGORIES_FILE, PanopticCategories
 from oanet_tf.data.panoptic_map import Segments
 from oanet_tf.errors import InputError, first_line
 from oanet_tf.files import FilePath
 from oanet_tf.model_folder import Trained
 from oanet_tf.prediction.predictor import OUTPUTS, Predictor, segments_of_outputs
-from oanet_tf.serving.image_limits import MAX_IMAGE_PIXELS
 from oanet_tf.serving.panoptic_module import SEGMENT_INPUTS, PanopticModule
 
 
@@ -64,9 +64,29 @@ def of_saved_model(folder: FilePath) -> Predictor:
 
   def segment(images: Sequence[np.ndarray]) -> list[Segments]:
     encoded = tf.constant([_encoded(image) for image in images])
-    return _segments(signatures['serving_bytes'](image_bytes=encoded), categories)
+    outputs = signatures['serving_bytes'](image_bytes=encoded)
+    _check_names(outputs, categories)
+    return _segments(outputs, categories)
 
   return Predictor(segment, categories, MAX_IMAGE_PIXELS)
+
+
+def _check_names(outputs: Mapping[str, tf.Tensor], categories: PanopticCategories) -> None:
+  """Compares the categories of a SavedModel's file with the names in its graph.
+
+  Raises:
+    InputError: if the file is another network's.
+  """
+  if 'segment_label' not in outputs:  # Exports of earlier versions lack it.
+    return
+  ids, names = (outputs[f'segment_{name}'].numpy().ravel() for name in ('category_id', 'label'))
+  for category_id, name in zip(ids.tolist(), names, strict=True):
+    here = categories.of_id(category_id).name if category_id in categories else None
+    if name and here != name.decode():
+      raise InputError(
+        f'{categories.source}: category {category_id} is {here!r}, but {name.decode()!r} in the '
+        'SavedModel; bring its own file back, or export it again'
+      )
 
 
 def _encoded(image: np.ndarray) -> bytes:

@@ -23,17 +23,21 @@ FORMATS = {
   'tflite_int8': 'oanet_tf.serving.tflite:INT8',
 }
 RECORD_FILE = 'export.json'
+# Of TensorFlow Serving.
+MAX_VERSION = 2**63 - 1
 
 
 def version_folder(folder: pathlib.Path, version: int | None) -> pathlib.Path:
   """The folder of a version of a format; None takes 1 + the newest version.
 
   Raises:
-    InputError: if it exists already.
+    InputError: if it exists already, or the number is too large.
   """
   if version is None:
     versions = [int(path.name) for path in folder.glob('*') if path.name.isdecimal()]
     version = 1 + max(versions, default=0)
+  if version > MAX_VERSION:
+    raise InputError(f'--version {version} is above {MAX_VERSION}, the most that a server reads')
   path = folder / str(version)
   if path.exists():
     raise InputError(f'{path}: exists already; give another --version, or none')

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-# For one image; a frame of 8K video has 33.2 million pixels.
-MAX_IMAGE_PIXELS = 2**25
+from oanet_tf.config.values import MAX_IMAGE_PIXELS
+
 # For a batch, with all images padded to the largest.
 MAX_BATCH_PIXELS = 2**27
 

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 import tensorflow as tf
 
 from oanet_tf import files
+from oanet_tf.config.values import MAX_IMAGE_PIXELS
 from oanet_tf.data.categories import CATEGORIES_FILE, PanopticCategories
 from oanet_tf.errors import InputError
 from oanet_tf.serving import warmup
 from oanet_tf.serving.encoded_images import decode_images
-from oanet_tf.serving.image_limits import MAX_IMAGE_PIXELS, assert_limits
+from oanet_tf.serving.image_limits import assert_limits
 from oanet_tf.serving.panoptic_module import SEGMENT_INPUTS, PanopticModule
 from oanet_tf.serving.parity import Format, Parity, Results, Source, first_results, parity_of
 

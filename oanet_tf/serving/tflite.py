@@ -5,6 +5,7 @@
 import functools
 import json
 import pathlib
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from oanet_tf import files
+from oanet_tf.errors import InputError
 from oanet_tf.modeling.oanet import OANet
 from oanet_tf.serving import tflite_int8, tflite_metadata
 from oanet_tf.serving.builtin_nms import use_builtin_nms
@@ -58,7 +60,15 @@ def _convert(
   converter = tf.lite.TFLiteConverter.from_concrete_functions([graph.function], graph.module)
   converter.optimizations = list(optimizations)
   converter.target_spec.supported_types = list(types)
-  return converter.convert()
+  model = converter.convert()
+  # Without room for its own files, the converter leaves the signature out and says nothing.
+  if tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY.encode() not in model:
+    folder = tempfile.gettempdir()
+    raise InputError(
+      f'{folder}: the TFLite converter cannot write there; make room, or set TMPDIR to a folder '
+      'that has some'
+    )
+  return model
 
 
 def write(

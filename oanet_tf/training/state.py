@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import os
 import pathlib
 import tempfile
 
@@ -13,7 +14,7 @@ from official.modeling.optimization import ema_optimizer
 from oanet_tf import files, model_folder
 from oanet_tf.cluster import Cluster
 from oanet_tf.config import definitions
-from oanet_tf.data.categories import PanopticCategories
+from oanet_tf.data.categories import CATEGORIES_FILE, PanopticCategories
 from oanet_tf.errors import InputError, first_line
 from oanet_tf.modeling.build import build_network
 from oanet_tf.modeling.oanet import OANet
@@ -152,20 +153,42 @@ def _restore(state: State, model_dir: pathlib.Path) -> None:
       ) from None
     log.info('resumed from %s', path)
   else:
-    _initialize(state.model, state.config.task)
+    _initialize(state.model, state.config.task, state.categories)
   _check_agreement(state, model_dir)
   _fit_positions(state)
 
 
-def _initialize(model: OANet | SRMOnly, task: definitions.OANetTask) -> None:
+def _initialize(
+  model: OANet | SRMOnly, task: definitions.OANetTask, categories: PanopticCategories
+) -> None:
   loaded = {}
   if task.init_checkpoint:
+    if task.init_checkpoint_modules == 'all':
+      _warn_of_other_categories(task.init_checkpoint, categories)
     loaded = load_initial_weights(model, task.init_checkpoint, task.init_checkpoint_modules)
   has_backbone = 'backbone' in loaded and loaded['backbone'].loaded
   if task.mode == 'panoptic' and task.model.batch_norm == 'frozen' and not has_backbone:
     log.warning(
       'batch norm is frozen but task.init_checkpoint gives no backbone: it starts from random '
       'weights without normalization; give a checkpoint, or set task.model.batch_norm=plain'
+    )
+
+
+def _warn_of_other_categories(path: str, categories: PanopticCategories) -> None:
+  """Compares the categories beside initial weights, if there are any, with the training's."""
+  folder = pathlib.Path(path) if os.path.isdir(path) else pathlib.Path(path).parent
+  beside = folder / CATEGORIES_FILE
+  if not beside.is_file():
+    return
+  theirs = PanopticCategories.from_json(beside)
+  if difference := theirs.difference(categories):
+    log.warning(
+      '%s: has other categories than %s: %s; where their number is the same, each starts with the '
+      'weights of the one in its place. If that is not wanted, set '
+      'task.init_checkpoint_modules=backbone,decoder',
+      beside,
+      categories.source,
+      difference,
     )
 
 

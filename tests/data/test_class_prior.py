@@ -96,6 +96,12 @@ GOOD_PAIR = {'ids': [7, 31], 'pixels': [1, 2]}
       {'thing_ids': [7, 31], 'thing_names': ['person', 'bow'], 'pairs': []},
       "31 'bow', not 31 'tie'",
     ),
+    (
+      # Of an earlier version, where only pairs have names.
+      {'thing_ids': [7, 31], 'pairs': [{**GOOD_PAIR, 'names': ['person', 'bow']}]},
+      "31 'bow', not 31 'tie'",
+    ),
+    ({'thing_ids': [7, [31]], 'pairs': [{**GOOD_PAIR, 'names': ['person', 'tie']}]}, 'not 31'),
     ({'thing_ids': [7, 31]}, 'class_prior'),
     ({'thing_ids': [7, 31], 'pairs': 5}, 'class_prior'),
     ({'thing_ids': [7, 31], 'pairs': [{**GOOD_PAIR, 'ids': [7, 92]}]}, 'class_prior'),
@@ -153,6 +159,21 @@ def test_a_damaged_shard_is_named(tmp_path, monkeypatch, capsys):
   outcome = run(monkeypatch, capsys, '--input_path', shard, '--output', tmp_path / 'prior.json')
   assert f'{shard}: ' in end_to_end.one_line_error(outcome)
   assert not (tmp_path / 'prior.json').exists()
+
+
+def test_files_are_looked_at_before_tensorflow_loads(tmp_path):
+  shard = tmp_path / 'shard'
+  shard.write_text('no shard')
+  done = subprocess.run(
+    [
+      sys.executable, '-c',
+      'import sys; from oanet_tf.data import class_prior\n'
+      f'try: class_prior.count([{str(shard)!r}], None)\n'
+      "except ValueError: print('tensorflow' in sys.modules)",
+    ],
+    capture_output=True, text=True, check=True,
+  )  # fmt: skip
+  assert done.stdout == 'False\n'
 
 
 def test_no_shard_is_an_error_and_help_is_fast():

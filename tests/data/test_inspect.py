@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from oanet_tf import errors
+from oanet_tf import errors, files
 from oanet_tf.data import inspect, inspect_pictures, tf_example
 from oanet_tf.data.categories import Category, PanopticCategories
 from oanet_tf.data.convert import convert
@@ -337,13 +337,36 @@ def test_no_shard_and_no_categories(shards, tmp_path, categories):
 
 def test_output_that_cannot_be_written(shards, tmp_path):
   (tmp_path / 'file').write_text('mine')
-  for output in (tmp_path / 'file', tmp_path / 'file' / 'below'):
-    code, message = run(shards / '*.tfrecord', output=output)
-    assert code == 2 and 'cannot be made or written' in message
   (tmp_path / 'out' / SHEET).mkdir(parents=True)
-  code, message = run(shards / '*.tfrecord', output=tmp_path / 'out')
-  assert code == 2 and f'{SHEET}: cannot be written' in message
-  assert not list((tmp_path / 'out').glob('.*'))
+  for wrong, named in (('file', 'file'), ('file/below', 'file/below'), ('out', f'out/{SHEET}')):
+    code, message = run(shards / '*.tfrecord', output=tmp_path / wrong)
+    assert code == 2 and f'{tmp_path}/{named}: ' in message
+  assert [path.name for path in (tmp_path / 'out').iterdir()] == [SHEET]
+
+
+def test_only_earlier_results_are_replaced_and_only_if_asked(shards, tmp_path):
+  before = sorted(shards.iterdir())
+  link = tmp_path / 'link'
+  link.symlink_to(shards)
+  for output in (shards, link):
+    code, message = run(shards / '*.tfrecord', '--overwrite', output=output)
+    assert code == 2 and f'{output}: ' in message
+  assert sorted(shards.iterdir()) == before
+  output = tmp_path / 'out'
+  output.mkdir()
+  (output / STATISTICS).write_text('mine')
+  code, message = run(shards / '*.tfrecord', output=output)
+  assert code == 2 and f'{output / STATISTICS}: ' in message and '--overwrite' in message
+  assert (output / STATISTICS).read_text() == 'mine'
+  assert run(shards / '*.tfrecord', '--overwrite', output=output)[0] == 0
+  assert json.loads((output / STATISTICS).read_text())['records'] == 3
+
+
+def test_a_second_inspection_into_a_folder_is_refused(shards, tmp_path):
+  with files.only_one(tmp_path / 'out', 'inspection'):
+    code, message = run(shards / '*.tfrecord', output=tmp_path / 'out')
+  assert code == 2 and f'{tmp_path}/out: another inspection' in message
+  assert not (tmp_path / 'out').exists()
 
 
 @pytest.mark.parametrize('num_images', ['0', '-1', '101', 'x'])

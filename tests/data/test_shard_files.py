@@ -8,8 +8,9 @@ from tests.categories import CATEGORIES, PERSON, TIE_ON_PERSON
 
 
 def shard(folder, name='a.tfrecord'):
+  """A shard with an empty record."""
   folder.mkdir(parents=True, exist_ok=True)
-  (folder / name).write_bytes(b'')
+  (folder / name).write_bytes(bytes(16))
   return str(folder / name)
 
 
@@ -32,6 +33,16 @@ def test_nothing_matches(tmp_path):
     shard_files.list_shards(f'{tmp_path}/no[1]/*')
 
 
+def test_files_without_a_record_are_no_shards(tmp_path):
+  (tmp_path / 'text').write_text('no record')
+  (tmp_path / 'empty').write_text('')
+  paths = [str(tmp_path / name) for name in ('text', 'empty')]
+  with pytest.raises(InputError, match='text: '):
+    shard_files.check_shards(paths, CATEGORIES)
+  # Of the others, a training that skips what is damaged can still read this one.
+  shard_files.check_shards([*paths, shard(tmp_path / 'folder')], CATEGORIES)
+
+
 def write_categories(folder, categories, **changes):
   entries = categories.to_coco()
   entries[0] |= changes
@@ -40,19 +51,19 @@ def write_categories(folder, categories, **changes):
 
 def test_categories_of_other_records_name_both_files_and_the_difference(tmp_path):
   shards = [shard(tmp_path / 'one'), shard(tmp_path / 'two'), shard(tmp_path / 'three')]
-  shard_files.check_categories(shards, CATEGORIES)
+  shard_files.check_shards(shards, CATEGORIES)
   write_categories(tmp_path / 'one', CATEGORIES, color=[9, 9, 9])
-  shard_files.check_categories(shards, CATEGORIES)
+  shard_files.check_shards(shards, CATEGORIES)
   write_categories(tmp_path / 'two', CATEGORIES, name='human')
   with pytest.raises(InputError) as caught:
-    shard_files.check_categories(shards, CATEGORIES)
+    shard_files.check_shards(shards, CATEGORIES)
   assert str(caught.value) == (
     f'{tmp_path}/two/categories.json: has other categories than categories: '
     f"thing {PERSON} 'human', not thing {PERSON} 'person'"
   )
   write_categories(tmp_path / 'two', TIE_ON_PERSON)
   with pytest.raises(InputError, match=r'two/categories\.json: .* 31 '):
-    shard_files.check_categories(shards, CATEGORIES)
+    shard_files.check_shards(shards, CATEGORIES)
 
 
 @pytest.mark.parametrize('count', [0, 2])

@@ -21,6 +21,7 @@ from oanet_tf.evaluation.coco_results import (
 )
 from tests.categories import CATEGORIES, PERSON, SKY
 from tests.segments import id_map, segments_of_ids
+from tests.small_files import small_files
 
 TWO_SEGMENTS = segments_of_ids([[0, 5, 5], [0, 5, 70000]], {70000: SKY, 5: PERSON})
 
@@ -137,6 +138,23 @@ def test_an_exception_leaves_nothing_new_and_the_old_as_it_was(tmp_path):
   write(4, fail=False)
   with pytest.raises(RuntimeError, match='stop'):
     write(5, fail=True)
+  assert written(tmp_path) == ['val', 'val.json', 'val/a.png']
+  [(_, content)] = read_results(tmp_path / 'val.json', tmp_path / 'val')
+  assert content.ids.tolist() == [4]
+
+
+def test_without_room_for_the_json_all_is_as_it_was(tmp_path):
+  def write(value):
+    with PanopticResultsWriter(tmp_path, 'val', CATEGORIES) as writer:
+      writer.write(1, 'a.jpg', segments_of_ids([[value]], {value: SKY}))
+
+  # Enough for the PNG.
+  with small_files(200), pytest.raises(InputError, match=r'val\.json: .*too large'):
+    write(3)
+  assert written(tmp_path) == []
+  write(4)
+  with small_files(200), pytest.raises(InputError, match=r'val\.json: .*too large'):
+    write(5)
   assert written(tmp_path) == ['val', 'val.json', 'val/a.png']
   [(_, content)] = read_results(tmp_path / 'val.json', tmp_path / 'val')
   assert content.ids.tolist() == [4]

@@ -1,5 +1,6 @@
 import concurrent.futures
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -51,6 +52,18 @@ def test_a_saved_model_segments_as_the_network_in_memory(served, pictures):
   predictor = of_saved_model(served.folder)
   assert predictor.categories == served.source.trained.categories
   assert_equal(predictor.segment(pictures), in_memory(served, pictures))
+
+
+def test_a_saved_model_with_the_categories_of_another_is_refused(served, pictures, tmp_path):
+  folder = tmp_path / 'model'
+  shutil.copytree(served.folder, folder)
+  path = folder / 'assets' / 'categories.json'
+  content = json.loads(path.read_text())
+  for category in content['categories']:
+    category['name'] = f'other {category["name"]}'
+  path.write_text(json.dumps(content))
+  with pytest.raises(InputError, match=f"{path}: .*'other "):
+    of_saved_model(folder).segment(pictures)
 
 
 def test_a_model_folder_segments_in_batches_as_alone(served, pictures):

@@ -155,6 +155,7 @@ def test_a_server_that_is_not_there(served, folder, tmp_path, monkeypatch, capsy
   arguments = (protocol, 'localhost:1', folder, tmp_path / 'overlays', '--timeout', '5')
   message = end_to_end.one_line_error(run(monkeypatch, capsys, served, *arguments))
   assert 'localhost:1' in message and 'onnect' in message
+  assert not (tmp_path / 'overlays').exists()
 
 
 def test_what_a_proxy_says_is_told():

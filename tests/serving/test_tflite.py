@@ -2,6 +2,7 @@
 
 import json
 import re
+import tempfile
 import zipfile
 
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from oanet_tf import predict
+from oanet_tf.errors import InputError
 from oanet_tf.evaluation import coco_results
 from oanet_tf.model_folder import ModelFolder
 from oanet_tf.serving import formats, parity, tflite, tflite_file, tflite_int8
@@ -21,6 +23,7 @@ from oanet_tf.serving.tflite_description import OUTPUTS
 from tests.commands import export
 from tests.end_to_end import one_line_error, run_command
 from tests.serving.requests import encode, rectangles
+from tests.small_files import small_files
 
 FORMATS = [name for name in formats.FORMATS if name.startswith('tflite_')]
 SIZE = (64, 64)
@@ -36,6 +39,16 @@ def source(trained):
   return parity.load_source(
     ModelFolder(trained[0] / 'model', override), 'srm', SIZE, images, images
   )
+
+
+def test_a_full_disk_for_temporary_files_is_told():
+  module = tf.Module()
+  module.weight = tf.Variable(2.0)
+  function = tf.function(lambda x: x * module.weight, [tf.TensorSpec([1])], autograph=False)
+  graph = tflite._Graph(function.get_concrete_function(), module, None)
+  with small_files(100), pytest.raises(InputError, match=f'{tempfile.gettempdir()}: '):
+    tflite._convert(graph)
+  assert Interpreter(model_content=tflite._convert(graph)).get_signature_list()
 
 
 @pytest.fixture(scope='module')

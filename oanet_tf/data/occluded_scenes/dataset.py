@@ -228,4 +228,5 @@ def generate(
       raise InputError(f'{folder}: is not empty; remove it or choose another folder')
   with files.making_folder(folder, f'{os.getpid()}.part') as partial:
     for split, count in zip(SPLITS, (num_train, num_val), strict=True):
-      _write_split(partial, split, count, image_size, seed)
+      with files.writing(folder):
+        _write_split(partial, split, count, image_size, seed)

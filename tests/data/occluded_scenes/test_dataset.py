@@ -20,6 +20,7 @@ from oanet_tf.data.panoptic_map import MAX_SEGMENT_ID
 from oanet_tf.errors import InputError
 from tests.data.occluded_scenes.test_scenes import rectangle
 from tests.segments import read_ids
+from tests.small_files import small_files
 
 NUM_TRAIN, NUM_VAL = 80, 20
 NAMES = {c['id']: c['name'] for c in occluded_scenes.CATEGORIES}
@@ -107,6 +108,13 @@ def test_interrupted_run_leaves_nothing(tmp_path, monkeypatch):
   monkeypatch.setattr(occluded_scenes, '_write_image', fail_late)
   with pytest.raises(KeyboardInterrupt):
     generate_small(tmp_path / 'out')
+  assert not list(tmp_path.iterdir())
+
+
+def test_without_room_on_the_disk_the_folder_is_named_and_nothing_is_left(tmp_path):
+  folder = tmp_path / 'new' / 'scenes'
+  with small_files(1000), pytest.raises(InputError, match=f'{folder}: '):
+    occluded_scenes.generate(folder, num_train=1, num_val=0, image_size=64)
   assert not list(tmp_path.iterdir())
 
 
