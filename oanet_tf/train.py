@@ -1,6 +1,7 @@
 """Command line of training: `oanet train --help`."""
 
 import argparse
+import itertools
 import os
 import pathlib
 from collections.abc import Sequence
@@ -111,20 +112,17 @@ def _check_files(values: dict[str, Any], model_dir: pathlib.Path, mode: str) -> 
   shards, validation_shards = (
     values[f'task.{split}.input_path'] for split in ('train_data', 'validation_data')
   )
-  read = [
-    shard
-    for path, is_read in ((shards, mode != 'eval'), (validation_shards, mode != 'train'))
-    if is_read
-    for shard in shard_files.list_shards(path)
-  ]
-  files.check_output_folder(model_dir, read)
+  used = ((shards, mode != 'eval'), (validation_shards, mode != 'train'))
+  splits = [shard_files.list_shards(path) for path, is_used in used if is_used]
+  files.check_output_folder(model_dir, list(itertools.chain(*splits)))
   categories = find_categories(values['task.categories'], shards or validation_shards, model_dir)
   if mode == 'eval' or has_checkpoint(model_dir):
     check_checkpoint(model_dir)
     categories.check_same(PanopticCategories.from_json(model_dir / CATEGORIES_FILE))
   if mode != 'eval':
     check_is_training(model_dir)
-  shard_files.check_shards(read, categories)
+  for split in splits:
+    shard_files.check_shards(split, categories)
   if path := values['task.model.fusion.class_prior']:
     load_table(path, categories, ['class_prior'])
   initial = values['task.init_checkpoint']
