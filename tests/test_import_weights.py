@@ -173,7 +173,8 @@ def picture(folder):
 
 
 def test_srm_needs_a_ranking_module(imported, tmp_path, monkeypatch, capsys):
-  arguments = ('--model', imported[0], '--images', picture(tmp_path), '--output_dir', tmp_path)
+  output = tmp_path / 'output'
+  arguments = ('--model', imported[0], '--images', picture(tmp_path), '--output_dir', output)
   line = end_to_end.one_line_error(
     end_to_end.run_command(monkeypatch, capsys, predict.main, *arguments, '--fusion', 'srm')
   )
@@ -184,7 +185,7 @@ def test_srm_needs_a_ranking_module(imported, tmp_path, monkeypatch, capsys):
 
 def test_evaluation_does_not_rank_at_random(imported, tmp_path, monkeypatch, capsys):
   shard = tmp_path / 'val.tfrecord'
-  shard.touch()
+  shard.write_bytes(bytes(16))  # An empty record.
   line = end_to_end.one_line_error(
     end_to_end.run_command(
       monkeypatch, capsys, evaluate.main, '--model_dir', imported[0], '--fusions', 'srm,heuristic',

@@ -64,8 +64,10 @@ def decode_stored(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def _has_alpha(png: tf.Tensor) -> tf.Tensor:
-  # The colour type in the header; 4 and 6 are gray and RGB with an alpha channel.
-  kind = tf.strings.substr(png, 25, 1)
+  # The colour type in the header; 4 and 6 are gray and RGB with an alpha channel. The zeros are for
+  # files that end before it: the error of `substr` would have their bytes, which are no text.
+  header = tf.strings.join([tf.strings.substr(png, 0, 26), bytes(26)])
+  kind = tf.strings.substr(header, 25, 1)
   # The alpha of a palette, or of one colour, comes before the pixels.
   before_pixels = _parts(png, b'IDAT')[0]
   return (kind == b'\x04') | (kind == b'\x06') | (tf.size(_parts(before_pixels, b'tRNS')) == 2)

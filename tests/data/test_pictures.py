@@ -91,6 +91,14 @@ def test_exif_of_both_byte_orders_and_of_two_kinds_of_numbers(order, kind):
   assert graph_orientation(encoded).numpy() == 6
 
 
+@pytest.mark.parametrize(
+  'content', [b'\xff\xff no picture', b'\xff\xd8\xff', b'\x89PNG\r\n\x1a\n\xff', b'']
+)
+def test_tensorflow_says_in_text_what_it_cannot_decode(content):
+  with pytest.raises(tf.errors.InvalidArgumentError):
+    list(tf.data.Dataset.from_tensors(content).map(encoded_picture.decode_stored))
+
+
 def test_an_exif_block_that_cannot_be_read_turns_nothing(tmp_path):
   # A rational number without its place.
   block = b'II*\0' + struct.pack('<IHHHII', 8, 1, 0x011A, 5, 1, 2**31)

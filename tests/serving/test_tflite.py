@@ -168,13 +168,13 @@ def export_int8(trained, monkeypatch, capsys, *arguments):
 def not_a_picture(folder):
   path = folder / 'notes.png'
   path.write_text('no picture')
-  return path, 'cannot be read as a picture'
+  return path, 'is no picture'
 
 
 def cut_off(folder):
   path = folder / 'half.png'
   path.write_bytes(encode(rectangles(50, 50))[:200])
-  return path, 'cannot be read as a picture'
+  return path, 'damaged'
 
 
 def empty_folder(folder):
