@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from oanet_tf import predict, prediction
+from oanet_tf import files, predict, prediction
 from oanet_tf.data import pictures
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.class_prior import ClassPrior
@@ -259,6 +259,14 @@ def test_the_default_folder_is_a_new_one(network, tmp_path, monkeypatch, capsys)
     code, stdout, _ = end_to_end.run_command(monkeypatch, capsys, predict.main, '--images', 'a.png')
     assert code == 0 and f'{name}/overlays' in stdout
     assert (tmp_path / name / 'predictions.json').is_file()
+
+
+def test_a_second_prediction_into_one_folder_is_refused(network, tmp_path, monkeypatch, capsys):
+  save(tmp_path / 'a.png', gradient(4, 6))
+  with files.only_one(tmp_path / 'o', 'prediction'):
+    outcome = run(monkeypatch, capsys, 'x', tmp_path / 'a.png', tmp_path / 'o')
+    assert 'another prediction is running' in end_to_end.one_line_error(outcome)
+  assert not (tmp_path / 'o').exists()
 
 
 @pytest.mark.parametrize('place', ['', 'overlays', 'predictions'])
