@@ -115,7 +115,8 @@ def _check(job: Job) -> None:
   if not training.last_step:
     raise InputError(f'{training.name}: trainer.train_steps is 0; give --train_steps')
   for split in ('train_data', 'validation_data'):
-    shard_files.list_shards(training.settings[f'task.{split}.input_path'].value)
+    shards = shard_files.list_shards(training.settings[f'task.{split}.input_path'].value)
+    shard_files.whole_records(shards)
 
 
 def _write_tables(

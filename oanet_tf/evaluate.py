@@ -124,7 +124,7 @@ def run(
     config_values.check_fusion(method, values, has_ground_truth=True)
   folder.class_prior(methods)
   shards = shard_files.list_shards(values['task.validation_data.input_path'])
-  shard_files.check_shards(shards, categories)
+  shard_files.check_shards(shards, categories, values['task.validation_data.skip_damaged'])
   module_folder = ranking_module and ranking_module_for(folder, pathlib.Path(ranking_module))
   (module_folder or folder).check_ranking_module(methods)
   for one in (folder, module_folder):
@@ -134,7 +134,7 @@ def run(
   if instances_json:
     shard_files.check_not_turned(shards, str(instances_json))
     instances = read_instances(instances_json, categories)
-    instances.check_count(sum(map(shard_files.count_whole_records, shards)))
+    instances.check_count(shard_files.count_records(shards))
   if output_dir:
     _check_output_dir(pathlib.Path(output_dir))
   output_dir = pathlib.Path(output_dir or folder.path / 'evaluation')

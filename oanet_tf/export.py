@@ -203,7 +203,7 @@ def _find_images(
       pictures.read_picture(path)
     return lambda: map(pictures.read_picture, found)
   try:
-    shard_files.count_whole_records(shard_files.list_shards(input_path)[0])
+    shard_files.whole_records(shard_files.list_shards(input_path))
   except InputError as error:
     raise InputError(f'{error}; or give --{option}') from None
 

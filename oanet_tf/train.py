@@ -22,6 +22,7 @@ from oanet_tf.model_folder import (
   has_checkpoint,
 )
 
+SPLITS = ('train_data', 'validation_data')
 MODES = ('train', 'eval', 'train_and_eval')
 
 
@@ -109,20 +110,23 @@ def train(
 
 def _check_files(values: dict[str, Any], model_dir: pathlib.Path, mode: str) -> None:
   """Raises `InputError` if something is missing that is read, or nothing can be written."""
-  shards, validation_shards = (
-    values[f'task.{split}.input_path'] for split in ('train_data', 'validation_data')
+  paths = {split: values[f'task.{split}.input_path'] for split in SPLITS}
+  splits = {
+    split: shard_files.list_shards(paths[split])
+    for split, unused_mode in zip(SPLITS, ('eval', 'train'), strict=True)
+    if mode != unused_mode
+  }
+  files.check_output_folder(model_dir, list(itertools.chain(*splits.values())))
+  categories = find_categories(
+    values['task.categories'], next(filter(None, paths.values()), ''), model_dir
   )
-  used = ((shards, mode != 'eval'), (validation_shards, mode != 'train'))
-  splits = [shard_files.list_shards(path) for path, is_used in used if is_used]
-  files.check_output_folder(model_dir, list(itertools.chain(*splits)))
-  categories = find_categories(values['task.categories'], shards or validation_shards, model_dir)
   if mode == 'eval' or has_checkpoint(model_dir):
     check_checkpoint(model_dir)
     categories.check_same(PanopticCategories.from_json(model_dir / CATEGORIES_FILE))
   if mode != 'eval':
     check_is_training(model_dir)
-  for split in splits:
-    shard_files.check_shards(split, categories)
+  for split, shards in splits.items():
+    shard_files.check_shards(shards, categories, values[f'task.{split}.skip_damaged'])
   if path := values['task.model.fusion.class_prior']:
     load_table(path, categories, ['class_prior'])
   initial = values['task.init_checkpoint']

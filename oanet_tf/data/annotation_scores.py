@@ -13,6 +13,7 @@ import tensorflow as tf
 from oanet_tf.config.definitions import Data
 from oanet_tf.data import shard_files, tf_example
 from oanet_tf.data.categories import PanopticCategories
+from oanet_tf.data.interruptible import interruptible
 
 # Number of records parsed at a time.
 _BATCH = 64
@@ -71,7 +72,7 @@ def category_frequencies(data: Data, categories: PanopticCategories) -> np.ndarr
   with shard_files.named_errors(data.input_path, with_images=False):
     for shard in shards:
       dataset = tf.data.TFRecordDataset(shard).take(counts.get(shard, -1)).batch(_BATCH)
-      for ids in dataset.map(_single_objects):
+      for ids in interruptible(dataset.map(_single_objects)):
         objects += np.bincount(label_of_id[ids.numpy()], minlength=len(objects))
   return (objects / max(1, objects.max())).astype(np.float32)
 

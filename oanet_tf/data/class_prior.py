@@ -15,6 +15,7 @@ from PIL import Image
 from oanet_tf import files
 from oanet_tf.data import shard_files, tf_example
 from oanet_tf.data.categories import Category, PanopticCategories
+from oanet_tf.data.interruptible import interruptible
 from oanet_tf.data.json_file import read_json_object
 from oanet_tf.errors import InputError
 from oanet_tf.files import FilePath
@@ -137,15 +138,16 @@ def count(shards: Sequence[str], categories: PanopticCategories) -> ClassPrior:
   Raises:
     InputError: if a shard is damaged or has an unknown category.
   """
-  total = sum(map(shard_files.count_whole_records, shards))
+  total = sum(shard_files.whole_records(shards).values())
   # Loading TensorFlow takes seconds, so the files are looked at first.
   import tensorflow as tf
 
   pixels = np.zeros([categories.num_things] * 2, np.int64)
   dataset = tf.data.TFRecordDataset(list(shards))
   dataset = dataset.map(tf_example.decode_annotations, tf.data.AUTOTUNE).prefetch(2)
+  records = interruptible(dataset.as_numpy_iterator())
   with shard_files.named_errors(shards, with_images=False):
-    for record in tqdm.tqdm(dataset.as_numpy_iterator(), 'counting', total, unit='image'):
+    for record in tqdm.tqdm(records, 'counting', total, unit='image'):
       pixels += conflicts(record, categories)
   return ClassPrior(categories, pixels)
 

@@ -148,7 +148,7 @@ def convert(
         dataset.categories,
         target.upright_path,
       )
-    target.write(progress, is_complete=True)
+    target.write(progress._replace(is_complete=True))
   return summary
 
 
@@ -236,7 +236,7 @@ def _write_shards(
   if not progress.shards:
     split.summary_path.unlink(missing_ok=True)
   elif missing:
-    split.write(progress, is_complete=False)
+    split.write(progress)
   for name in missing:
     (split.folder / name).unlink(missing_ok=True)
   entries = list(itertools.chain.from_iterable(missing.values()))
@@ -250,7 +250,7 @@ def _write_shards(
       with files.replacing(path, durable=True) as temporary:
         _write_shard(path, temporary, of_shard, encoded, bar, progress)
         # Before the shard gets its name, so that the summary lists every shard there is.
-        split.write(progress, is_complete=False)
+        split.write(progress)
   if not (summary := progress.total()).images:
     raise InputError(f'{split.folder}: no image of split {split.name!r} is left. {summary}')
 

@@ -57,7 +57,7 @@ def training_input(
     read = tf_example.decode
     steps_of = functools.partial(preprocess.training_steps, data, task.model, categories)
   least = _LEAST_BATCHES * source.step_size
-  repeats = -(-least // max(1, shard_files.count_records(list(source.shards), most=least)))
+  repeats = -(-least // source.num_records)
   pipeline = context.input_pipeline_id if context else 0
 
   @tf.autograph.experimental.do_not_convert
@@ -120,7 +120,8 @@ class _Source:
   """The serialized records that one pipeline reads.
 
   Attributes:
-    shards: number of records to read of each file; -1 for all.
+    shards: number of records to read of each file.
+    num_records: of all these files, at least 1.
     batch_size: images of one replica in a step.
     step_size: images of all replicas that the pipeline feeds.
   """
@@ -137,9 +138,9 @@ class _Source:
       self.step_size = images // context.num_input_pipelines
       if not self._splits_records:
         shards = shards[context.input_pipeline_id :: context.num_input_pipelines]
-    self.shards = (
-      shard_files.readable_records(shards) if data.skip_damaged else dict.fromkeys(shards, -1)
-    )
+    count = shard_files.readable_records if data.skip_damaged else shard_files.whole_records
+    self.shards = count(shards)
+    self.num_records = sum(self.shards.values())
 
   def in_order(self) -> tf.data.Dataset:
     """All records, one shard after the other."""

@@ -17,6 +17,7 @@ from oanet_tf import files
 from oanet_tf.arguments import add_overwrite
 from oanet_tf.data import inspect_pictures, shard_files, tf_example
 from oanet_tf.data.categories import CATEGORIES_FILE, PanopticCategories
+from oanet_tf.data.interruptible import interruptible
 from oanet_tf.data.objects import Objects, overlapping
 from oanet_tf.errors import InputError, first_line, run
 
@@ -137,7 +138,7 @@ def checked_records(
 
   dataset = tf.data.TFRecordDataset(str(shard))
   dataset = dataset.map(tf_example.decode, tf.data.AUTOTUNE, deterministic=True).prefetch(2)
-  records = dataset.as_numpy_iterator()
+  records = interruptible(dataset.as_numpy_iterator())
   for index in itertools.count():
     try:
       record = next(records)
@@ -252,8 +253,7 @@ def _inspect(
   output_dir: pathlib.Path,
   num_images: int,
 ) -> dict:
-  lengths = [shard_files.count_whole_records(shard) for shard in shards]
-  total = sum(lengths)
+  total = sum(shard_files.whole_records(shards).values())
   num_images = min(num_images, total)
   drawn = {(2 * i + 1) * total // (2 * num_images) for i in range(num_images)}
   totals, images = Statistics(categories), []

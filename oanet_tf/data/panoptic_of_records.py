@@ -10,6 +10,7 @@ import tqdm
 from oanet_tf import files
 from oanet_tf.data import image_ids, shard_files, tf_example
 from oanet_tf.data.categories import PanopticCategories
+from oanet_tf.data.interruptible import interruptible
 from oanet_tf.data.panoptic_map import segments_info, write_panoptic_png
 
 
@@ -31,10 +32,11 @@ def write_panoptic(
 
   folder, images, annotations = json_path.with_suffix(''), [], []
   dataset = tf.data.TFRecordDataset(list(shards)).map(tf_example.decode_annotations)
-  total = sum(map(shard_files.count_whole_records, shards))
+  records = interruptible(dataset.as_numpy_iterator())
+  total = shard_files.count_records(shards)
   with files.making_folder(folder) as staging:
     with shard_files.named_errors(shards, with_images=False):
-      for record in tqdm.tqdm(dataset.as_numpy_iterator(), json_path.stem, total, unit='image'):
+      for record in tqdm.tqdm(records, json_path.stem, total, unit='image'):
         image_id = image_ids.decoded(record['source_id'].decode(errors='surrogatepass'))
         segments = tf_example.decoded_segments(record)
         png_name = f'{image_ids.file_stem(image_id)}.png'

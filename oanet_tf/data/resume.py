@@ -109,12 +109,14 @@ class Progress(NamedTuple):
     unannotated_images: of the dataset.
     shards: the summary of each complete shard, by its name.
     skipped: the images that those shards leave out, or that have no panoptic PNG.
+    is_complete: whether there are no other shards to come.
   """
 
   made_of: dict[str, Any]
   unannotated_images: int
   shards: dict[str, Summary]
   skipped: list[SkippedImage]
+  is_complete: bool = False
 
   def total(self) -> Summary:
     start = Summary(
@@ -151,11 +153,11 @@ class Split(NamedTuple):
     pattern = rf'{re.escape(self.name)}-\d{{5}}-of-\d{{5}}\.tfrecord'
     return re.fullmatch(pattern, file_name) is not None
 
-  def write(self, progress: Progress, is_complete: bool) -> None:
+  def write(self, progress: Progress) -> None:
     """Writes the summary; raises `InputError` if it cannot be written."""
     total = progress.total()
     content = {
-      'complete': is_complete,
+      'complete': progress.is_complete,
       **total._asdict(),
       'void_share': round(total.void_fraction, 6),
       'made_of': progress.made_of,
@@ -164,7 +166,7 @@ class Split(NamedTuple):
     }
     files.write_text(self.summary_path, json.dumps(content, indent=1) + '\n', durable=True)
 
-  def _read(self) -> Progress:
+  def read(self) -> Progress:
     """Reads what `write` wrote; raises `InputError` if the file is missing or malformed."""
     path = self.summary_path
     content = read_json_object(path)
@@ -174,6 +176,7 @@ class Split(NamedTuple):
         content['unannotated_images'],
         {name: Summary(**summary) for name, summary in content['shards'].items()},
         [SkippedImage(**image) for image in content['skipped']],
+        content['complete'],
       )
     except (KeyError, TypeError, ValueError, AttributeError):
       raise InputError(f'{path}: is no summary of a conversion; remove it and its shards') from None
@@ -196,7 +199,7 @@ class Split(NamedTuple):
     remedy = f'remove the shards of {self.name!r} and {path.name}, or use another output folder'
     if not path.exists():
       raise InputError(f'{folder / found[0]}: there is no {path.name} that lists it; {remedy}')
-    before = self._read()
+    before = self.read()
     for key in {**start.made_of, **before.made_of}:
       then, now = before.made_of.get(key), start.made_of.get(key)
       if then != now:

@@ -1,5 +1,6 @@
 """Finds TFRecord shards, counts their records and names those that are damaged."""
 
+import collections
 import contextlib
 import glob
 import itertools
@@ -8,14 +9,15 @@ import os
 import pathlib
 import re
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from oanet_tf.data import tf_example
 from oanet_tf.data.categories import CATEGORIES_FILE, PanopticCategories
-from oanet_tf.data.json_file import read_json_object
+from oanet_tf.data.interruptible import interruptible
 from oanet_tf.data.resume import Split
 from oanet_tf.errors import InputError, first_line
+from oanet_tf.files import FilePath
 
 if TYPE_CHECKING:
   # Loaded in the functions that need it: it takes seconds, and arguments are checked before.
@@ -68,18 +70,90 @@ def list_shards(input_path: str) -> list[str]:
   return find_shards(patterns)
 
 
-def check_shards(shards: Sequence[str], categories: PanopticCategories) -> None:
+def check_shards(
+  shards: Sequence[str], categories: PanopticCategories, skip_damaged: bool = False
+) -> None:
   """Looks at shards before the work, and compares the categories beside them with a network's.
 
+  Args:
+    shards: TFRecord files.
+    categories: of the network.
+    skip_damaged: whether what `whole_records` refuses is a warning, if there is any record.
+
   Raises:
-    InputError: if none of them holds a whole record; or if there are other categories in a folder:
-      it names both files and the first difference.
+    InputError: as `whole_records`; or if there are other categories in a folder: it names both
+      files and the first difference.
   """
-  if not count_records(list(shards), 1):
-    raise InputError(f'{shards[0]}: holds no record, or is no TFRecord file; convert it again')
+  if skip_damaged:
+    _warn_of_damage(shards)
+  else:
+    whole_records(shards)
   for folder in dict.fromkeys(pathlib.Path(shard).parent for shard in shards):
     if (beside := folder / CATEGORIES_FILE).is_file():
       PanopticCategories.from_json(beside).check_same(categories)
+
+
+def _warn_of_damage(shards: Sequence[str]) -> None:
+  if not count_records(shards, 1):
+    raise InputError(f'{shards[0]}: holds no record, or is no TFRecord file; convert it again')
+  for shard in shards:
+    try:
+      whole_records([shard])
+    except InputError as error:
+      log.warning('%s', error)
+
+
+def whole_records(shards: Sequence[FilePath]) -> dict[str, int]:
+  """Counts the records of each shard, and compares with what the converter says of them.
+
+  Only headers are read, so that a million records take seconds.
+
+  Raises:
+    InputError: if a shard is cut off, or has no record and no summary says that it has none; if the
+      summary beside it says that it has another number of records, that another shard is missing,
+      or that the conversion was not finished; or if there is no record at all.
+  """
+  counts = {os.fspath(shard): _count_whole(shard) for shard in shards}
+  expected = _expected_records(counts)
+  for shard, count in counts.items():
+    if not count and expected.get(shard) != 0:
+      raise InputError(f'{shard}: holds no record; convert it again')
+    if count != expected.get(shard, count):
+      raise InputError(
+        f'{shard}: holds {count} records, but the summary of its conversion says '
+        f'{expected[shard]}; convert or copy it again'
+      )
+  if not any(counts.values()):
+    raise InputError(f'{", ".join(counts)}: hold no record; convert again')
+  return counts
+
+
+def _expected_records(shards: Iterable[str]) -> dict[str, int]:
+  """The numbers of records that summaries beside shards give."""
+  expected = {}
+  for split, own in _shards_of_splits(shards):
+    progress, summary = split.read(), split.summary_path
+    if not progress.is_complete:
+      raise InputError(f'{summary}: says that the conversion was not finished; run it again')
+    listed = {str(split.folder / name): part.images for name, part in progress.shards.items()}
+    for path in own:
+      if path not in listed:
+        raise InputError(f'{path}: is not listed in {summary.name}; convert or copy both again')
+      expected[path] = listed[path]
+    if missing := [path for path in listed if not os.path.exists(path)]:
+      raise InputError(
+        f'{missing[0]}: is missing, but {summary.name} lists it; convert or copy it again'
+      )
+  return expected
+
+
+def _shards_of_splits(shards: Iterable[FilePath]) -> list[tuple[Split, list[str]]]:
+  """The splits of which there is a summary, each with its own of the shards."""
+  own = collections.defaultdict(list)
+  for shard in map(pathlib.Path, shards):
+    name = re.sub(r'-\d{5}-of-\d{5}\.tfrecord$', '', shard.name)
+    own[Split(shard.parent, name)].append(str(shard))
+  return [(split, paths) for split, paths in own.items() if split.summary_path.is_file()]
 
 
 def check_not_turned(shards: Sequence[str], instances_json: str) -> None:
@@ -90,17 +164,16 @@ def check_not_turned(shards: Sequence[str], instances_json: str) -> None:
   Raises:
     InputError: if the summary beside shards says so; it names both files.
   """
-  for path in map(pathlib.Path, shards):
-    name = re.sub(r'-\d{5}-of-\d{5}\.tfrecord$', '', path.name)
-    summary = Split(path.parent, name).summary_path
-    if summary.is_file() and (count := read_json_object(summary).get('turned_images')):
+  for split, _ in _shards_of_splits(shards):
+    if count := split.read().total().turned_images:
       raise InputError(
-        f'{instances_json}: is of pictures as stored, but {summary} says that annotations of '
-        f'{count} of them were turned upright; leave it out, and objects are the panoptic segments'
+        f'{instances_json}: is of pictures as stored, but {split.summary_path} says that '
+        f'annotations of {count} of them were turned upright; leave it out, and objects are the '
+        'panoptic segments'
       )
 
 
-def record_lengths(path: str) -> Iterator[int]:
+def record_lengths(path: FilePath) -> Iterator[int]:
   """Yields the lengths in bytes of a shard's records, up to one that is cut off, from headers."""
   size = os.path.getsize(path)
   with open(path, 'rb') as file:
@@ -112,25 +185,19 @@ def record_lengths(path: str) -> Iterator[int]:
       yield length
 
 
-def count_whole_records(shard: str) -> int:
-  """Counts the records of a shard; reads headers only, so that a million take seconds.
-
-  Raises:
-    InputError: if there is none, or the lengths do not add up to the file's size.
-  """
+def _count_whole(shard: FilePath) -> int:
+  """Raises `InputError` if the lengths of records do not add up to the file's size."""
   lengths = list(record_lengths(shard))
   if sum(lengths) + len(lengths) * (_LENGTH.size + 2 * _CHECKSUM) != os.path.getsize(shard):
     raise InputError(
       f'{shard}: record {len(lengths)} is truncated or damaged, or this is no TFRecord file; '
       'convert or copy it again'
     )
-  if not lengths:
-    raise InputError(f'{shard}: holds no record; convert it again')
   return len(lengths)
 
 
-def count_records(shards: list[str], most: int) -> int:
-  """Counts the records of shards, up to `most`."""
+def count_records(shards: Sequence[str], most: int | None = None) -> int:
+  """Counts the records of shards, perhaps cut off, up to `most`."""
   lengths = itertools.chain.from_iterable(map(record_lengths, shards))
   return sum(1 for _ in itertools.islice(lengths, most))
 
@@ -139,6 +206,9 @@ def readable_records(shards: list[str]) -> dict[str, int]:
   """Reads all shards and counts, for each, the records before the first damaged one.
 
   Logs a warning for each damaged shard with the number of records that are lost.
+
+  Raises:
+    InputError: if there is no record that can be read.
   """
   import tensorflow as tf
 
@@ -150,6 +220,8 @@ def readable_records(shards: list[str]) -> dict[str, int]:
       log.warning(
         '%s: is damaged after record %d; %d records skipped', shard, readable[shard], lost
       )
+  if not any(readable.values()):
+    raise InputError(f'{", ".join(readable)}: hold no record that can be read; convert again')
   return readable
 
 
@@ -191,7 +263,7 @@ def _read(shard: str, dataset: 'tf.data.Dataset') -> 'tuple[int, tf.errors.OpErr
 
   count = 0
   try:
-    for _ in dataset:
+    for _ in interruptible(dataset):
       count += 1
   except tf.errors.OpError as error:
     return count, error

@@ -15,6 +15,7 @@ from oanet_tf.cluster import Cluster
 from oanet_tf.config import definitions
 from oanet_tf.data import geometry, image_ids, input_pipeline, shard_files
 from oanet_tf.data.categories import VOID_LABEL, PanopticCategories
+from oanet_tf.data.interruptible import interruptible
 from oanet_tf.data.panoptic_map import Scores, Segments, segments_of_masks
 from oanet_tf.data.resizing import as_pixels
 from oanet_tf.evaluation.coco_results import PanopticResultsWriter
@@ -243,7 +244,7 @@ def _batches_of_replicas(
   context = tf.distribute.InputContext(
     cluster.num_workers, cluster.index, cluster.strategy.num_replicas_in_sync
   )
-  batches = iter(input_pipeline.evaluation_input(task, categories, context))
+  batches = interruptible(input_pipeline.evaluation_input(task, categories, context))
   while True:
     with shard_files.named_errors(task.validation_data.input_path, task.mode == 'panoptic'):
       step = [batch for _ in range(cluster.num_local_replicas) if (batch := next(batches, None))]

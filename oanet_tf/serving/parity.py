@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from oanet_tf.data import shard_files, tf_example
+from oanet_tf.data.interruptible import interruptible
 from oanet_tf.model_folder import ModelFolder, Trained
 from oanet_tf.serving.letterbox import letterbox
 from oanet_tf.serving.panoptic_module import PanopticModule
@@ -71,7 +72,7 @@ def shard_images(input_path: str, number: int) -> list[np.ndarray]:
   """
   dataset = tf.data.TFRecordDataset(shard_files.list_shards(input_path)).take(number)
   with shard_files.named_errors(input_path):
-    return [tf_example.decode(record)['image'].numpy() for record in dataset]
+    return [tf_example.decode(record)['image'].numpy() for record in interruptible(dataset)]
 
 
 class Results(NamedTuple):

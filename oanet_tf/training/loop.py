@@ -6,6 +6,7 @@ import pathlib
 import shutil
 import signal
 import sys
+from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -20,6 +21,7 @@ from oanet_tf.config import definitions
 from oanet_tf.config import values as config_values
 from oanet_tf.data import input_pipeline, preprocess, shard_files
 from oanet_tf.data.class_prior import load_table
+from oanet_tf.data.interruptible import interruptible
 from oanet_tf.errors import InputError
 from oanet_tf.evaluation.panoptic_quality import format_table
 from oanet_tf.evaluation.scoring import evaluate, named_scores
@@ -101,10 +103,10 @@ def run(
 def train(state: State, with_evaluation: bool) -> dict[str, dict] | None:
   """Trains up to `train_steps`, saving, logging and evaluating as the trainer's intervals say."""
   config, cluster = state.config, state.cluster
-  trainer, data = config.trainer, config.task.train_data
+  trainer, batch_size = config.trainer, config.task.train_data.global_batch_size
   num_micro_batches = trainer.gradient_accumulation_steps
   dataset = training_dataset(state)
-  batches = iter(dataset)
+  batches = interruptible(dataset)
   train_step = make_train_step(state, dataset)
   training_log = TrainingLog(state.folder if cluster.is_chief else None, state.step)
   best = best_checkpoint(state)
@@ -121,8 +123,12 @@ def train(state: State, with_evaluation: bool) -> dict[str, dict] | None:
     ) as progress,
   ):
     while (step := state.step + 1) <= trainer.train_steps:
-      with shard_files.named_errors(data.input_path, config.task.mode == 'panoptic'):
-        micro_batches = [next(batches) for _ in range(num_micro_batches)]
+      try:
+        with waiting_for_data(state, interruption):
+          micro_batches = [next(batches) for _ in range(num_micro_batches)]
+      except Interrupted:
+        state_lib.save(state)
+        leave(interruption, state.step)
       input_seconds = watch.lap()
       losses = train_step(micro_batches)
       losses = {name: float(value) for name, value in losses.items()}
@@ -133,9 +139,7 @@ def train(state: State, with_evaluation: bool) -> dict[str, dict] | None:
 
       if due(step, trainer.summary_interval):
         learning_rate = float(state.learning_rate(state.optimizer.iterations))
-        training_log.write_interval(
-          step, trainer.train_steps, data.global_batch_size, learning_rate
-        )
+        training_log.write_interval(step, trainer.train_steps, batch_size, learning_rate)
 
       stop = cluster.any_worker(interruption.received is not None)
       last = step == trainer.train_steps
@@ -154,6 +158,21 @@ def train(state: State, with_evaluation: bool) -> dict[str, dict] | None:
   if results is None and with_evaluation:
     results = validate(state, training_log, best)
   return results
+
+
+@contextlib.contextmanager
+def waiting_for_data(state: State, interruption: Interruption) -> Iterator[None]:
+  """Within, a signal raises `Interrupted`, except where other workers wait for this one's step.
+
+  Raises:
+    InputError: if a shard is damaged; it names it.
+  """
+  task, is_alone = state.config.task, state.cluster.num_workers == 1
+  with (
+    shard_files.named_errors(task.train_data.input_path, task.mode == 'panoptic'),
+    interruption.at_once() if is_alone else contextlib.nullcontext(),
+  ):
+    yield
 
 
 def scored_fusions(task: definitions.OANetTask) -> tuple[str, ...]:

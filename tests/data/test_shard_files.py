@@ -1,17 +1,28 @@
 import json
+import pathlib
 
 import pytest
 
 from oanet_tf.data import shard_files
+from oanet_tf.data.resume import Progress, Split, Summary
 from oanet_tf.errors import InputError
 from tests.categories import CATEGORIES, PERSON, TIE_ON_PERSON
 
 
-def shard(folder, name='a.tfrecord'):
-  """A shard with an empty record."""
+def shard(folder, name='a.tfrecord', records=1):
+  """A shard with empty records."""
   folder.mkdir(parents=True, exist_ok=True)
-  (folder / name).write_bytes(bytes(16))
+  (folder / name).write_bytes(bytes(16 * records))
   return str(folder / name)
+
+
+def converted(folder, counts=(3, 2), is_complete=True):
+  """Shards of the split 'val' with empty records, and the summary of their conversion."""
+  names = [f'val-{i:05}-of-{len(counts):05}.tfrecord' for i in range(len(counts))]
+  paths = [shard(folder, name, count) for name, count in zip(names, counts, strict=True)]
+  summaries = {name: Summary(images=n) for name, n in zip(names, counts, strict=True)}
+  Split(folder, 'val').write(Progress({}, 0, summaries, [], is_complete))
+  return paths
 
 
 @pytest.mark.parametrize(
@@ -33,14 +44,83 @@ def test_nothing_matches(tmp_path):
     shard_files.list_shards(f'{tmp_path}/no[1]/*')
 
 
-def test_files_without_a_record_are_no_shards(tmp_path):
+def test_files_without_a_record_are_no_shards(tmp_path, caplog):
   (tmp_path / 'text').write_text('no record')
   (tmp_path / 'empty').write_text('')
   paths = [str(tmp_path / name) for name in ('text', 'empty')]
   with pytest.raises(InputError, match='text: '):
     shard_files.check_shards(paths, CATEGORIES)
-  # Of the others, a training that skips what is damaged can still read this one.
-  shard_files.check_shards([*paths, shard(tmp_path / 'folder')], CATEGORIES)
+  good = shard(tmp_path / 'folder')
+  with pytest.raises(InputError, match='text: '):
+    shard_files.check_shards([good, *paths], CATEGORIES)
+  shard_files.check_shards([*paths, good], CATEGORIES, skip_damaged=True)
+  assert [record.message.split(': ')[0] for record in caplog.records] == paths
+  with pytest.raises(InputError, match='text: '):
+    shard_files.check_shards(paths, CATEGORIES, skip_damaged=True)
+
+
+def test_counts_are_those_of_the_conversion(tmp_path):
+  first, second = converted(tmp_path)
+  assert shard_files.whole_records([first, second]) == {first: 3, second: 2}
+  assert shard_files.whole_records([second]) == {second: 2}
+  other = shard(tmp_path, 'other.tfrecord', 7)
+  assert shard_files.whole_records([other, first]) == {other: 7, first: 3}
+
+
+@pytest.mark.parametrize('count', [0, 1, 4])
+def test_a_shard_with_another_number_of_records(tmp_path, count):
+  first, second = converted(tmp_path)
+  shard(tmp_path, 'val-00001-of-00002.tfrecord', count)
+  said = f'holds {count} records, but .* says 2' if count else 'holds no record'
+  with pytest.raises(InputError, match=f'00001-of-00002.tfrecord: {said}'):
+    shard_files.whole_records([first, second])
+  # A glob that does not take it is not concerned.
+  assert shard_files.whole_records([first]) == {first: 3}
+
+
+@pytest.mark.parametrize('size', range(1, 32))
+def test_a_shard_that_is_cut_off(tmp_path, size):
+  _, second = converted(tmp_path)
+  with open(second, 'r+b') as file:
+    file.truncate(size)
+  fact = 'holds 1 records, but .* says 2' if size == 16 else 'is truncated'
+  with pytest.raises(InputError, match=fact):
+    shard_files.whole_records([second])
+
+
+def test_a_shard_without_a_record_of_which_all_images_were_skipped(tmp_path):
+  first, second = converted(tmp_path, (3, 0))
+  assert shard_files.whole_records([first, second]) == {first: 3, second: 0}
+  with pytest.raises(InputError, match='hold no record; convert again'):
+    shard_files.whole_records([second])
+
+
+def test_a_shard_that_is_missing(tmp_path):
+  first, second = converted(tmp_path)
+  pathlib.Path(second).unlink()
+  with pytest.raises(InputError, match=r'00001-of-00002.* is missing, but val_summary'):
+    shard_files.whole_records([first])
+
+
+def test_a_shard_of_another_conversion(tmp_path):
+  first, _ = converted(tmp_path)
+  other = shard(tmp_path, 'val-00000-of-00009.tfrecord')
+  with pytest.raises(InputError, match=r'00000-of-00009.* is not listed in val_summary'):
+    shard_files.whole_records([first, other])
+
+
+def test_a_conversion_that_was_not_finished(tmp_path):
+  paths = converted(tmp_path, is_complete=False)
+  with pytest.raises(InputError, match=r'val_summary.* says .* not finished; run it again'):
+    shard_files.whole_records(paths)
+
+
+@pytest.mark.parametrize('content', ['', '[]', '{}', '{"shards": 1}'])
+def test_a_summary_that_is_none(tmp_path, content):
+  paths = converted(tmp_path)
+  (tmp_path / 'val_summary.json').write_text(content)
+  with pytest.raises(InputError, match='val_summary'):
+    shard_files.whole_records(paths)
 
 
 def write_categories(folder, categories, **changes):
@@ -68,8 +148,10 @@ def test_categories_of_other_records_name_both_files_and_the_difference(tmp_path
 
 @pytest.mark.parametrize('count', [0, 2])
 def test_shards_of_turned_annotations_take_no_instances_json(tmp_path, count):
-  (tmp_path / 'val_summary.json').write_text(json.dumps({'turned_images': count}))
-  shards = [str(tmp_path / name) for name in ('other.tfrecord', 'val-00000-of-00001.tfrecord')]
+  name = 'val-00000-of-00001.tfrecord'
+  summary = Summary(images=3, turned_images=count)
+  Split(tmp_path, 'val').write(Progress({}, 0, {name: summary}, []))
+  shards = [str(tmp_path / name) for name in ('other.tfrecord', name)]
   if not count:
     shard_files.check_not_turned(shards, 'a.json')
     return

@@ -1,7 +1,11 @@
 """Training that is stopped and goes on, on real signals."""
 
 import os
+import re
 import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -79,6 +83,34 @@ def test_stopped_and_resumed_is_bit_identical_to_undisturbed(shards, tmp_path, m
   assert any('momentum' in name for name in found) and any('positions' in name for name in found)
   for name, value in expected.items():
     np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+@pytest.mark.slow
+def test_a_signal_gets_through_while_a_shard_hangs(tmp_path):
+  end_to_end.make_shards(tmp_path, num_train=3)
+  model_dir = tmp_path / 'model'
+  with subprocess.Popen(
+    [sys.executable, '-m', 'oanet_tf.train', '--experiment', 'oanet_synthetic', '--mode', 'train',
+     '--model_dir', str(model_dir),
+     '--params_override', end_to_end.training_overrides(tmp_path, 10**6)],
+    stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+  ) as training:  # fmt: skip
+    while not list(model_dir.glob('ckpt-*.index')):
+      assert training.poll() is None
+      time.sleep(0.1)
+    # A drive that does not answer, when the next epoch opens the file.
+    (shard,) = (tmp_path / 'shards').glob('train-*')
+    shard.unlink()
+    os.mkfifo(shard)
+    saved = None
+    while (newest := sorted(model_dir.glob('ckpt-*.index'))) != saved:
+      saved = newest
+      time.sleep(10)
+    training.terminate()
+    output, _ = training.communicate(timeout=120)
+  assert training.returncode == 128 + signal.SIGTERM
+  (step,) = re.findall(r'stopped by SIGTERM after step (\d+), with a checkpoint', output)
+  assert (model_dir / f'ckpt-{step}.index').exists()
 
 
 @pytest.mark.slow
