@@ -140,6 +140,8 @@ def export(
   with files.only_one(export_dir, 'export'):
     folders = {name: serving_formats.version_folder(export_dir / name, version) for name in formats}
     serving_formats.read_record(export_dir)
+    for name in formats:
+      files.remove_unfinished(export_dir / name)
     readers = _find_all_images(formats, images, calibration_images, values)
     # Loading TensorFlow takes seconds, so the arguments are checked first.
     from oanet_tf.serving import parity

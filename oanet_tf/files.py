@@ -97,8 +97,8 @@ def _is_at(status: os.stat_result, path: FilePath) -> bool:
   return other is not None and os.path.samestat(status, other)
 
 
-def _hidden(path: pathlib.Path, suffix: str = 'part') -> pathlib.Path:
-  return path.with_name(f'.{path.name}.{suffix}')
+def _hidden(path: pathlib.Path) -> pathlib.Path:
+  return path.with_name(f'.{path.name}.part')
 
 
 @contextlib.contextmanager
@@ -196,28 +196,57 @@ def write_bytes(path: pathlib.Path, content: bytes, durable: bool = False) -> No
 
 
 @contextlib.contextmanager
-def making_folder(path: pathlib.Path, suffix: str = 'part') -> Iterator[pathlib.Path]:
+def making_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
   """Yields a hidden folder to fill, which is renamed to `path` at the end or removed on an error.
 
   Args:
     path: does not exist yet or is an empty folder; the folders above it are made.
-    suffix: of the hidden folder. With a process's own, several may make `path` at once.
+
+  Raises:
+    InputError: if it cannot be made, or another process is making it; it names `path`.
+  """
+  with (
+    folder_unless_empty(path.parent, path),
+    only_one(path.parent, f'process that makes {path.name!r}', path.name),
+    temporary_folder(path) as temporary,
+  ):
+    yield temporary
+    with writing(path):
+      temporary.rename(path)
+
+
+@contextlib.contextmanager
+def temporary_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
+  """Yields a hidden folder for what is to be at `path`; it is removed at the end.
+
+  A process that was killed leaves it, and the next one removes it.
+
+  Args:
+    path: in a folder that exists; no other process may do the same, see `only_one`.
 
   Raises:
     InputError: if it cannot be made; it names `path`.
   """
-  temporary = _hidden(path, suffix)
-  # A process that was killed may have left one.
+  temporary = _hidden(path)
   shutil.rmtree(temporary, ignore_errors=True)
-  with folder_unless_empty(path.parent, path):
-    try:
-      with writing(path):
-        temporary.mkdir()
-      yield temporary
-      with writing(path):
-        temporary.rename(path)
-    finally:
-      shutil.rmtree(temporary, ignore_errors=True)
+  try:
+    with writing(path):
+      temporary.mkdir()
+    yield temporary
+  finally:
+    shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_unfinished(folder: pathlib.Path) -> None:
+  """Removes the hidden files and folders that killed processes left in a folder, if there is one.
+
+  Nothing else may be writing there, see `only_one`.
+  """
+  for path in folder.glob('.*.part'):
+    if path.is_dir() and not path.is_symlink():
+      shutil.rmtree(path, ignore_errors=True)
+    else:
+      path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

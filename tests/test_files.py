@@ -37,12 +37,28 @@ def test_what_a_killed_process_left_is_removed(tmp_path):
     assert not list(temporary.iterdir())
 
 
+def test_only_what_is_hidden_and_unfinished_is_removed(tmp_path):
+  for name in ('.a.part', 'b.part', '.c', 'd'):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / 'file').write_text('')
+    (tmp_path / f'{name}.png').write_text('')
+  (tmp_path / '.e.png.part').write_text('')
+  (tmp_path / '.f.part').symlink_to(tmp_path / 'd')
+  files.remove_unfinished(tmp_path)
+  left = sorted(path.name for path in tmp_path.iterdir())
+  assert left == ['.a.part.png', '.c', '.c.png', 'b.part', 'b.part.png', 'd', 'd.png']
+  assert (tmp_path / 'd' / 'file').exists()
+  files.remove_unfinished(tmp_path / 'missing')
+
+
 def test_one_process_leaves_the_folder_of_another_alone(tmp_path):
-  with files.making_folder(tmp_path / 'folder', '1.part') as first:
+  with files.making_folder(tmp_path / 'folder') as first:
     (first / 'file').write_text('first')
-    with pytest.raises(ValueError), files.making_folder(tmp_path / 'folder', '2.part') as second:
-      (second / 'file').write_text('second')
-      raise ValueError
+    with (
+      pytest.raises(InputError, match="another process that makes 'folder' is running"),
+      files.making_folder(tmp_path / 'folder'),
+    ):
+      pass
     assert (first / 'file').read_text() == 'first'
   assert [p.name for p in tmp_path.iterdir()] == ['folder']
 

@@ -326,6 +326,18 @@ class OANetTask(config_definitions.TaskConfig):
 
 
 @dataclasses.dataclass
+class Runtime(config_definitions.RuntimeConfig):
+  """Devices and precision.
+
+  Attributes:
+    deterministic: whether the same configuration, seed, data and devices give the same weights bit
+      for bit, in more time.
+  """
+
+  deterministic: bool = False
+
+
+@dataclasses.dataclass
 class Trainer(config_definitions.TrainerConfig):
   """Schedule and optimizer.
 

@@ -16,7 +16,7 @@ from official.modeling import hyperparams
 from oanet_tf import errors, files
 from oanet_tf.config import check as config_check
 from oanet_tf.config.check import Setting, Settings
-from oanet_tf.config.definitions import OANetTask, Trainer
+from oanet_tf.config.definitions import OANetTask, Runtime, Trainer
 from oanet_tf.errors import InputError
 
 UPDATE_COMMAND = 'python -m oanet_tf.config.experiments'
@@ -28,7 +28,7 @@ _HEADER = f"""\
 
 
 def _defaults() -> config_definitions.ExperimentConfig:
-  return config_definitions.ExperimentConfig(task=OANetTask(), trainer=Trainer())
+  return config_definitions.ExperimentConfig(task=OANetTask(), trainer=Trainer(), runtime=Runtime())
 
 
 def _from_file(experiment: str) -> config_definitions.ExperimentConfig:
@@ -48,8 +48,8 @@ def load_experiment(
 
   Args:
     experiment: one of `defaults/`, or one registered with the Model Garden's
-      `exp_factory.register_config_factory` whose task is an `OANetTask` and whose trainer is a
-      `Trainer`.
+      `exp_factory.register_config_factory` whose task is an `OANetTask`, whose trainer is a
+      `Trainer` and whose runtime is a `Runtime`.
     config_files: YAML files, applied in turn.
     params_override: `a.b=1,c.d=[2,3]`, or YAML or JSON text.
 
@@ -61,7 +61,8 @@ def load_experiment(
   except LookupError:
     known = ', '.join(config_check.experiment_names())
     raise InputError(f'there is no experiment {experiment!r}; known are {known}') from None
-  if not isinstance(config.task, OANetTask) or not isinstance(config.trainer, Trainer):
+  parts = ((config.task, OANetTask), (config.trainer, Trainer), (config.runtime, Runtime))
+  if not all(isinstance(part, kind) for part, kind in parts):
     raise InputError(f'{experiment}: is not an experiment of OANet')
   return override(config, config_files, params_override)
 

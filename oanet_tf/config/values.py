@@ -93,7 +93,7 @@ _UNAVAILABLE = ('adafactor', 'slide')
 # Keys of the Model Garden that this package does not support.
 _ONLY_DEFAULT = re.compile(
   r"""
-  runtime\.(?!(distribution_strategy|num_gpus|mixed_precision_dtype|loss_scale|enable_xla
+  runtime\.(?!(distribution_strategy|num_gpus|mixed_precision_dtype|loss_scale|enable_xla|deterministic
                |run_eagerly|all_reduce_alg|num_packs)$).*
   |task\.differential_privacy_config
   |task\.model\.backbone\.mobilenet\.(output_stride|output_intermediate_endpoints)

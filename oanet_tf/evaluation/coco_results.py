@@ -11,7 +11,6 @@ import operator
 import os
 import pathlib
 import re
-import tempfile
 import zipfile
 from collections.abc import Iterator
 
@@ -27,7 +26,7 @@ from oanet_tf.data.panoptic_map import (
 )
 from oanet_tf.data.pictures import read_bytes
 from oanet_tf.errors import InputError
-from oanet_tf.files import FilePath, make_folder, replacing, writing
+from oanet_tf.files import FilePath, make_folder, replacing, temporary_folder, writing
 
 _TESTDEV_NAME = re.compile(r'panoptic_[^_]+_.+_results')
 # The zip format's first day: equal results make equal zips.
@@ -52,7 +51,7 @@ class PanopticResultsWriter(contextlib.AbstractContextManager):
     """Makes the folders.
 
     Args:
-      output_dir: is created if it is missing.
+      output_dir: is created if it is missing. Only one process may write `name` there.
       name: of JSON and folder.
       categories: of the dataset.
       keep_crowds: for annotations. Results have no crowds: their `iscrowd` is 0.
@@ -71,8 +70,8 @@ class PanopticResultsWriter(contextlib.AbstractContextManager):
     self._images = {}
     self._annotations = {}
     make_folder(self._json_path.parent)
-    with writing(self._folder):
-      self._staging = tempfile.TemporaryDirectory(prefix='.panoptic-', dir=self._json_path.parent)
+    self._cleanup = contextlib.ExitStack()
+    self._staging = self._cleanup.enter_context(temporary_folder(self._folder))
     if keep_unfinished:
       make_folder(self._folder)
 
@@ -99,7 +98,7 @@ class PanopticResultsWriter(contextlib.AbstractContextManager):
       raise InputError(f'{file_name}: another image of this run is written to {png_name} too')
     is_crowd = segments.is_crowd & self._keep_crowds
     info = segments_info(segments._replace(is_crowd=is_crowd), self._categories, file_name)
-    folder = self._folder if self._keep_unfinished else pathlib.Path(self._staging.name)
+    folder = self._folder if self._keep_unfinished else self._staging
     write_panoptic_png(folder / png_name, segments)
     height, width = segments.index.shape
     self._images[image_id] = {
@@ -121,8 +120,8 @@ class PanopticResultsWriter(contextlib.AbstractContextManager):
       'annotations': list(self._annotations.values()),
       'categories': self._categories.to_coco(),
     }
-    with self._staging, writing(self._json_path):
-      staging = pathlib.Path(self._staging.name)
+    staging = self._staging
+    with self._cleanup, writing(self._json_path):
       # Before anything is put in its place, as the disk may have no room for it.
       (staging / self._json_path.name).write_text(json.dumps(content))
       self._folder.mkdir(exist_ok=True)
@@ -135,7 +134,7 @@ class PanopticResultsWriter(contextlib.AbstractContextManager):
     if exception_type is None or (self._keep_unfinished and self._images):
       self.close()
     else:
-      self._staging.cleanup()
+      self._cleanup.close()
 
 
 def read_results(json_path: FilePath, folder: FilePath) -> Iterator[tuple[int | str, Segments]]:

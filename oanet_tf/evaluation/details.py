@@ -12,7 +12,6 @@ The files of an image have the stem of its predictions' PNG.
 
 import contextlib
 import json
-import os
 import pathlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -81,7 +80,7 @@ def details_writer(
     InputError: if two images have the same name, or the folder cannot be written.
   """
   folder, images = pathlib.Path(output_dir) / FOLDER, []
-  with files.making_folder(folder, f'{os.getpid()}.part') as staging:
+  with files.making_folder(folder) as staging:
     with PanopticResultsWriter(staging, 'truth', categories, keep_crowds=True) as ground_truth:
       for name in ('pictures', 'ranking_maps'):
         files.make_folder(staging / name)

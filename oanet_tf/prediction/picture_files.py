@@ -54,6 +54,8 @@ def segment_files(
       ) as writer,
     ):
       files.make_folder(overlays)
+      for folder in (overlays, output_dir / PREDICTIONS):
+        files.remove_unfinished(folder)
       for result in itertools.chain([first], results):
         file_name, png_name = pictures[result.name].name, f'{result.name}.png'
         with files.replacing(overlays / png_name) as temporary:

@@ -60,9 +60,13 @@ def test_the_files_by_hand(tmp_path):
 
 
 def test_no_image_at_all(tmp_path):
+  leftover = tmp_path / '.val.part'  # Of a process that was killed.
+  leftover.mkdir()
+  (leftover / 'old.png').write_text('')
   with PanopticResultsWriter(tmp_path, 'val', CATEGORIES):
     pass
   assert list(read_results(tmp_path / 'val.json', tmp_path / 'val')) == []
+  assert sorted(path.name for path in tmp_path.iterdir()) == ['val', 'val.json']
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ Image i of a split depends only on the seed, the split and i.
 
 import itertools
 import json
-import os
 import pathlib
 
 import numpy as np
@@ -226,7 +225,7 @@ def generate(
   with files.writing(folder):
     if folder.exists() and next(folder.iterdir(), None):
       raise InputError(f'{folder}: is not empty; remove it or choose another folder')
-  with files.making_folder(folder, f'{os.getpid()}.part') as partial:
+  with files.making_folder(folder) as partial:
     for split, count in zip(SPLITS, (num_train, num_val), strict=True):
       with files.writing(folder):
         _write_split(partial, split, count, image_size, seed)
