@@ -29,6 +29,7 @@ from oanet_tf.data.pictures import (
 )
 from oanet_tf.errors import InputError
 from oanet_tf.prediction.predictor import OUTPUTS, segments_of_outputs
+from oanet_tf.printing import shown
 
 SIGNATURE, INPUT, LABELS = 'serving_bytes', 'image_bytes', 'segment_label'
 # The masks of an image may exceed the 4 MB that gRPC accepts by default.
@@ -95,7 +96,7 @@ def main() -> int:
       try:
         found = client(encoded(path))
       except RefusedPicture as error:
-        progress.write(f'{path}: {server} refuses: {error}', file=sys.stderr)
+        progress.write(shown(f'{path}: {server} refuses: {error}'), file=sys.stderr)
         num_refused += 1
         continue
       except ServerError as error:

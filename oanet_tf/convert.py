@@ -19,6 +19,7 @@ from oanet_tf.data.objects import Overlaps
 from oanet_tf.data.panoptic_of_instances import OnTop
 from oanet_tf.data.resume import Split
 from oanet_tf.data.tf_example import MaskEncoding
+from oanet_tf.printing import shown
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -134,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
   """The command line; `arguments` are `sys.argv[1:]` unless given."""
   arguments = parse_arguments(arguments)
   summary = convert(**vars(arguments))
-  print(f'{arguments.output_dir}, split {arguments.split}: {summary}')
+  print(shown(f'{arguments.output_dir}, split {arguments.split}: {summary}'))
   if summary.images_of_unsure_turn:
     print(
       f'{summary.images_of_unsure_turn} pictures are turned by their EXIF data, and their size '

@@ -10,10 +10,14 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO, cast
 
+from oanet_tf import printing
+
 # What TensorFlow puts around the fact: names of functions, iterators, nodes and operations.
 _NODE_NAMES = re.compile(r'^\{\{.*?\}\} |.*Iterator::Root(::\w+)*: | *\[\[.*| \[Op:.*')
 
 
+_UP = '\x1b[A'  # The cursor.
+_LONGEST_MESSAGE = 2000  # Characters.
 # How to get packages that are not in every installation; all others come with the package itself.
 REMEDIES = {
   'ai_edge_quantizer': "'oanet_tf[tflite]'",
@@ -27,7 +31,14 @@ class InputError(ValueError):
   """Something the user gave is wrong.
 
   The message is one line that names the file (or key), the fact and, where it helps, the remedy.
+  Names in it are shown as `printing.shown` does, and only the ends of a long message.
   """
+
+  def __init__(self, message: str):
+    message = printing.shown(message)
+    if len(message) > _LONGEST_MESSAGE:
+      message = f'{message[: _LONGEST_MESSAGE // 2]} … {message[-_LONGEST_MESSAGE // 2 :]}'
+    super().__init__(message)
 
 
 def first_line(error: BaseException) -> str:
@@ -60,6 +71,17 @@ def naming_missing_packages(what: object) -> Iterator[None]:
 
 class Terminated(KeyboardInterrupt):
   """SIGTERM came."""
+
+
+class _StandardText(io.TextIOWrapper):
+  """Standard output or error, to which no text, whoever prints it, can send commands."""
+
+  def write(self, text: str, /) -> int:
+    if not text.isprintable():
+      # tqdm moves between its bars.
+      parts = (printing.escaped(part, but='\n\r\t') for part in text.split(_UP))
+      text = _UP.join(parts)
+    return super().write(text)
 
 
 class _StandardFile(io.FileIO):
@@ -119,7 +141,7 @@ def _code_of(main: Callable[[], int | None]) -> int | str:
 
 def _report(message: str) -> int:
   sys.stdout.flush()
-  print(f'error: {message}', file=sys.stderr)
+  printing.note(f'error: {message}')
   return 2
 
 
@@ -153,7 +175,7 @@ def _guarded(stream: TextIO | None, number: int) -> tuple[io.TextIOWrapper, _Sta
     stream.flush()
   file = _StandardFile(number, 'w', closefd=False)
   unbuffered = getattr(stream, 'write_through', False)  # By `python -u`.
-  text = io.TextIOWrapper(
+  text = _StandardText(
     cast(io.BufferedWriter, file) if unbuffered else io.BufferedWriter(file),
     stream.encoding if stream else 'utf-8',
     # Names of categories and files may have any character.

@@ -9,6 +9,7 @@ from oanet_tf.config.check import OVERRIDE
 from oanet_tf.config.text import parse_override
 from oanet_tf.errors import InputError
 from oanet_tf.model_folder import ModelFolder, check_weights_exist
+from oanet_tf.printing import shown
 
 # Most names of a kind that are printed; `import.json` has all.
 _MAX_NAMES = 4
@@ -60,7 +61,7 @@ def main() -> None:
   if imported.identity:
     print(f'not in the file, so the identity: {len(imported.identity)} variables of normalization')
   if imported.not_used:
-    print(f'not used of the file: {len(imported.not_used)}, {_shortened(imported.not_used)}')
+    print(f'not used of the file: {len(imported.not_used)}, {shown(_shortened(imported.not_used))}')
   if 'stuff_head' in imported.own:
     print('the stuff head is random, so all stuff is void until it is trained')
   if imported.ranking_module is None:

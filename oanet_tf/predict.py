@@ -2,11 +2,11 @@
 
 import argparse
 import pathlib
-import sys
 from typing import TYPE_CHECKING
 
 from oanet_tf import errors
 from oanet_tf.arguments import add_fusion, add_overwrite, add_params_override, positive
+from oanet_tf.printing import note
 
 if TYPE_CHECKING:
   from oanet_tf.prediction.model import Model
@@ -95,9 +95,8 @@ def load_model(arguments: argparse.Namespace) -> 'Model':
   from oanet_tf.prediction.model import load
 
   if not arguments.model:
-    print(
-      'without --model: the network that comes with the package, which knows only OccludedScenes',
-      file=sys.stderr,
+    note(
+      'without --model: the network that comes with the package, which knows only OccludedScenes'
     )
   return load(arguments.model, fusion=arguments.fusion, params_override=arguments.params_override)
 

@@ -11,6 +11,7 @@ from oanet_tf import files
 from oanet_tf.data import image_ids, shard_files, tf_example
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.panoptic_map import segments_info, write_panoptic_png
+from oanet_tf.printing import shown
 
 
 def write_panoptic(
@@ -34,7 +35,9 @@ def write_panoptic(
   total = sum(map(shard_files.count_whole_records, shards))
   with files.making_folder(folder) as staging:
     with shard_files.named_errors(shards, with_images=False):
-      for record in tqdm.tqdm(dataset.as_numpy_iterator(), json_path.stem, total, unit='image'):
+      for record in tqdm.tqdm(
+        dataset.as_numpy_iterator(), shown(json_path.stem), total, unit='image'
+      ):
         image_id = image_ids.decoded(record['source_id'].decode(errors='surrogatepass'))
         segments = tf_example.decoded_segments(record)
         png_name = f'{image_ids.file_stem(image_id)}.png'

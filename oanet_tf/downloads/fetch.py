@@ -15,6 +15,7 @@ import tqdm
 
 from oanet_tf import files
 from oanet_tf.errors import InputError
+from oanet_tf.printing import shown
 
 _BLOCK = 2**16  # Bytes.
 _PATIENCE = 60  # Seconds without a byte.
@@ -155,4 +156,4 @@ def _check(url: str, part: pathlib.Path, checksum: str) -> None:
 
 
 def _progress(what: str, start: int, total: int | None) -> tqdm.tqdm:
-  return tqdm.tqdm(desc=what, initial=start, total=total, unit='B', unit_scale=True)
+  return tqdm.tqdm(desc=shown(what), initial=start, total=total, unit='B', unit_scale=True)
