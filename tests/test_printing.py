@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import os
 import pathlib
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oanet_tf import arguments, printing, visualize
+from oanet_tf.__main__ import COMMANDS
 from oanet_tf.data.categories import Category, PanopticCategories
 from oanet_tf.data.panoptic_map import Segments
 from oanet_tf.errors import InputError
@@ -114,3 +116,31 @@ def test_a_command_on_a_hostile_dataset(tmp_path):
   done = subprocess.run(command, capture_output=True, text=True)
   assert done.returncode == 2 and done.stderr.count('\n') == 1
   assert 'a\\nerror: b.json: category 0: isthing 2' in done.stderr
+
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+ASCII = {'LC_ALL': 'C', 'LANG': 'POSIX', 'PYTHONUTF8': '0', 'PYTHONCOERCECLOCALE': '0'}
+
+
+def scripts():
+  """Those that are commands."""
+  paths = sorted((ROOT / 'scripts').glob('*.py'))
+  return [path.name for path in paths if '__main__' in path.read_text(encoding='utf-8')]
+
+
+@pytest.mark.parametrize(
+  'command',
+  [
+    ['-m', 'oanet_tf'],
+    *(['-m', 'oanet_tf', name] for name in COMMANDS),
+    *(['-m', command.module] for command in COMMANDS.values()),
+    *([f'scripts/{name}'] for name in scripts()),
+  ],
+  ids=' '.join,
+)
+def test_help_on_a_terminal_of_ascii(command):
+  environment = {**os.environ, **ASCII, 'PYTHONPATH': str(ROOT)}
+  done = subprocess.run(
+    [sys.executable, *command, '--help'], cwd=ROOT, env=environment, capture_output=True
+  )
+  assert done.returncode == 0 and b'usage: ' in done.stdout and done.stdout.isascii()
