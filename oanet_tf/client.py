@@ -206,7 +206,7 @@ def rest_client(server: str, model: str, timeout: float) -> Client:
       raise kind(first_line(message_of(error.read()))) from None
     except (OSError, http.client.HTTPException) as error:
       raise ServerError(error) from None
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
       raise ServerError('its answer is not of TensorFlow Serving') from None
 
   return client
@@ -216,7 +216,7 @@ def message_of(body: bytes) -> str:
   """The error message in the body of a failed request, of TensorFlow Serving or a proxy."""
   try:
     return json.loads(body)['error']
-  except (ValueError, TypeError, KeyError):
+  except (ValueError, TypeError, KeyError, RecursionError):
     return body.decode(errors='replace')
 
 
