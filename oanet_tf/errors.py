@@ -16,6 +16,11 @@ from oanet_tf import printing
 _NODE_NAMES = re.compile(r'^\{\{.*?\}\} |.*Iterator::Root(::\w+)*: | *\[\[.*| \[Op:.*')
 
 
+# In errors of the loader of libraries, of threads, of C++ and of TensorFlow.
+_LACK_OF_MEMORY = re.compile(
+  "[^\n]*(failed to map segment|annot allocate memory|can't start new thread|bad_alloc"
+  '|OOM when allocating)[^\n]*'
+)
 _UP = '\x1b[A'  # The cursor.
 _LONGEST_MESSAGE = 2000  # Characters.
 # How to get packages that are not in every installation; all others come with the package itself.
@@ -129,14 +134,28 @@ def _code_of(main: Callable[[], int | None]) -> int | str:
     return error.code or 0
   except InputError as error:
     return _report(str(error))
-  except MemoryError as error:
-    return _report(f'there is not enough memory ({first_line(error)})')
   except OSError as error:
     where = f'{error.filename}: ' if error.filename else ''
     return _report(where + (error.strerror or first_line(error)))
+  except Exception as error:
+    if fact := _lack_of_memory(error):
+      return _report(f'there is not enough memory ({fact})')
+    raise
   except KeyboardInterrupt as error:
     print('interrupted', file=sys.stderr)
     return 128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
+
+
+def _lack_of_memory(error: BaseException) -> str:
+  """What could not be had, if it was memory that lacked; '' otherwise."""
+  if isinstance(error, MemoryError):
+    return first_line(error)
+  # What NumPy makes of it is about the installation.
+  causes: list[BaseException] = [error]
+  while cause := causes[-1].__cause__ or causes[-1].__context__:
+    causes.append(cause)
+  found = (_LACK_OF_MEMORY.search(str(cause)) for cause in causes)
+  return next((match[0] for match in found if match), '')
 
 
 def _report(message: str) -> int:
