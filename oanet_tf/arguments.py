@@ -3,9 +3,17 @@
 import argparse
 import logging
 import sys
+from typing import NoReturn
 
 from oanet_tf.config.values import FUSIONS
 from oanet_tf.printing import shown
+
+
+class ArgumentParser(argparse.ArgumentParser):
+  """Python's, whose errors show names of files that a shell's pattern gave as one line."""
+
+  def error(self, message: str) -> NoReturn:
+    super().error(shown(message))
 
 
 def positive(text: str) -> int:

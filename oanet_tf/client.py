@@ -17,7 +17,7 @@ import tqdm
 from PIL import Image
 
 from oanet_tf import errors, files, visualize
-from oanet_tf.arguments import add_overwrite
+from oanet_tf.arguments import ArgumentParser, add_overwrite
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.pictures import (
   decoded,
@@ -39,7 +39,7 @@ Client = Callable[[bytes], dict[str, np.ndarray]]
 
 
 def parse_arguments() -> argparse.Namespace:
-  parser = argparse.ArgumentParser(
+  parser = ArgumentParser(
     prog='oanet client',
     description='Sends pictures to TensorFlow Serving, draws the answers as OUTPUT_DIR/NAME.png, '
     'and prints the segments with their scores.',

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import get_args
 
 from oanet_tf import errors
-from oanet_tf.arguments import names, positive
+from oanet_tf.arguments import ArgumentParser, names, positive
 from oanet_tf.data.coco_panoptic import LabelsAre
 from oanet_tf.data.convert import (
   IMAGES_PER_SHARD,
@@ -23,7 +23,7 @@ from oanet_tf.printing import shown
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-  parser = argparse.ArgumentParser(
+  parser = ArgumentParser(
     prog='oanet convert',
     description='Converts a COCO panoptic dataset, or the COCO export of a labelling tool, to '
     'TFRecord shards. If it is interrupted, the same command goes on where it stopped.',

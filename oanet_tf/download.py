@@ -5,12 +5,13 @@ import pathlib
 from collections.abc import Sequence
 
 from oanet_tf import errors
+from oanet_tf.arguments import ArgumentParser
 from oanet_tf.downloads import backbones, coco, published
 from oanet_tf.printing import shown
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-  parser = argparse.ArgumentParser(
+  parser = ArgumentParser(
     prog='oanet download',
     description='Fetches COCO, backbones and published networks. Interrupted and run again, it '
     'continues where it stopped. Variables of the environment may name mirrors: COCO_URL, '

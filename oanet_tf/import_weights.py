@@ -4,7 +4,7 @@ import argparse
 import pathlib
 
 from oanet_tf import errors, files
-from oanet_tf.arguments import add_params_override, log_to_stderr
+from oanet_tf.arguments import ArgumentParser, add_params_override, log_to_stderr
 from oanet_tf.config.check import OVERRIDE
 from oanet_tf.config.text import parse_override
 from oanet_tf.errors import InputError
@@ -16,7 +16,7 @@ _MAX_NAMES = 4
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-  parser = argparse.ArgumentParser(
+  parser = ArgumentParser(
     prog='oanet import_weights',
     description='Makes a model folder of a network that another package trained on COCO, for '
     'predict, evaluate and export. To train it further, give the folder to task.init_checkpoint.',

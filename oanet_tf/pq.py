@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from oanet_tf import errors, files
-from oanet_tf.arguments import add_overwrite, positive
+from oanet_tf.arguments import ArgumentParser, add_overwrite, positive
 from oanet_tf.errors import InputError
 from oanet_tf.files import FilePath
 from oanet_tf.printing import note
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-  parser = argparse.ArgumentParser(
+  parser = ArgumentParser(
     prog='oanet pq',
     description="Panoptic quality of predictions in COCO's panoptic format, equal to panopticapi's "
     'but for areas: a segment has as many pixels as its PNG shows, whatever `area` says.',

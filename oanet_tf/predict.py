@@ -5,7 +5,13 @@ import pathlib
 from typing import TYPE_CHECKING
 
 from oanet_tf import errors
-from oanet_tf.arguments import add_fusion, add_overwrite, add_params_override, positive
+from oanet_tf.arguments import (
+  ArgumentParser,
+  add_fusion,
+  add_overwrite,
+  add_params_override,
+  positive,
+)
 from oanet_tf.printing import note
 
 if TYPE_CHECKING:
@@ -16,7 +22,7 @@ BATCH_SIZE = 4
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-  parser = argparse.ArgumentParser(
+  parser = ArgumentParser(
     prog='oanet predict',
     description='Segments pictures, a video or what a camera sees, and draws the result.',
     epilog='Without --model, the small network that comes with the package is used. It knows only '

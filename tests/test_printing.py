@@ -53,6 +53,14 @@ def test_an_error_is_one_line():
   assert len(long) < 2100 and long[0] == 'a' and ' … ' in long and long[-1] == 'c'
 
 
+def test_an_unknown_argument_is_one_line(capsys):
+  parser = arguments.ArgumentParser(prog='oanet')
+  for one in (parser, parser.add_subparsers().add_parser('part')):
+    with pytest.raises(SystemExit):
+      one.parse_args([f'--{HOSTILE}'])
+    assert f'--{SHOWN}' in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_the_log_and_notes_are_lines(capsys, monkeypatch):
   printing.note(HOSTILE)
   assert capsys.readouterr().err == f'{SHOWN}\n'
