@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Sequence
 
 from oanet_tf import errors, files
-from oanet_tf.arguments import add_config_file, add_params_override, positive
+from oanet_tf.arguments import ArgumentParser, add_config_file, add_params_override, positive
 from oanet_tf.data import shard_files
 from oanet_tf.errors import InputError
 from oanet_tf.model_folder import check_weights_exist
@@ -16,7 +16,7 @@ from oanet_tf.paper.tables import DATASETS, PAPER_TABLES, TABLES, Dataset
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-  parser = argparse.ArgumentParser(
+  parser = ArgumentParser(
     prog='oanet ablation',
     description="Makes the paper's tables, and one of options beyond it. Trains and scores what "
     "their rows need, and writes table_N.md, .csv and .png with the paper's scores beside. If it "

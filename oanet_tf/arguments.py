@@ -3,8 +3,17 @@
 import argparse
 import logging
 import sys
+from typing import NoReturn
 
 from oanet_tf.config.values import FUSIONS
+from oanet_tf.printing import shown
+
+
+class ArgumentParser(argparse.ArgumentParser):
+  """Python's, whose errors show names of files that a shell's pattern gave as one line."""
+
+  def error(self, message: str) -> NoReturn:
+    super().error(shown(message))
 
 
 def positive(text: str) -> int:
@@ -62,7 +71,16 @@ def add_overwrite(parser: argparse._ActionsContainer) -> None:
   )
 
 
+class _Formatter(logging.Formatter):
+  """A message in one line; those of this package's log name files and categories."""
+
+  def formatMessage(self, record: logging.LogRecord) -> str:
+    return shown(record.message)
+
+
 def log_to_stderr() -> None:
   """Shows the package's log, and the warnings of everything else."""
-  logging.basicConfig(level=logging.WARNING, format='%(message)s', stream=sys.stderr)
+  handler = logging.StreamHandler(sys.stderr)
+  handler.setFormatter(_Formatter())
+  logging.basicConfig(level=logging.WARNING, handlers=[handler])
   logging.getLogger('oanet_tf').setLevel(logging.INFO)

@@ -1,17 +1,16 @@
 """Counts which category lies on which: `oanet class_prior --help`."""
 
-import argparse
 import pathlib
 
 import numpy as np
 
 from oanet_tf import errors, files
-from oanet_tf.arguments import add_overwrite
+from oanet_tf.arguments import ArgumentParser, add_overwrite
 from oanet_tf.data import class_prior, inspect, shard_files
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(
+  parser = ArgumentParser(
     prog='oanet class_prior',
     description='Counts which of two categories the panoptic ground truth shows where objects of '
     'both overlap. The fusion class_prior orders instances by these counts; set '

@@ -17,7 +17,7 @@ import tqdm
 from PIL import Image
 
 from oanet_tf import errors, files, visualize
-from oanet_tf.arguments import add_overwrite
+from oanet_tf.arguments import ArgumentParser, add_overwrite
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.pictures import (
   decoded,
@@ -29,6 +29,7 @@ from oanet_tf.data.pictures import (
 )
 from oanet_tf.errors import InputError
 from oanet_tf.prediction.predictor import OUTPUTS, segments_of_outputs
+from oanet_tf.printing import shown
 
 SIGNATURE, INPUT, LABELS = 'serving_bytes', 'image_bytes', 'segment_label'
 # The masks of an image may exceed the 4 MB that gRPC accepts by default.
@@ -38,7 +39,7 @@ Client = Callable[[bytes], dict[str, np.ndarray]]
 
 
 def parse_arguments() -> argparse.Namespace:
-  parser = argparse.ArgumentParser(
+  parser = ArgumentParser(
     prog='oanet client',
     description='Sends pictures to TensorFlow Serving, draws the answers as OUTPUT_DIR/NAME.png, '
     'and prints the segments with their scores.',
@@ -95,7 +96,7 @@ def main() -> int:
       try:
         found = client(encoded(path))
       except RefusedPicture as error:
-        progress.write(f'{path}: {server} refuses: {error}', file=sys.stderr)
+        progress.write(shown(f'{path}: {server} refuses: {error}'), file=sys.stderr)
         num_refused += 1
         continue
       except ServerError as error:
@@ -205,7 +206,7 @@ def rest_client(server: str, model: str, timeout: float) -> Client:
       raise kind(first_line(message_of(error.read()))) from None
     except (OSError, http.client.HTTPException) as error:
       raise ServerError(error) from None
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
       raise ServerError('its answer is not of TensorFlow Serving') from None
 
   return client
@@ -215,7 +216,7 @@ def message_of(body: bytes) -> str:
   """The error message in the body of a failed request, of TensorFlow Serving or a proxy."""
   try:
     return json.loads(body)['error']
-  except (ValueError, TypeError, KeyError):
+  except (ValueError, TypeError, KeyError, RecursionError):
     return body.decode(errors='replace')
 
 

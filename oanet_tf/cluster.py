@@ -166,7 +166,7 @@ def _read_tf_config() -> tuple[int, int]:
     cluster = config.get('cluster', {})
     names = [(job, i) for job in ('chief', 'worker') for i in range(len(cluster.get(job, [])))]
     task = (config.get('task', {}).get('type'), int(config.get('task', {}).get('index', 0)))
-  except (ValueError, AttributeError, TypeError):
+  except (ValueError, AttributeError, TypeError, OverflowError, RecursionError):
     raise InputError(f'TF_CONFIG: {text[:80]!r} is not the JSON that TensorFlow takes') from None
   if len(names) > 1 and task not in names:
     raise InputError(f'TF_CONFIG: task {task[0]} {task[1]} is not a worker of its cluster')

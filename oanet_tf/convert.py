@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import get_args
 
 from oanet_tf import errors
-from oanet_tf.arguments import names, positive
+from oanet_tf.arguments import ArgumentParser, names, positive
 from oanet_tf.data.coco_panoptic import LabelsAre
 from oanet_tf.data.convert import (
   IMAGES_PER_SHARD,
@@ -19,10 +19,11 @@ from oanet_tf.data.objects import Overlaps
 from oanet_tf.data.panoptic_of_instances import OnTop
 from oanet_tf.data.resume import Split
 from oanet_tf.data.tf_example import MaskEncoding
+from oanet_tf.printing import shown
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-  parser = argparse.ArgumentParser(
+  parser = ArgumentParser(
     prog='oanet convert',
     description='Converts a COCO panoptic dataset, or the COCO export of a labelling tool, to '
     'TFRecord shards. If it is interrupted, the same command goes on where it stopped.',
@@ -134,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
   """The command line; `arguments` are `sys.argv[1:]` unless given."""
   arguments = parse_arguments(arguments)
   summary = convert(**vars(arguments))
-  print(f'{arguments.output_dir}, split {arguments.split}: {summary}')
+  print(shown(f'{arguments.output_dir}, split {arguments.split}: {summary}'))
   if summary.images_of_unsure_turn:
     print(
       f'{summary.images_of_unsure_turn} pictures are turned by their EXIF data, and their size '

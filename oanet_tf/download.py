@@ -5,11 +5,13 @@ import pathlib
 from collections.abc import Sequence
 
 from oanet_tf import errors
+from oanet_tf.arguments import ArgumentParser
 from oanet_tf.downloads import backbones, coco, published
+from oanet_tf.printing import shown
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-  parser = argparse.ArgumentParser(
+  parser = ArgumentParser(
     prog='oanet download',
     description='Fetches COCO, backbones and published networks. Interrupted and run again, it '
     'continues where it stopped. Variables of the environment may name mirrors: COCO_URL, '
@@ -85,10 +87,10 @@ def main() -> None:
   if arguments.what == 'coco':
     coco.download(arguments.folder, arguments.annotations_only)
   elif arguments.what == 'backbone':
-    print(backbones.download(arguments.depth, arguments.folder, arguments.keras))
+    print(shown(backbones.download(arguments.depth, arguments.folder, arguments.keras)))
   else:
     weights = published.download(arguments.name, arguments.folder)
-    print(f'oanet import_weights --from {weights} --model_dir runs/{arguments.name}')
+    print(shown(f'oanet import_weights --from {weights} --model_dir runs/{arguments.name}'))
 
 
 if __name__ == '__main__':

@@ -10,10 +10,19 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO, cast
 
+from oanet_tf import printing
+
 # What TensorFlow puts around the fact: names of functions, iterators, nodes and operations.
 _NODE_NAMES = re.compile(r'^\{\{.*?\}\} |.*Iterator::Root(::\w+)*: | *\[\[.*| \[Op:.*')
 
 
+# In errors of the loader of libraries, of threads, of C++ and of TensorFlow.
+_LACK_OF_MEMORY = re.compile(
+  "[^\n]*(failed to map segment|annot allocate memory|can't start new thread|bad_alloc"
+  '|OOM when allocating)[^\n]*'
+)
+_UP = '\x1b[A'  # The cursor.
+_LONGEST_MESSAGE = 2000  # Characters.
 # How to get packages that are not in every installation; all others come with the package itself.
 REMEDIES = {
   'ai_edge_quantizer': "'oanet_tf[tflite]'",
@@ -27,7 +36,14 @@ class InputError(ValueError):
   """Something the user gave is wrong.
 
   The message is one line that names the file (or key), the fact and, where it helps, the remedy.
+  Names in it are shown as `printing.shown` does, and only the ends of a long message.
   """
+
+  def __init__(self, message: str):
+    message = printing.shown(message)
+    if len(message) > _LONGEST_MESSAGE:
+      message = f'{message[: _LONGEST_MESSAGE // 2]} … {message[-_LONGEST_MESSAGE // 2 :]}'
+    super().__init__(message)
 
 
 def first_line(error: BaseException) -> str:
@@ -60,6 +76,17 @@ def naming_missing_packages(what: object) -> Iterator[None]:
 
 class Terminated(KeyboardInterrupt):
   """SIGTERM came."""
+
+
+class _StandardText(io.TextIOWrapper):
+  """Standard output or error, to which no text, whoever prints it, can send commands."""
+
+  def write(self, text: str, /) -> int:
+    if not text.isprintable():
+      # tqdm moves between its bars.
+      parts = (printing.escaped(part, but='\n\r\t') for part in text.split(_UP))
+      text = _UP.join(parts)
+    return super().write(text)
 
 
 class _StandardFile(io.FileIO):
@@ -107,19 +134,33 @@ def _code_of(main: Callable[[], int | None]) -> int | str:
     return error.code or 0
   except InputError as error:
     return _report(str(error))
-  except MemoryError as error:
-    return _report(f'there is not enough memory ({first_line(error)})')
   except OSError as error:
     where = f'{error.filename}: ' if error.filename else ''
     return _report(where + (error.strerror or first_line(error)))
+  except Exception as error:
+    if fact := _lack_of_memory(error):
+      return _report(f'there is not enough memory ({fact})')
+    raise
   except KeyboardInterrupt as error:
     print('interrupted', file=sys.stderr)
     return 128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
 
 
+def _lack_of_memory(error: BaseException) -> str:
+  """What could not be had, if it was memory that lacked; '' otherwise."""
+  if isinstance(error, MemoryError):
+    return first_line(error)
+  # What NumPy makes of it is about the installation.
+  causes: list[BaseException] = [error]
+  while cause := causes[-1].__cause__ or causes[-1].__context__:
+    causes.append(cause)
+  found = (_LACK_OF_MEMORY.search(str(cause)) for cause in causes)
+  return next((match[0] for match in found if match), '')
+
+
 def _report(message: str) -> int:
   sys.stdout.flush()
-  print(f'error: {message}', file=sys.stderr)
+  printing.note(f'error: {message}')
   return 2
 
 
@@ -153,7 +194,7 @@ def _guarded(stream: TextIO | None, number: int) -> tuple[io.TextIOWrapper, _Sta
     stream.flush()
   file = _StandardFile(number, 'w', closefd=False)
   unbuffered = getattr(stream, 'write_through', False)  # By `python -u`.
-  text = io.TextIOWrapper(
+  text = _StandardText(
     cast(io.BufferedWriter, file) if unbuffered else io.BufferedWriter(file),
     stream.encoding if stream else 'utf-8',
     # Names of categories and files may have any character.

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from oanet_tf import errors, files
-from oanet_tf.arguments import add_params_override, log_to_stderr, names
+from oanet_tf.arguments import ArgumentParser, add_params_override, log_to_stderr, names
 from oanet_tf.config import values as config_values
 from oanet_tf.data import shard_files
 from oanet_tf.errors import InputError
@@ -27,7 +27,7 @@ RESULTS_FILE, BRANCHES_FILE = 'results.json', 'branches.json'
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-  parser = argparse.ArgumentParser(
+  parser = ArgumentParser(
     prog='oanet evaluate',
     description='Computes the panoptic quality of several fusions on the validation split in one '
     'pass. Writes results.json; for each fusion NAME.json and NAME/*.png in '

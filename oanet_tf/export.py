@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 import tqdm
 
 from oanet_tf import errors, files
-from oanet_tf.arguments import add_fusion, add_params_override, log_to_stderr, names, positive
+from oanet_tf.arguments import (
+  ArgumentParser,
+  add_fusion,
+  add_params_override,
+  log_to_stderr,
+  names,
+  positive,
+)
 from oanet_tf.config import values as config_values
 from oanet_tf.errors import InputError
 from oanet_tf.files import FilePath, as_list
@@ -30,7 +37,7 @@ NUM_CALIBRATION_IMAGES = 100
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-  parser = argparse.ArgumentParser(
+  parser = ArgumentParser(
     prog='oanet export',
     description='Exports a trained network to EXPORT_DIR/FORMAT/VERSION. Each export is loaded '
     'again and must give the results of the network in memory on real images; otherwise it is '

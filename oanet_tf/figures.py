@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Sequence
 
 from oanet_tf import errors, files
-from oanet_tf.arguments import add_overwrite
+from oanet_tf.arguments import ArgumentParser, add_overwrite
 from oanet_tf.data.pictures import find_pictures, read_picture
 from oanet_tf.errors import InputError
 from oanet_tf.model_folder import ModelFolder
@@ -24,7 +24,7 @@ _COMPARED = ('heuristic', 'srm')
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-  parser = argparse.ArgumentParser(
+  parser = ArgumentParser(
     prog='oanet figures',
     description="Draws the paper's figures of trained models, as PNG.",
     epilog='Example: oanet figures fusions --model_dir runs/quickstart/model '

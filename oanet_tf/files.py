@@ -7,11 +7,11 @@ import os
 import pathlib
 import shutil
 import stat
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 
 from oanet_tf.errors import InputError, first_line
+from oanet_tf.printing import note
 
 FilePath = str | os.PathLike[str]
 
@@ -274,7 +274,7 @@ def locked(path: pathlib.Path) -> Iterator[int | None]:
       is_free = False
     except OSError as error:
       # Some network file systems have no locks; their users must see to it themselves.
-      print(f'{path}: cannot be locked ({error.strerror})', file=sys.stderr)
+      note(f'{path}: cannot be locked ({error.strerror})')
     yield lock if is_free else None
   finally:
     os.close(lock)

@@ -4,18 +4,19 @@ import argparse
 import pathlib
 
 from oanet_tf import errors, files
-from oanet_tf.arguments import add_params_override, log_to_stderr
+from oanet_tf.arguments import ArgumentParser, add_params_override, log_to_stderr
 from oanet_tf.config.check import OVERRIDE
 from oanet_tf.config.text import parse_override
 from oanet_tf.errors import InputError
 from oanet_tf.model_folder import ModelFolder, check_weights_exist
+from oanet_tf.printing import shown
 
 # Most names of a kind that are printed; `import.json` has all.
 _MAX_NAMES = 4
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-  parser = argparse.ArgumentParser(
+  parser = ArgumentParser(
     prog='oanet import_weights',
     description='Makes a model folder of a network that another package trained on COCO, for '
     'predict, evaluate and export. To train it further, give the folder to task.init_checkpoint.',
@@ -60,7 +61,7 @@ def main() -> None:
   if imported.identity:
     print(f'not in the file, so the identity: {len(imported.identity)} variables of normalization')
   if imported.not_used:
-    print(f'not used of the file: {len(imported.not_used)}, {_shortened(imported.not_used)}')
+    print(f'not used of the file: {len(imported.not_used)}, {shown(_shortened(imported.not_used))}')
   if 'stuff_head' in imported.own:
     print('the stuff head is random, so all stuff is void until it is trained')
   if imported.ranking_module is None:

@@ -8,10 +8,9 @@ import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-import yaml
-
 from oanet_tf import files
 from oanet_tf.config import check as config_check
+from oanet_tf.config import plain_yaml
 from oanet_tf.config import values as config_values
 from oanet_tf.config.text import parse_override
 from oanet_tf.config.values import PARAMS_FILE
@@ -98,7 +97,7 @@ def write_settings(
   Raises:
     InputError: if a file cannot be written.
   """
-  files.write_text(folder / PARAMS_FILE, yaml.dump(config.as_dict()))
+  files.write_text(folder / PARAMS_FILE, plain_yaml.write(config.as_dict()))
   categories.to_json(folder / CATEGORIES_FILE)
 
 

@@ -5,14 +5,14 @@ import functools
 import json
 import os
 import pathlib
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from oanet_tf import errors, files
-from oanet_tf.arguments import add_overwrite, positive
+from oanet_tf.arguments import ArgumentParser, add_overwrite, positive
 from oanet_tf.errors import InputError
 from oanet_tf.files import FilePath
+from oanet_tf.printing import note
 
 if TYPE_CHECKING:
   # Loaded in the functions that use them, so that `--help` does without.
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-  parser = argparse.ArgumentParser(
+  parser = ArgumentParser(
     prog='oanet pq',
     description="Panoptic quality of predictions in COCO's panoptic format, equal to panopticapi's "
     'but for areas: a segment has as many pixels as its PNG shows, whatever `area` says.',
@@ -122,11 +122,11 @@ def score(
   check_categories(ground_truth, categories, gt_json, gt_json)
   if not ground_truth:
     raise InputError(f'{gt_json}: `annotations` is empty')
-  predictions, note = paired(ground_truth, predictions, gt_json, pred_json)
+  predictions, unpaired = paired(ground_truth, predictions, gt_json, pred_json)
   check_categories(predictions, categories, pred_json, gt_json)
-  for line in (note, _difference(pred_content, pred_json, categories, gt_json)):
+  for line in (unpaired, _difference(pred_content, pred_json, categories, gt_json)):
     if line:
-      print(line, file=sys.stderr)
+      note(line)
   pairs = list(zip(ground_truth, predictions, strict=True))
   quality = PanopticQuality(categories)
   score_pairs = functools.partial(_score_pairs, categories)

@@ -2,11 +2,17 @@
 
 import argparse
 import pathlib
-import sys
 from typing import TYPE_CHECKING
 
 from oanet_tf import errors
-from oanet_tf.arguments import add_fusion, add_overwrite, add_params_override, positive
+from oanet_tf.arguments import (
+  ArgumentParser,
+  add_fusion,
+  add_overwrite,
+  add_params_override,
+  positive,
+)
+from oanet_tf.printing import note
 
 if TYPE_CHECKING:
   from oanet_tf.prediction.model import Model
@@ -16,7 +22,7 @@ BATCH_SIZE = 4
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-  parser = argparse.ArgumentParser(
+  parser = ArgumentParser(
     prog='oanet predict',
     description='Segments pictures, a video or what a camera sees, and draws the result.',
     epilog='Without --model, the small network that comes with the package is used. It knows only '
@@ -95,9 +101,8 @@ def load_model(arguments: argparse.Namespace) -> 'Model':
   from oanet_tf.prediction.model import load
 
   if not arguments.model:
-    print(
-      'without --model: the network that comes with the package, which knows only OccludedScenes',
-      file=sys.stderr,
+    note(
+      'without --model: the network that comes with the package, which knows only OccludedScenes'
     )
   return load(arguments.model, fusion=arguments.fusion, params_override=arguments.params_override)
 

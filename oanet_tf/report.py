@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from oanet_tf import errors, files
-from oanet_tf.arguments import add_overwrite
+from oanet_tf.arguments import ArgumentParser, add_overwrite
 from oanet_tf.errors import InputError
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-  parser = argparse.ArgumentParser(
+  parser = ArgumentParser(
     prog='oanet report',
     description='Writes one self-contained HTML file about an evaluation: scores by fusion and by '
     'category, which categories were put in the right order, and the images with the largest gains '

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from oanet_tf import errors, files
-from oanet_tf.arguments import add_config_file, add_params_override, log_to_stderr
+from oanet_tf.arguments import ArgumentParser, add_config_file, add_params_override, log_to_stderr
 from oanet_tf.config import check as config_check
 from oanet_tf.data import shard_files
 from oanet_tf.data.categories import CATEGORIES_FILE, PanopticCategories
@@ -28,7 +28,7 @@ MODES = ('train', 'eval', 'train_and_eval')
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
   """The flags are those of the Model Garden's trainers."""
-  parser = argparse.ArgumentParser(
+  parser = ArgumentParser(
     prog='oanet train',
     description='Trains and evaluates OANet.',
     epilog='Example: oanet train --experiment oanet_synthetic --model_dir runs/first '

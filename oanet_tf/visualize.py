@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from oanet_tf.data.categories import Category, PanopticCategories
 from oanet_tf.data.panoptic_map import Segments
 from oanet_tf.errors import InputError
+from oanet_tf.printing import shown
 
 if TYPE_CHECKING:
   from oanet_tf.evaluation.ranking_map import RankingMap
@@ -236,7 +237,7 @@ def _draw_names(
   line_height = sum(font.getmetrics())
   taken: list[np.ndarray] = []
   for position, center, half_width in _widest_points(positions):
-    name = names[position - 1]
+    name = shown(names[position - 1])
     size = np.array([int(font.getlength(name)) + line_height // 2, line_height])
     if 2 * half_width < line_height:
       continue

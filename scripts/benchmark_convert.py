@@ -169,7 +169,7 @@ def _model_garden_encoder(
   arguments: argparse.Namespace, annotations: list[list[dict]]
 ) -> Callable[[], Iterator[bytes]]:
   model_garden = load_model_garden()
-  content = json.loads(pathlib.Path(arguments.panoptic_json).read_text())
+  content = json.loads(pathlib.Path(arguments.panoptic_json).read_bytes())
   images = {image['id']: image for image in content['images']}
   names = {category['id']: category['name'] for category in content['categories']}
   is_thing = {category['id']: category['isthing'] == 1 for category in content['categories']}
@@ -225,8 +225,8 @@ def _write_large_annotations(
   """Writes JSON files of --memory_images images; returns the converter's arguments."""
   if not arguments.instances_json:
     raise InputError('--memory_images needs --instances_json')
-  panoptic = json.loads(pathlib.Path(arguments.panoptic_json).read_text())
-  instances = json.loads(pathlib.Path(arguments.instances_json).read_text())
+  panoptic = json.loads(pathlib.Path(arguments.panoptic_json).read_bytes())
+  instances = json.loads(pathlib.Path(arguments.instances_json).read_bytes())
   image_of = {image['id']: image for image in panoptic['images']}
   images, annotations, objects = [], [], []
   for i in range(arguments.memory_images):

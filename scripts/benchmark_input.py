@@ -193,4 +193,6 @@ def print_table(rows: list[dict]) -> None:
 
 
 if __name__ == '__main__':
-  main()
+  from oanet_tf import errors
+
+  errors.run(main)

@@ -236,4 +236,6 @@ def _flop(operation, unknown: int) -> float:  # noqa: ANN001
 
 
 if __name__ == '__main__':
-  main()
+  from oanet_tf import errors
+
+  errors.run(main)

@@ -102,4 +102,6 @@ def plot(found: dict[str, dict[str, dict[str, float]]], path: pathlib.Path) -> N
 
 
 if __name__ == '__main__':
-  main()
+  from oanet_tf import errors
+
+  errors.run(main)

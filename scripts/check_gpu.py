@@ -25,12 +25,12 @@ import threading
 from collections.abc import Callable, Sequence
 
 import tqdm
-import yaml
 from check_gpu_verdict import REFERENCE, Result, find_problems, report
 
 from oanet_tf import errors, files
 from oanet_tf.arguments import add_config_file, add_params_override, names, positive
 from oanet_tf.config import check as config_check
+from oanet_tf.config import plain_yaml
 from oanet_tf.data import shard_files
 from oanet_tf.errors import InputError
 
@@ -184,7 +184,7 @@ def run_check(name: str, parsed: argparse.Namespace, folder: pathlib.Path, num_g
     settings = settings_of(name, parsed, folder, num_gpus)
   except InputError as error:
     return Result(failure=str(error))
-  params.write_text(yaml.dump(config_check.to_nested(settings)))
+  params.write_text(plain_yaml.write(config_check.to_nested(settings)))
   steps, rest = [], {}
   with tqdm.tqdm(total=parsed.steps, desc=f'{name}: starts', unit='step', leave=False) as progress:
 

@@ -4,6 +4,7 @@
 Monospaced names in the picture are the code's own. One that the code no longer has is an error.
 """
 
+import argparse
 import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -114,6 +115,7 @@ MONOSPACE = 'ui-monospace, SFMono-Regular, Menlo, Consolas, DejaVu Sans Mono, mo
 
 
 def main() -> None:
+  argparse.ArgumentParser(description='Draws .github/architecture.svg anew.').parse_args()
   check_names()
   files.write_text(OUTPUT, picture())
 
@@ -127,7 +129,7 @@ def check_names() -> None:
   named = [(box.name, box.source) for box in BOXES + LOSS_BOXES if box.source]
   named += [(method, FUSIONS) for method in METHODS]
   for name, source in named:
-    if name not in (ROOT / source).read_text():
+    if name not in (ROOT / source).read_text(encoding='utf-8'):
       raise errors.InputError(f'{source} has no {name}, which {pathlib.Path(__file__).name} draws')
 
 

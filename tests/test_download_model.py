@@ -96,7 +96,7 @@ def test_a_file_with_another_checksum_is_named(download, tmp_path):
 def test_an_answer_that_is_no_list_is_named(download, tmp_path):
   listing = tmp_path / 'mirror/storage/v1/b/tf_model_garden/o'
   listing.parent.mkdir(parents=True)
-  for text in ('<html>', '[]', '{}', '{"items": [{"name": "a"}]}'):
+  for text in ('<html>', '[]', '{}', '{"items": [{"name": "a"}]}', '[' * 100_000):
     listing.write_text(text)
     outcome = download('model_garden_3x')
     assert outcome.returncode == 2 and 'tf_model_garden/o?prefix=' in outcome.stderr

@@ -85,6 +85,18 @@ def test_a_full_output_is_told_after_help():
     ("raise OSError('encoder error')", 'error: encoder error'),
     ("raise MemoryError('Unable to allocate 9 TiB')", 'Unable to allocate 9 TiB'),
     ("raise errors.InputError('file: wrong')", 'error: file: wrong'),
+    ("raise errors.InputError('a\\nerror: b: wrong')", 'error: a\\nerror: b: wrong'),
+    ("raise OSError(2, 'No such file', 'a\\nb')", 'error: a\\nb: No such file'),
+    ('raise RuntimeError("can\'t start new thread")', "(can't start new thread)"),
+    ("raise ImportError('x.so: failed to map segment')", '(x.so: failed to map segment)'),
+    (
+      "raise ImportError('READ THIS') from ImportError('x.so: failed to map segment')",
+      '(x.so: failed to map segment)',
+    ),
+    (
+      "raise Exception('\\nOOM when allocating tensor with shape[9]\\nat node')",
+      '(OOM when allocating tensor with shape[9])',
+    ),
   ],
 )
 def test_what_is_no_bug_is_one_line(statement, line):

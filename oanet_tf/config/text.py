@@ -3,39 +3,19 @@
 This module does not load TensorFlow or the Model Garden, which takes seconds.
 """
 
-import collections
 import pathlib
 import re
 
-import yaml
-
+from oanet_tf.config import plain_yaml
 from oanet_tf.errors import InputError
 from oanet_tf.files import FilePath
-
-
-class _Loader(yaml.FullLoader):
-  """YAML 1.1 in which 1e-4, 1.5e4 and -.5 are numbers too and duplicate keys are errors."""
-
-  def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-    counts = collections.Counter(key.value for key, _ in node.value if key.id == 'scalar')
-    for key, count in counts.items():
-      if count > 1:
-        raise yaml.constructor.ConstructorError(problem=f'{key} is given {count} times')
-    return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-  'tag:yaml.org,2002:float',
-  re.compile(r'[-+]?((\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+|\.\d[\d_]*)$'),
-  list('-+.0123456789'),
-)
 
 _KEY = re.compile(r'\s*[A-Za-z_]\w*(\.\w+)*\s*=')
 # Commas within quotes and brackets belong to the value.
 _KEY_AND_VALUE = re.compile(
   r"""
   \s*(?P<key>[A-Za-z_]\w*(\.\w+)*)
-  \s*=\s*
+  \s*=\s*(?!\s)
   (?P<value>("[^"]*"|'[^']*'|\[[^\[\]]*\]|\{[^{}]*\}|[^,\[\]{}"'])*)
   (,|$)
   """,
@@ -47,10 +27,11 @@ def read_yaml(path: FilePath) -> dict:
   """The mapping in a YAML file; {} for an empty file.
 
   Raises:
-    InputError: if the file cannot be read, is not YAML or is not a mapping.
+    InputError: if the file cannot be read, is not plain YAML, too long or not a mapping.
   """
   try:
-    text = pathlib.Path(path).read_text(encoding='utf-8')
+    with pathlib.Path(path).open(encoding='utf-8') as file:
+      text = file.read(plain_yaml.MAX_CHARACTERS + 1)
   except OSError as error:
     raise InputError(f'{path}: cannot be read ({error.strerror})') from None
   except UnicodeDecodeError:
@@ -68,7 +49,7 @@ def parse_yaml(text: str, where: str) -> dict:
   Raises:
     InputError: if it is not YAML or is not a mapping.
   """
-  content = _load(text, where)
+  content = plain_yaml.parse(text, where)
   if content is None:
     return {}
   if not isinstance(content, dict):
@@ -96,6 +77,8 @@ def parse_override(text: str, where: str) -> dict:
         f'{where}: {rest!r} is not KEY=VALUE; quote a value that has commas or brackets in it'
       )
     *groups, name = match['key'].split('.')
+    if len(groups) > plain_yaml.MAX_DEPTH:
+      raise InputError(f'{where}: there is no key {name} in {len(groups)} groups')
     _group(changes, groups, match['key'], where)[name] = _parse_value(match['value'].strip(), where)
     position = match.end()
   return changes
@@ -113,17 +96,6 @@ def _parse_value(text: str, where: str) -> object:
   if not text:
     return ''
   if text[0] in '[{"\'':
-    return _load(text, where)
+    return plain_yaml.parse(text, where)
   # As YAML, a path such as *.tfrecord would be an alias, and one that contains ': ' a mapping.
-  return _load(text, where, as_scalar=True)
-
-
-def _load(text: str, where: str, as_scalar: bool = False) -> object:
-  try:
-    loader = _Loader('' if as_scalar else text)
-    if not as_scalar:
-      return loader.get_single_data()
-    tag = loader.resolve(yaml.ScalarNode, text, (True, False))
-    return loader.construct_object(yaml.ScalarNode(tag, text))
-  except (yaml.YAMLError, ValueError, RecursionError) as error:
-    raise InputError(f'{where}: is not YAML ({" ".join(str(error).split())})') from None
+  return plain_yaml.parse_scalar(text, where)

@@ -5,13 +5,10 @@ key, its value and what it may be.
 """
 
 import difflib
-import fnmatch
 import itertools
-import math
 import re
-from collections.abc import Callable
-from typing import NoReturn
 
+from oanet_tf.config.limits import check_value, refuse
 from oanet_tf.errors import InputError
 
 # Of one image; a frame of 8K video has 33.2 million.
@@ -56,10 +53,21 @@ _CHOICES = {
   'task.init_checkpoint_modules': ('all', 'backbone', 'backbone,decoder'),
   'task.losses.box_loss_mean_over': ('objects', 'samples'),
   'task.mode': ('panoptic', 'srm_only'),
+  'task.model.backbone.dilated_resnet.model_id': (50, 101, 152, 200),
+  # With another, the last feature is not at the stride of its level.
+  'task.model.backbone.dilated_resnet.output_stride': (16,),
+  'task.model.backbone.dilated_resnet.stem_type': ('v0', 'v1'),
+  'task.model.backbone.efficientnet.model_id': tuple(f'b{number}' for number in range(8)),
   'task.model.backbone.keras_resnet.model_id': (50, 101, 152),
+  'task.model.backbone.mobiledet.model_id': (
+    'MobileDetCPU', 'MobileDetDSP', 'MobileDetEdgeTPU', 'MobileDetGPU',
+  ),
   'task.model.backbone.mobilenet.model_id': _MOBILENETS,
   'task.model.backbone.resnet.model_id': (10, 18, 26, 34, 50, 101, 152, 200, 270, 350, 420),
   'task.model.backbone.resnet.stem_type': ('v0', 'v1'),
+  'task.model.backbone.revnet.model_id': (38, 56, 104),
+  'task.model.backbone.spinenet.model_id': ('49S', '49', '96', '143', '143L', '190'),
+  'task.model.backbone.spinenet_mobile.model_id': ('49XS', '49S', '49'),
   'task.model.backbone.torch_resnet.model_id': (18, 34, 50, 101, 152),
   'task.model.backbone.torch_resnet.stride_in': ('3x3', '1x1'),
   'task.model.boxes_within': ('image', 'input'),
@@ -85,17 +93,18 @@ _CHOICES = {
   'task.train_data.tight_padding': (False,),
   'task.validation_data.objects_from': ('annotations',),
   'trainer.best_checkpoint_metric_comp': ('higher', 'lower'),
-}
+}  # fmt: skip
 # In these groups, `type` names one of the other groups. The Model Garden's wheel lacks two of the
-# optimizers.
+# optimizers, and its ViT needs images of one size.
 _CHOOSES_GROUP = ('task.model.backbone', _OPTIMIZER, _LEARNING_RATE, _WARMUP)
-_UNAVAILABLE = ('adafactor', 'slide')
+_UNAVAILABLE = ('adafactor', 'slide', 'vit')
 # Keys of the Model Garden that this package does not support.
 _ONLY_DEFAULT = re.compile(
   r"""
   runtime\.(?!(distribution_strategy|num_gpus|mixed_precision_dtype|loss_scale|enable_xla|deterministic
                |run_eagerly|all_reduce_alg|num_packs)$).*
   |task\.differential_privacy_config
+  |task\.model\.backbone\.dilated_resnet\.multigrid
   |task\.model\.backbone\.mobilenet\.(output_stride|output_intermediate_endpoints)
   |task\.model\.detection_generator\.(apply_nms|use_sigmoid_probability)
   |task\.model\.detection_head\.(cascade_class_ensemble|class_agnostic_bbox_pred)
@@ -104,43 +113,6 @@ _ONLY_DEFAULT = re.compile(
   """,
   re.VERBOSE,
 )
-# Limits by the last part of the key; the first match counts. In a list, each item is checked.
-_LIMITS: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
-  (
-    'num_filters num_scales num_proposals num_sampled_rois num_sampled_masks num_repeats num_packs'
-    ' test_num_proposals max_num_instances max_num_detections pre_nms_top_k test_pre_nms_top_k'
-    ' crop_size upsample_factor fc_dims mask_size stride label_stride shuffle_buffer_size'
-    ' global_batch_size rpn_batch_size_per_im output_size max_to_keep gradient_accumulation_steps'
-    ' decay_steps total_decay_steps',
-    'at least 1',
-    lambda value: value >= 1,
-  ),
-  (
-    'num_convs num_fcs samples num_gpus reference_batch_size train_steps *_interval warmup_steps'
-    ' values'
-    ' stuff_area_limit *_weight l2_weight_decay *_huber_loss_delta warmup_learning_rate'
-    ' end_learning_rate'
-    ' *_min_size_threshold',
-    'at least 0',
-    lambda value: 0 <= value < math.inf,
-  ),
-  (
-    'norm_epsilon anchor_size aspect_ratios depth_multiplier min_scale max_scale'
-    ' filter_size_scale learning_rate initial_learning_rate clipnorm clipvalue global_clipnorm',
-    'above 0',
-    lambda value: 0 < value < math.inf,
-  ),
-  (
-    '*_threshold *_fraction cell_offset momentum norm_momentum color_jitter average_decay',
-    'from 0 to 1',
-    lambda value: 0 <= value <= 1,
-  ),
-)
-# Keys of schedules without a default in the Model Garden.
-_NEEDED = (
-  'boundaries', 'decay_rate', 'decay_steps', 'initial_learning_rate', 'total_decay_steps', 'values',
-  'warmup_steps',
-)  # fmt: skip
 
 
 def check(values: Values, defaults: Values) -> None:
@@ -156,7 +128,7 @@ def check(values: Values, defaults: Values) -> None:
   for key, value in values.items():
     if _ONLY_DEFAULT.fullmatch(key) and value != defaults[key]:
       raise InputError(f'{key} is {value!r}, which this package does not support; leave it out')
-    _check_limits(key, value)
+    check_value(key, value)
   _check_choices(values, defaults)
   _check_network(values)
   for split in ('train_data', 'validation_data'):
@@ -165,31 +137,13 @@ def check(values: Values, defaults: Values) -> None:
   _check_runtime(values)
 
 
-def _refuse(key: str, value: object, may_be: str) -> NoReturn:
-  raise InputError(f'{key} is {value!r}; it is {may_be}')
-
-
-def _check_limits(key: str, value: object) -> None:
-  name = key.rpartition('.')[2]
-  if value is None:
-    if name in _NEEDED:
-      raise InputError(f'{key} is null; the chosen schedule needs it')
-    return
-  items = value if isinstance(value, list | tuple) else [value]
-  for names, may_be, holds in _LIMITS:
-    if any(fnmatch.fnmatchcase(name, known) for known in names.split()):
-      if not items or not all(holds(item) for item in items):
-        _refuse(key, value, may_be)
-      return
-
-
 def _check_choices(values: Values, defaults: Values) -> None:
   groups = {f'{group}.type': _groups_in(group, defaults) for group in _CHOOSES_GROUP}
   groups[f'{_WARMUP}.type'].insert(0, None)
   for key, choices in {**_CHOICES, **groups}.items():
     if key in values and values[key] not in choices:
       names = ('null' if choice is None else str(choice) for choice in choices)
-      _refuse(key, values[key], f'one of {", ".join(names)}')
+      refuse(key, values[key], f'one of {", ".join(names)}')
 
 
 def _groups_in(group: str, defaults: Values) -> list[str]:
@@ -200,27 +154,24 @@ def _groups_in(group: str, defaults: Values) -> list[str]:
 
 def _at_most(values: Values, low: str, high: str) -> None:
   if values[low] > values[high]:
-    _refuse(low, values[low], f'at most {high}, {values[high]}')
+    refuse(low, values[low], f'at most {high}, {values[high]}')
 
 
 def _divides(values: Values, part: str, whole: str) -> None:
   if values[whole] % values[part]:
-    _refuse(part, values[part], f'a divisor of {whole}, {values[whole]}')
+    refuse(part, values[part], f'a divisor of {whole}, {values[whole]}')
 
 
 def _check_network(values: Values) -> None:
   model = 'task.model'
   low, high = f'{model}.min_level', f'{model}.max_level'
-  if not 2 <= values[low] <= 5:
-    _refuse(low, values[low], 'a level of the backbone, from 2 to 5')
-  if not values[low] <= values[high] <= 7:
-    _refuse(high, values[high], f'from {low}, {values[low]}, to 7')
+  _at_most(values, low, high)
   if values[f'{model}.decoder.type'] == 'nasfpn' and (values[low], values[high]) != (3, 7):
-    _refuse(f'{model}.decoder.type', 'nasfpn', f'only possible with {low} 3 and {high} 7')
+    refuse(f'{model}.decoder.type', 'nasfpn', f'only possible with {low} 3 and {high} 7')
   for aligner in ('roi_aligner', 'mask_roi_aligner'):
     _at_most(values, low, f'{model}.{aligner}.max_level')
     if not values[f'{model}.{aligner}.samples'] and not values[f'{model}.{aligner}.aligned']:
-      _refuse(f'{model}.{aligner}.samples', 0, 'at least 1 where aligned is false')
+      refuse(f'{model}.{aligner}.samples', 0, 'at least 1 where aligned is false')
   _at_most(
     values, f'{model}.mask_sampler.num_sampled_masks', f'{model}.roi_sampler.num_sampled_rois'
   )
@@ -228,7 +179,7 @@ def _check_network(values: Values) -> None:
   _at_most(values, f'{sampler}_low_threshold', f'{sampler}_high_threshold')
   stride = f'{model}.spatial_ranking.stride'
   if CANVAS_STRIDE % values[stride]:
-    _refuse(stride, values[stride], f'a divisor of {CANVAS_STRIDE}')
+    refuse(stride, values[stride], f'a divisor of {CANVAS_STRIDE}')
   _divides(values, 'task.train_data.label_stride', stride)
   check_fusion(values[f'{model}.fusion.method'], values)
   if values['task.mode'] == 'srm_only':
@@ -237,7 +188,7 @@ def _check_network(values: Values) -> None:
   _check_stuff_head(values)
   object_context = f'{model}.stuff_head.object_context'
   if values[f'{model}.fusion.stuff_from'] == 'all' and not values[object_context]:
-    _refuse(f'{model}.fusion.stuff_from', 'all', f"'stuff' where {object_context} is false")
+    refuse(f'{model}.fusion.stuff_from', 'all', f"'stuff' where {object_context} is false")
 
 
 def _check_roi_layers(values: Values) -> None:
@@ -245,9 +196,9 @@ def _check_roi_layers(values: Values) -> None:
   if values[key] == 'oanet':
     return
   if size[0] != size[1]:
-    _refuse(key, values[key], f"'oanet' unless output_size is square, not {size}")
+    refuse(key, values[key], f"'oanet' unless output_size is square, not {size}")
   if values['task.validation_data.tight_padding']:
-    _refuse(key, values[key], "'oanet' where task.validation_data.tight_padding is true")
+    refuse(key, values[key], "'oanet' where task.validation_data.tight_padding is true")
 
 
 def _check_stuff_head(values: Values) -> None:
@@ -255,10 +206,10 @@ def _check_stuff_head(values: Values) -> None:
   if (layout := values[f'{head}.layout']) == 'oanet':
     return
   if not values[f'{head}.object_context']:
-    _refuse(f'{head}.object_context', False, f'true where {head}.layout is {layout}')
+    refuse(f'{head}.object_context', False, f'true where {head}.layout is {layout}')
   filters = f'{head}.num_filters'
   if values[filters] % GROUPS:
-    _refuse(filters, values[filters], f'a multiple of {GROUPS} where {head}.layout is {layout}')
+    refuse(filters, values[filters], f'a multiple of {GROUPS} where {head}.layout is {layout}')
 
 
 def _check_srm_only(values: Values) -> None:
@@ -267,7 +218,7 @@ def _check_srm_only(values: Values) -> None:
     ('task.train_data.objects_from', 'annotations', 'segments do not overlap'),
   ):
     if values[key] != only:
-      _refuse(key, values[key], f"{only!r} where task.mode is 'srm_only': {reason}")
+      refuse(key, values[key], f"{only!r} where task.mode is 'srm_only': {reason}")
 
 
 def check_fusion(method: str, values: Values, has_ground_truth: bool = False) -> None:
@@ -304,9 +255,9 @@ def check_fusion(method: str, values: Values, has_ground_truth: bool = False) ->
 def _check_data(values: Values, split: str) -> None:
   size = values[f'{split}.output_size']
   if len(size) != 2 or size[0] > size[1]:
-    _refuse(f'{split}.output_size', size, '[height, width], height ≤ width')
+    refuse(f'{split}.output_size', size, '[height, width], height ≤ width')
   if size[0] * size[1] > MAX_IMAGE_PIXELS:
-    _refuse(f'{split}.output_size', size, f'of {MAX_IMAGE_PIXELS} pixels at most')
+    refuse(f'{split}.output_size', size, f'of {MAX_IMAGE_PIXELS} pixels at most')
   _at_most(values, f'{split}.min_scale', f'{split}.max_scale')
   _check_short_sides(values, split)
   _at_most(values, f'{split}.rpn_unmatched_threshold', f'{split}.rpn_match_threshold')
@@ -316,15 +267,13 @@ def _check_short_sides(values: Values, split: str) -> None:
   key = f'{split}.short_sides'
   sides, longest = values[key], values[f'{split}.output_size'][0]
   if sides and not 1 <= min(sides) <= max(sides) <= longest:
-    _refuse(key, sides, f'a list of lengths from 1 to {longest}, the short side of output_size')
+    refuse(key, sides, f'a list of lengths from 1 to {longest}, the short side of output_size')
   for scale in ('min_scale', 'max_scale'):
     if sides and values[f'{split}.{scale}'] != 1.0:
-      _refuse(key, sides, f'[] where {split}.{scale} is not 1')
+      refuse(key, sides, f'[] where {split}.{scale} is not 1')
 
 
 def _check_training(values: Values) -> None:
-  if not 0 <= values['task.seed'] < 2**31:
-    _refuse('task.seed', values['task.seed'], 'at least 0 and below 2^31')
   _divides(values, 'trainer.gradient_accumulation_steps', 'task.train_data.global_batch_size')
   for name, more_values in (('stepwise', 1), ('step_cosine_with_offset', 0)):
     if f'{_LEARNING_RATE}.{name}.values' in values:
@@ -333,15 +282,15 @@ def _check_training(values: Values) -> None:
   metric = values['trainer.best_checkpoint_eval_metric']
   if subfolder and metric not in SCORES:
     nearest = difflib.get_close_matches(metric, SCORES, n=1, cutoff=0)[0]
-    _refuse('trainer.best_checkpoint_eval_metric', metric, f'a score such as {nearest}')
+    refuse('trainer.best_checkpoint_eval_metric', metric, f'a score such as {nearest}')
 
 
 def _check_steps(values: Values, schedule: str, more_values: int) -> None:
   boundaries = values[f'{schedule}.boundaries']
   if not boundaries or any(a >= b for a, b in itertools.pairwise(boundaries)):
-    _refuse(f'{schedule}.boundaries', boundaries, 'one step or more, each above the one before')
+    refuse(f'{schedule}.boundaries', boundaries, 'one step or more, each above the one before')
   if len(values[f'{schedule}.values']) != len(boundaries) + more_values:
-    _refuse(
+    refuse(
       f'{schedule}.values',
       values[f'{schedule}.values'],
       f'{len(boundaries) + more_values} learning rates for the boundaries {boundaries}',
@@ -351,11 +300,15 @@ def _check_steps(values: Values, schedule: str, more_values: int) -> None:
 def _check_runtime(values: Values) -> None:
   averages = any(key.startswith('trainer.optimizer_config.ema.') for key in values)
   if averages and values['runtime.mixed_precision_dtype'] == 'float16':
-    _refuse('runtime.mixed_precision_dtype', 'float16', 'bfloat16 or float32 with moving averages')
+    refuse('runtime.mixed_precision_dtype', 'float16', 'bfloat16 or float32 with moving averages')
   scale, dtype = values['runtime.loss_scale'], values['runtime.mixed_precision_dtype']
-  if scale is not None and scale != 'dynamic' and (isinstance(scale, str) or not scale > 0):
-    _refuse('runtime.loss_scale', scale, 'null, dynamic or a number above 0')
+  if (
+    scale is not None
+    and scale != 'dynamic'
+    and (isinstance(scale, str) or not 1e-6 <= scale <= 1e9)
+  ):
+    refuse('runtime.loss_scale', scale, 'null, dynamic or a number from 1e-06 to 1000000000')
   if scale is not None and dtype != 'float16':
-    _refuse('runtime.loss_scale', scale, 'null unless runtime.mixed_precision_dtype is float16')
+    refuse('runtime.loss_scale', scale, 'null unless runtime.mixed_precision_dtype is float16')
   if values['runtime.distribution_strategy'] == 'one_device' and values['runtime.num_gpus'] > 1:
-    _refuse('runtime.num_gpus', values['runtime.num_gpus'], 'at most 1 on one_device')
+    refuse('runtime.num_gpus', values['runtime.num_gpus'], 'at most 1 on one_device')

@@ -11,6 +11,7 @@ import itertools
 import json
 import pathlib
 import re
+import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -28,6 +29,7 @@ COCO_FILE = pathlib.Path(__file__).with_name('coco_categories.json')
 VOID_LABEL = 0
 # The largest id that fits the 16-bit maps of the records.
 MAX_CATEGORY_ID = 2**16 - 1
+MAX_NAME_LENGTH = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -237,8 +239,11 @@ def _parse_entry(
   category_id, name = whole(entry['id']), str(entry['name'])
   if not _is_int(category_id) or not 0 <= category_id <= MAX_CATEGORY_ID:
     raise InputError(f'{where}: id {entry["id"]!r} is not an integer in [0, {MAX_CATEGORY_ID}]')
-  if not _is_text(name):
-    raise InputError(f'{where}: name {name!r} is not text that can be written as UTF-8')
+  if not _is_text(name) or len(name) > MAX_NAME_LENGTH:
+    raise InputError(
+      f'{where}: name {reprlib.repr(name)} is not text that can be written as UTF-8, of '
+      f'{MAX_NAME_LENGTH} characters at most'
+    )
   is_thing = entry['isthing'] if things is None else name in things
   if is_thing not in (0, 1):
     raise InputError(

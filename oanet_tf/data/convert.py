@@ -5,14 +5,13 @@ import functools
 import itertools
 import pathlib
 import re
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import tqdm
 
-from oanet_tf import files
+from oanet_tf import files, printing
 from oanet_tf.data import (
   coco_json,
   coco_panoptic,
@@ -118,11 +117,11 @@ def convert(
         instances_json, panoptic_json, stuff, on_top, semantic_dir, num_workers,
         may_replace=not target.summary_path.exists(), on_error=on_error,
       )  # fmt: skip
-  print(f'reading {panoptic_json}', file=sys.stderr)
+  printing.note(f'reading {panoptic_json}')
   things = None if things is None else files.as_list(things)
   dataset = coco_json.load(panoptic_json, panoptic_dir, image_dir, instances_json, things)
   for note in dataset.notes:
-    print(note, file=sys.stderr)
+    printing.note(note)
   shards = _deal(dataset.entries, target, num_shards)
   settings: dict[str, Any] = {
     'mask_encoding': mask_encoding,
@@ -240,9 +239,9 @@ def _write_shards(
   for name in missing:
     (split.folder / name).unlink(missing_ok=True)
   entries = list(itertools.chain.from_iterable(missing.values()))
-  total = sum(map(len, shards.values()))
+  total, title = sum(map(len, shards.values())), printing.shown(split.name)
   with (
-    tqdm.tqdm(total=total, initial=total - len(entries), desc=split.name, unit='image') as bar,
+    tqdm.tqdm(total=total, initial=total - len(entries), desc=title, unit='image') as bar,
     contextlib.closing(map_in_order(encode, entries, num_workers)) as encoded,
   ):
     for name, of_shard in missing.items():

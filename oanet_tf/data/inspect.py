@@ -14,7 +14,7 @@ import tqdm
 from PIL import Image
 
 from oanet_tf import files
-from oanet_tf.arguments import add_overwrite
+from oanet_tf.arguments import ArgumentParser, add_overwrite
 from oanet_tf.data import inspect_pictures, shard_files, tf_example
 from oanet_tf.data.categories import CATEGORIES_FILE, PanopticCategories
 from oanet_tf.data.interruptible import interruptible
@@ -282,7 +282,7 @@ def _save(image: Image.Image, path: pathlib.Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
   """The command line; `arguments` are `sys.argv[1:]` unless given."""
-  parser = argparse.ArgumentParser(
+  parser = ArgumentParser(
     prog='oanet inspect',
     description='Shows what is in TFRecord shards. Prints a table, and writes it as '
     f'{STATISTICS_FILE}, with a histogram of the categories ({CATEGORIES_PICTURE}) and some images '

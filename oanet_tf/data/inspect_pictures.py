@@ -12,6 +12,7 @@ from scipy import ndimage
 from oanet_tf import visualize
 from oanet_tf.data import tf_example
 from oanet_tf.data.categories import PanopticCategories
+from oanet_tf.printing import shown
 
 # `visualize.draw_panoptic` does not enlarge an image whose shorter side has 384 pixels.
 _PANEL_SHORT, _PANEL_LONG = 384, 768
@@ -34,12 +35,12 @@ def draw_record(record: Record, categories: PanopticCategories, shard: str) -> n
   """Draws a record's panoptic ground truth, and beside it its objects, titled."""
   panel = _scaled(record)
   segmentation = tf_example.decoded_segments(panel)
-  names = [categories.of_id(i).name for i in panel['object_category_ids']]
+  names = [shown(categories.of_id(i).name) for i in panel['object_category_ids']]
   crowds = int(panel['object_is_crowd'].sum())
   panoptic = visualize.draw_panoptic(panel['image'], segmentation, categories)
   title = f'{source_id(panel)[:LONGEST_NAME]} in {shard.removesuffix(".tfrecord")[-LONGEST_NAME:]}'
   objects = f'objects: {len(names)}' + f', of which crowds (hatched): {crowds}' * (crowds > 0)
-  return visualize.side_by_side({title: panoptic, objects: draw_objects(panel, names)})
+  return visualize.side_by_side({shown(title): panoptic, objects: draw_objects(panel, names)})
 
 
 def _scaled(record: Record) -> Record:
@@ -202,7 +203,8 @@ def source_id(record: Record) -> str:
 
 
 def shortened(name: str) -> str:
-  """A name, cut to 32 characters."""
+  """A name in one line, cut to 32 characters."""
+  name = shown(name)
   return name if len(name) <= LONGEST_NAME else f'{name[: LONGEST_NAME - 1]}…'
 
 

@@ -12,7 +12,6 @@ import itertools
 import json
 import pathlib
 import shutil
-import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -30,6 +29,7 @@ from oanet_tf.data.pictures import MAX_PIXELS, unique_name
 from oanet_tf.data.resume import OnError, SkippedImage, sha256
 from oanet_tf.errors import InputError
 from oanet_tf.files import FilePath
+from oanet_tf.printing import note
 
 OnTop = Literal['smaller', 'later']
 # In the `info` of the JSON.
@@ -119,10 +119,9 @@ def write_panoptic(
     made = list(itertools.chain.from_iterable(chunks))
     left_out = [one for one in made if isinstance(one, SkippedImage)]
     if left_out:
-      print(
+      note(
         f'{labels.source}: {len(left_out)} images with an error are left out; the first: '
-        f'{left_out[0].reason}',
-        file=sys.stderr,
+        f'{left_out[0].reason}'
       )
     if len(left_out) == len(made):
       raise InputError(f'{labels.source}: no image is left')
@@ -280,7 +279,7 @@ def read_labels(
       `on_error` is 'raise'.
   """
   source = str(instances_json)
-  print(f'reading {source}', file=sys.stderr)
+  note(f'reading {source}')
   content = coco_json.read_instances(source)
   annotations = list(itertools.chain.from_iterable(content.instances.values()))
   if not annotations and semantic_dir is None:
@@ -302,11 +301,9 @@ def read_labels(
     images = [_with_stuff_of(*pair, categories) for pair in zip(images, paths, strict=True)]
   _warn_of_crowds(annotations, categories, source)
   if count := sum(not annotation.segmentation for annotation in annotations):
-    print(f'{source}: {count} annotations without a mask are left out', file=sys.stderr)
+    note(f'{source}: {count} annotations without a mask are left out')
   if count := len(annotations) - sum(len(image.instances) for image in images):
-    print(
-      f'{source}: {count} annotations of stuff are left out for {semantic_dir}', file=sys.stderr
-    )
+    note(f'{source}: {count} annotations of stuff are left out for {semantic_dir}')
   return Labels(source, categories, images, made_of)
 
 
@@ -316,11 +313,10 @@ def _warn_of_crowds(
   things = [one for one in annotations if categories.of_id(one.category_id).is_thing]
   if things and 2 * (count := sum(one.is_crowd for one in things)) > len(things):
     # CVAT and Datumaro write masks of the brush so.
-    print(
+    note(
       f'{source}: {count} of {len(things)} things are crowds (`iscrowd: 1`), from which no object '
       'is learned; export polygons, or set `iscrowd` to 0 (tfrecords/README.md, From labelling '
-      'tools)',
-      file=sys.stderr,
+      'tools)'
     )
 
 

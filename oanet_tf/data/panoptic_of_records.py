@@ -12,6 +12,7 @@ from oanet_tf.data import image_ids, shard_files, tf_example
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.interruptible import interruptible
 from oanet_tf.data.panoptic_map import segments_info, write_panoptic_png
+from oanet_tf.printing import shown
 
 
 def write_panoptic(
@@ -36,7 +37,7 @@ def write_panoptic(
   total = shard_files.count_records(shards)
   with files.making_folder(folder) as staging:
     with shard_files.named_errors(shards, with_images=False):
-      for record in tqdm.tqdm(records, json_path.stem, total, unit='image'):
+      for record in tqdm.tqdm(records, shown(json_path.stem), total, unit='image'):
         image_id = image_ids.decoded(record['source_id'].decode(errors='surrogatepass'))
         segments = tf_example.decoded_segments(record)
         png_name = f'{image_ids.file_stem(image_id)}.png'

@@ -19,6 +19,7 @@ from typing import Any
 import tqdm
 
 from oanet_tf.errors import InputError
+from oanet_tf.printing import shown
 
 # Images that are sent to a process at a time.
 _IMAGES_AT_A_TIME = 16
@@ -72,7 +73,7 @@ def map_chunks(
   """
   starts = range(0, len(images), _IMAGES_AT_A_TIME)
   chunks = [images[start : start + _IMAGES_AT_A_TIME] for start in starts]
-  with tqdm.tqdm(total=len(images), desc=title, unit='image', file=sys.stderr) as progress:
+  with tqdm.tqdm(total=len(images), desc=shown(title), unit='image', file=sys.stderr) as progress:
     for chunk, result in zip(chunks, map_in_order(function, chunks, num_workers), strict=True):
       yield result
       progress.update(len(chunk))

@@ -1,14 +1,13 @@
 """COCO 2017: images, and instance and panoptic annotations."""
 
 import pathlib
-import sys
 
 from oanet_tf import files
 from oanet_tf.downloads.fetch import fetch, server
 from oanet_tf.downloads.unpacking import unzip
 
-# There is no HTTPS under this name; the checksums do its work.
-_SERVER = 'http://images.cocodataset.org'
+# The bucket images.cocodataset.org. Under its own name there is no HTTPS.
+_SERVER = 'https://s3.amazonaws.com/images.cocodataset.org'
 _IMAGES = {  # As in TensorFlow Datasets' url_checksums.
   'zips/train2017.zip': '69a8bb58ea5f8f99d24875f21416de2e9ded3178e903f1f7603e283b9e06d929',
   'zips/val2017.zip': '4f7e2ccb2866ec5041993c9cf2a952bbed69647b115d0f74da7ce8f4bef82f05',
@@ -36,11 +35,6 @@ def download(folder: pathlib.Path, annotations_only: bool = False) -> None:
     InputError: see `fetch` and `unzip`.
   """
   url = server('COCO_URL', _SERVER)
-  if url != _SERVER:
-    print(
-      f'{url}: no checksums are known of its archives; those in the archives are checked',
-      file=sys.stderr,
-    )
   with files.folder_unless_empty(folder):
     for name, sha256 in (_ANNOTATIONS if annotations_only else _IMAGES | _ANNOTATIONS).items():
       archive = folder / pathlib.PurePosixPath(name).name

@@ -7,17 +7,33 @@ import os
 import pathlib
 import re
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from email.message import Message
+from typing import Any
 
 import tqdm
 
 from oanet_tf import files
 from oanet_tf.errors import InputError
+from oanet_tf.printing import note, shown
 
 _BLOCK = 2**16  # Bytes.
 _PATIENCE = 60  # Seconds without a byte.
+_LONGEST_LIST = 2**24  # Bytes.
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+  """Follows no redirection that leaves HTTPS, or leads to other than a web server."""
+
+  def redirect_request(
+    self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Message, newurl: str
+  ) -> urllib.request.Request | None:
+    scheme = urllib.parse.urlsplit(newurl).scheme
+    if scheme not in ('http', 'https') or (req.type == 'https' and scheme == 'http'):
+      raise urllib.error.URLError(f'it redirects to {newurl}, which is not to be trusted')
+    return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def server(variable: str, default: str) -> str:
@@ -32,7 +48,10 @@ def read(url: str) -> bytes:
     InputError: if it cannot be had; it names the URL.
   """
   with _asking(url), _open(url) as response:
-    return response.read()
+    content = response.read(_LONGEST_LIST + 1)
+  if len(content) > _LONGEST_LIST:
+    raise InputError(f'{url}: answers more than {_LONGEST_LIST} bytes; name another mirror')
+  return content
 
 
 def fetch(url: str, path: pathlib.Path, checksum: str = '') -> None:
@@ -102,7 +121,7 @@ def _open(url: str, start: int = 0) -> http.client.HTTPResponse:
   if start:
     request.add_header('Range', f'bytes={start}-')
   try:
-    return urllib.request.urlopen(request, timeout=_PATIENCE)
+    return urllib.request.build_opener(_Redirects).open(request, timeout=_PATIENCE)
   except urllib.error.HTTPError as error:
     # The server's file is shorter than what is there.
     if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and start:
@@ -136,16 +155,17 @@ def _asking(url: str) -> Iterator[None]:
 
 
 def _check(url: str, part: pathlib.Path, checksum: str) -> None:
-  """Compares a file with its checksum, if that is known."""
-  if not checksum:
-    return
-  algorithm, wanted = checksum.split(':')
+  """Compares a file with its checksum, or says what that is if none is known."""
+  algorithm, wanted = checksum.split(':') if checksum else ('sha256', '')
   digest = hashlib.new(algorithm, usedforsecurity=False)
   size = part.stat().st_size
   with part.open('rb') as file, _progress(f'checking {part.stem}', 0, size) as bar:
     while block := file.read(_BLOCK):
       digest.update(block)
       bar.update(len(block))
+  if not checksum:
+    note(f'{url}: no checksum of it is published; got {algorithm} {digest.hexdigest()}')
+    return
   found = digest.hexdigest()[: len(wanted)]
   if found != wanted:
     raise InputError(
@@ -155,4 +175,4 @@ def _check(url: str, part: pathlib.Path, checksum: str) -> None:
 
 
 def _progress(what: str, start: int, total: int | None) -> tqdm.tqdm:
-  return tqdm.tqdm(desc=what, initial=start, total=total, unit='B', unit_scale=True)
+  return tqdm.tqdm(desc=shown(what), initial=start, total=total, unit='B', unit_scale=True)

@@ -3,7 +3,6 @@
 import base64
 import json
 import pathlib
-import sys
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -11,6 +10,7 @@ from oanet_tf import files
 from oanet_tf.downloads import checkpoints
 from oanet_tf.downloads.fetch import fetch, read, server
 from oanet_tf.errors import InputError
+from oanet_tf.printing import note
 
 
 class Network(NamedTuple):
@@ -66,10 +66,7 @@ def download(name: str, folder: pathlib.Path) -> pathlib.Path:
 
 
 def _fetch_detectron2(path: str, file: pathlib.Path) -> pathlib.Path:
-  print(
-    "Detectron2's models are under CC BY-SA 3.0: name their source, and keep the licence.",
-    file=sys.stderr,
-  )
+  note("Detectron2's models are under CC BY-SA 3.0: name their source, and keep the licence.")
   url = server('MODEL_URL', 'https://dl.fbaipublicfiles.com')
   md5 = path.removesuffix('.pkl').rpartition('_')[-1]
   with files.folder_unless_empty(file.parent):
@@ -96,7 +93,7 @@ def _list_files(url: str) -> dict[str, str]:
   try:
     items = json.loads(content)['items']
     md5s = {item['name']: base64.b64decode(item['md5Hash']).hex() for item in items}
-  except (KeyError, TypeError, ValueError):
+  except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
     raise InputError(
       f'{url}: the answer is no list of files with MD5 sums; try again later'
     ) from None

@@ -12,6 +12,7 @@ import tqdm
 
 from oanet_tf import files
 from oanet_tf.errors import InputError
+from oanet_tf.printing import shown
 
 
 def unzip(archive: pathlib.Path, folder: pathlib.Path) -> None:
@@ -25,7 +26,9 @@ def unzip(archive: pathlib.Path, folder: pathlib.Path) -> None:
     InputError: if the archive is damaged or not one, has a file for elsewhere, or the disk is full.
   """
   with files.writing(folder), _reading(archive), zipfile.ZipFile(archive) as content:
-    for member in tqdm.tqdm(content.infolist(), desc=f'unpacking {archive.name}', unit='file'):
+    for member in tqdm.tqdm(
+      content.infolist(), desc=f'unpacking {shown(archive.name)}', unit='file'
+    ):
       _check_name(archive, member.filename)
       content.extract(member, folder)
 

@@ -15,6 +15,7 @@ import numpy as np
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.panoptic_map import Segments, check_segments_have_pixels, runs
 from oanet_tf.errors import InputError
+from oanet_tf.printing import shown
 
 _GROUPS = ('All', 'Things', 'Stuff')
 _CELL_WIDTH = 6
@@ -197,14 +198,16 @@ def format_table(results: Mapping[str, dict], categories: PanopticCategories) ->
     Lines of equal columns: All, Things and Stuff with PQ, SQ, RQ and N of each named result, then
     each category with its PQ.
   """
-  label_width = max(len(label) for label in [*_GROUPS, *(c.name for c in categories)])
-  widths = [max(len(name), 4 * _CELL_WIDTH) for name in results]
+  names = {category.id: shown(category.name) for category in categories}
+  label_width = max(map(len, [*_GROUPS, *names.values()]))
+  headings = [shown(name) for name in results]
+  widths = [max(len(heading), 4 * _CELL_WIDTH) for heading in headings]
 
   def row(label: str, groups: Sequence[str]) -> str:
     cells = [group.ljust(width) for group, width in zip(groups, widths, strict=True)]
     return ' | '.join([label.ljust(label_width), *cells]).rstrip()
 
-  lines = [row('', list(results)), row('', [_cells('PQ', 'SQ', 'RQ', 'N')] * len(results))]
+  lines = [row('', headings), row('', [_cells('PQ', 'SQ', 'RQ', 'N')] * len(results))]
   rule = '-+-'.join('-' * width for width in [label_width, *widths])
   lines.append(rule)
   for group in _GROUPS:
@@ -212,7 +215,7 @@ def format_table(results: Mapping[str, dict], categories: PanopticCategories) ->
   lines.append(rule)
   for category in categories:
     scores = [result['per_class'][category.id] for result in results.values()]
-    lines.append(row(category.name, [_cells(_percent(score['pq'])) for score in scores]))
+    lines.append(row(names[category.id], [_cells(_percent(score['pq'])) for score in scores]))
   return '\n'.join(lines)
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 from oanet_tf import visualize
 from oanet_tf.evaluation.ranking_map import most_probable
 from oanet_tf.paper.examples import Prediction
+from oanet_tf.printing import shown
 from oanet_tf.training.series import Series, smoothed
 
 matplotlib.use('Agg')
@@ -55,7 +56,7 @@ def ranking_map(prediction: Prediction, path: pathlib.Path) -> None:
     drawn = axis.imshow(np.where(shown, scores, np.nan), cmap=colors, vmin=0.0, vmax=1.0)
     for mask in prediction.masks[prediction.labels == label]:
       _outline(axis, mask)
-    axis.set_title(prediction.categories.category(label).name, fontsize=10)
+    axis.set_title(shown(prediction.categories.category(label).name), fontsize=10)
   if labels:
     figure.colorbar(drawn, ax=axes, shrink=0.6, label='ranking score')
   _save(figure, path, f'{len(left_out)} categories are not shown' if left_out else '')
@@ -77,7 +78,7 @@ def scores(prediction: Prediction, path: pathlib.Path) -> None:
     mask = prediction.masks[n]
     axis.imshow(_only(prediction.image, mask, keep=0.3))
     _outline(axis, mask)
-    name = prediction.categories.category(int(prediction.labels[n])).name
+    name = shown(prediction.categories.category(int(prediction.labels[n])).name)
     axis.set_title(
       f'{name}: detection {prediction.detection_scores[n]:.3f}\n'
       f'ranking {prediction.ranking_scores[n]:.3f}',

@@ -15,6 +15,7 @@ from oanet_tf import errors, files, visualize
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.panoptic_map import Segments, segments_info, write_panoptic_png
 from oanet_tf.files import FilePath
+from oanet_tf.printing import shown
 
 if TYPE_CHECKING:
   import supervision
@@ -146,5 +147,5 @@ class Result:
 
   def __repr__(self) -> str:
     height, width = self.segmentation.shape
-    labels = ', '.join(f'{one["label"]} {one["score"]:.2f}' for one in self.segments_info)
+    labels = ', '.join(f'{shown(one["label"])} {one["score"]:.2f}' for one in self.segments_info)
     return f'<Result {self.name!r}, {height} × {width}: {labels or "void"}>'

@@ -19,6 +19,7 @@ from PIL import Image
 from oanet_tf import files
 from oanet_tf.errors import InputError
 from oanet_tf.prediction.model import Model
+from oanet_tf.printing import note
 
 # By suffix, FFmpeg's names of the formats that can be written. All but GIF hold H.264.
 FORMATS = {'.mp4': 'mp4', '.mov': 'mov', '.mkv': 'matroska', '.gif': 'gif'}
@@ -209,7 +210,7 @@ def segment_video(model: Model, source: Source, output: pathlib.Path) -> Summary
           raise InputError(f'{output}: cannot be written ({error.strerror})') from None
     rate = progress.n / progress.format_dict['elapsed']
   for flaw in flaws:
-    print(f'{source.name}: {flaw}', file=sys.stderr)
+    note(f'{source.name}: {flaw}')
   return Summary(progress.n, size, rate, not flaws)
 
 

@@ -5,6 +5,7 @@ import importlib.resources
 import string
 from collections.abc import Sequence
 
+from oanet_tf.printing import shown
 from oanet_tf.reporting.comparison import ImageComparison, sum_orders
 from oanet_tf.reporting.reading import Evaluation
 from oanet_tf.reporting.tables import categories_table, fusions_table, orders_table
@@ -44,12 +45,14 @@ def render(
     f'<section id="{_anchor(title)}">\n<h2>{title}</h2>\n{content}\n</section>'
     for title, content in sections.items()
   ]
-  return string.Template(_part('report.html')).substitute(
+  page = string.Template(_part('report.html')).substitute(
     title=html.escape(f'{second} against {first}: {evaluation.name}'),
     style=_part('report.css'),
     script=_part('report.js'),
     body='\n'.join(body),
   )
+  # Names could turn the direction of the text around them.
+  return '\n'.join(map(shown, page.split('\n')))
 
 
 def _part(name: str) -> str:

@@ -5,6 +5,7 @@ from ai_edge_litert.interpreter import Interpreter
 from official.vision.ops import preprocess_ops
 
 from oanet_tf.data.categories import PanopticCategories
+from oanet_tf.printing import shown
 from oanet_tf.serving.letterbox import PADDING_COLOR
 from oanet_tf.serving.parity import Source
 from oanet_tf.serving.tflite_runner import SIGNATURE
@@ -82,6 +83,6 @@ def _shape_and_dtype(details: dict) -> dict:
 
 def labels_text(categories: PanopticCategories) -> str:
   """The category's name for each value of a category mask from 0 on, one per line."""
-  names = {category.id: ' '.join(category.name.split()) for category in categories}
+  names = {category.id: shown(category.name) for category in categories}
   names.setdefault(0, 'void')
   return ''.join(f'{names.get(value, NO_CATEGORY)}\n' for value in range(max(names) + 1))

@@ -4,11 +4,9 @@ import json
 import pathlib
 from typing import NamedTuple
 
-import yaml
-
 from oanet_tf import files
 from oanet_tf.config import check as config_check
-from oanet_tf.config import experiments
+from oanet_tf.config import experiments, plain_yaml
 from oanet_tf.errors import InputError
 from oanet_tf.model_folder import IMPORT_FILE, ModelFolder, write_model
 from oanet_tf.modeling.build import build_network
@@ -77,7 +75,7 @@ def _import(
   if module:
     settings |= _settings_of_module(module, path)
   config = experiments.load_experiment(
-    origin.experiment, (), yaml.dump(config_check.nested(settings))
+    origin.experiment, (), plain_yaml.write(config_check.nested(settings))
   )
   config = experiments.override(config, (), params_override)
   model = build_network(config.task, coco_rows.coco_categories())

@@ -4,6 +4,7 @@ import pathlib
 
 from oanet_tf.config import check as config_check
 from oanet_tf.config.text import read_yaml
+from oanet_tf.data.json_file import whole
 from oanet_tf.errors import InputError
 
 # Groups that have the same keys there and here.
@@ -33,7 +34,8 @@ def settings_beside(path: str) -> dict[str, object]:
   """The settings in `params.yaml` beside a checkpoint; {} if there is none.
 
   Raises:
-    InputError: if the file is not the Model Garden's, or its input is not square.
+    InputError: if the file is not the Model Garden's, its input is not square, or a value is of
+      another kind.
   """
   file = pathlib.Path(path if pathlib.Path(path).is_dir() else pathlib.Path(path).parent)
   file /= config_check.PARAMS_FILE
@@ -47,7 +49,7 @@ def settings_beside(path: str) -> dict[str, object]:
       f'{file}: is no configuration of a Panoptic FPN of the Model Garden (it has no '
       'task.model.input_size); move it away to go by the weights alone'
     ) from None
-  if height != width:
+  if height != width or not isinstance(height, int):
     raise InputError(f'{file}: task.model.input_size is {height} × {width}; only square is known')
   settings = {
     'task.train_data.output_size': [height, width],
@@ -60,5 +62,8 @@ def settings_beside(path: str) -> dict[str, object]:
       ours = key
     if ours and f'task.model.{ours}' in known:
       kind = known[f'task.model.{ours}'].kind
-      settings[f'task.model.{ours}'] = int(value) if kind == 'int' else value
+      value = whole(value) if kind == 'int' else value
+      if not config_check.fits(value, kind):
+        raise InputError(f'{file}: task.model.{key} is {value!r}, but takes a {kind}')
+      settings[f'task.model.{ours}'] = value
   return settings

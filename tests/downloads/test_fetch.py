@@ -3,11 +3,15 @@
 import hashlib
 import http.server
 import os
+import pathlib
 import random
+import re
 import resource
 import signal
 import threading
 import time
+import urllib.error
+import urllib.request
 
 import pytest
 
@@ -25,6 +29,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
     start = int(self.headers.get('Range', 'bytes=0-')[len('bytes=') : -1])
     server.starts.append(start)
     content = server.content
+    if self.path == '/moved':
+      self.send_response(302)
+      self.send_header('Location', server.moved_to)
+      self.end_headers()
+      return
     if self.path != '/file':
       self.send_error(404)
       return
@@ -227,3 +236,61 @@ def test_a_mirror_is_named_by_the_environment(monkeypatch):
   assert module.server('MODEL_URL', 'https://here.org') == 'https://here.org'
   monkeypatch.setenv('MODEL_URL', 'https://there.org/')
   assert module.server('MODEL_URL', 'https://here.org') == 'https://there.org'
+
+
+def test_a_redirection_is_followed(server, path):
+  server.moved_to = '/file'
+  fetch(server.url.replace('/file', '/moved'), path)
+  assert path.read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize('target', ['ftp://127.0.0.1/file', 'file:///etc/passwd'])
+def test_a_redirection_to_no_web_server_is_not(server, path, target):
+  server.moved_to = target
+  with pytest.raises(InputError, match=r'/moved: '):
+    fetch(server.url.replace('/file', '/moved'), path)
+  assert not list(path.parent.iterdir())
+
+
+@pytest.mark.parametrize(
+  ('start', 'target', 'followed'),
+  [
+    ('https://a.org/x', 'https://b.org/x', True),
+    ('https://a.org/x', 'http://a.org/x', False),
+    ('http://a.org/x', 'https://a.org/x', True),
+    ('http://a.org/x', 'http://b.org/x', True),
+  ],
+)
+def test_no_redirection_leaves_https(start, target, followed):
+  request = urllib.request.Request(start)
+  arguments = (request, None, 302, 'Found', {}, target)
+  if followed:
+    assert module._Redirects().redirect_request(*arguments).full_url == target
+  else:
+    with pytest.raises(urllib.error.URLError, match=f'{target}, which is not to be trusted'):
+      module._Redirects().redirect_request(*arguments)
+
+
+def test_an_unknown_checksum_is_told(server, path, capsys):
+  fetch(server.url, path)
+  digest = hashlib.sha256(CONTENT).hexdigest()
+  assert f'{server.url}: no checksum of it is published; got sha256 {digest}\n' in (
+    capsys.readouterr().err
+  )
+  path.unlink()
+  fetch(server.url, path, f'sha256:{digest}')
+  assert 'no checksum' not in capsys.readouterr().err
+
+
+def test_a_list_has_an_end(server, monkeypatch):
+  assert module.read(server.url) == CONTENT
+  monkeypatch.setattr(module, '_LONGEST_LIST', 4999)
+  with pytest.raises(InputError, match='more than 4999 bytes'):
+    module.read(server.url)
+
+
+def test_all_publishers_are_asked_by_https():
+  names = ('backbones', 'coco', 'published')
+  folder = pathlib.Path(module.__file__).parent
+  urls = [re.findall(r"'(https?)://", (folder / f'{name}.py').read_text()) for name in names]
+  assert all(urls) and {scheme for found in urls for scheme in found} == {'https'}

@@ -103,4 +103,4 @@ def test_labels_stand_in_the_line_of_their_id(categories):
 def test_a_name_is_one_line():
   name = 'wall\nof  stone'
   text = labels_text(PanopticCategories([Category(2, name, True, (0, 0, 0))]))
-  assert text == 'void\n???\nwall of stone\n'
+  assert text == 'void\n???\nwall\\nof  stone\n'

@@ -3,11 +3,12 @@
 import argparse
 
 from oanet_tf import errors
+from oanet_tf.arguments import ArgumentParser
 from oanet_tf.data.occluded_scenes.dataset import generate
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(
+  parser = ArgumentParser(
     prog='oanet scenes',
     description='Writes OccludedScenes, a small panoptic dataset in the layout of COCO.',
     formatter_class=argparse.ArgumentDefaultsHelpFormatter,
