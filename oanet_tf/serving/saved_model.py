@@ -93,8 +93,9 @@ def compare(source: Source, folder: pathlib.Path) -> Parity:
       images, shapes = tf.constant(image[None]), tf.constant([image.shape[:2]])
       yield first_results(expected_of(images, shapes)), first_results(signature(image=images))
 
-  return parity_of(pairs())
+  return parity_of(source.image_names, pairs())
 
 
-# It is the same graph, so results are the same bit for bit.
-FORMAT = Format(write, compare, least_same_pixels=1.0, largest_score_difference=0.0)
+# It is the same graph, but TensorFlow optimizes it again and may round otherwise, which shows in a
+# pixel of a million where two logits are equal, or in the last digits of a score.
+FORMAT = Format(write, compare, least_same_pixels=0.9999, largest_score_difference=1e-4)

@@ -118,7 +118,7 @@ def compare(source: Source, folder: pathlib.Path) -> Parity:
       same = same_numbers(found.instance_mask, expected.instance_mask)
       yield expected, found._replace(instance_mask=same)
 
-  return parity_of(pairs())
+  return parity_of(source.image_names, pairs())
 
 
 def same_numbers(mask: np.ndarray, reference: np.ndarray) -> np.ndarray:
