@@ -122,6 +122,9 @@ def segments_of_outputs(
     category_mask: [h, w] int32 ids of the dataset, `categories.void_id` for void.
     instance_mask: [h, w] int32, 0 for stuff and void.
     categories: of the dataset.
+
+  Raises:
+    InputError: if a segment is of no category, or a thing of a stuff category or the reverse.
   """
   number = int(outputs['num_segments'])
   instances, category_ids, scores = (
@@ -130,6 +133,12 @@ def segments_of_outputs(
   of_instances = np.zeros(instances.max(initial=0), np.float32)
   of_stuff = np.zeros(categories.num_stuff, np.float32)
   is_thing = instances > 0
+  for category_id, thing in zip(category_ids.tolist(), is_thing.tolist(), strict=True):
+    if category_id not in categories or categories.of_id(category_id).is_thing != thing:
+      raise InputError(
+        f'{categories.source}: the network has another category {category_id} than this file '
+        'says; bring its own file back, or export it again'
+      )
   of_instances[instances[is_thing] - 1] = scores[is_thing]
   stuff = categories.labels_of_ids(category_ids[~is_thing]) - 1 - categories.num_things
   of_stuff[stuff] = scores[~is_thing]
