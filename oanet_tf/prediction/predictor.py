@@ -30,12 +30,13 @@ class Predictor(NamedTuple):
     segment: [h, w, 3] uint8 RGB images of any sizes -> the segments of each, at its size, with
       scores. Several threads may call it at once.
     categories: of the dataset.
-    max_pixels: most pixels of an image; None for no limit.
+    max_pixels, max_side: most pixels of an image and of a side; None for no limit.
   """
 
   segment: Callable[[Sequence[np.ndarray]], list[Segments]]
   categories: PanopticCategories
   max_pixels: int | None = None
+  max_side: int | None = None
 
 
 def find_model(path: FilePath) -> tuple[str, pathlib.Path]:
