@@ -27,10 +27,11 @@ from oanet_tf.serving import formats as serving_formats
 from oanet_tf.serving import tflite_int8
 
 if TYPE_CHECKING:
-  import numpy as np
+  # This loads TensorFlow, which takes seconds.
+  from oanet_tf.serving.parity import NamedImage
 
 CALIBRATED = 'tflite_int8'
-Reader = Callable[[], 'Iterable[np.ndarray]']
+Reader = Callable[[], 'Iterable[NamedImage]']
 # Default numbers of images from the validation shards, and from the training shards.
 NUM_IMAGES = 8
 NUM_CALIBRATION_IMAGES = 100
@@ -210,13 +211,13 @@ def _find_images(
     found = pictures.find_pictures(as_list(paths))
     for path in found:
       pictures.read_picture(path)
-    return lambda: map(pictures.read_picture, found)
+    return lambda: ((str(path), pictures.read_picture(path)) for path in found)
   try:
     shard_files.whole_records(shard_files.list_shards(input_path))
   except InputError as error:
     raise InputError(f'{error}; or give --{option}') from None
 
-  def of_shards() -> 'Iterable[np.ndarray]':
+  def of_shards() -> 'Iterable[NamedImage]':
     from oanet_tf.serving import parity
 
     return parity.shard_images(input_path, number)

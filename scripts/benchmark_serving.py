@@ -3,17 +3,21 @@
 
 The images are its warm-up image at random sizes, as pixels, JPEG and PNG. The answer to a good
 request must be, bit for bit, what the network answers to it alone. The answer to a broken one must
-be an error that says which image is broken, and how. Memory is that of the whole process, after the
-first fifth of the requests.
+be an error that says which image is broken, and how. Some requests are made to cost as much as
+possible. Memory is that of the whole process: this one, whose threads call the signatures, stands
+in for TensorFlow Serving. With --sizes, each kind of request is sent alone to a new process.
 """
 
 import argparse
 import io
 import json
+import multiprocessing
 import os
 import pathlib
+import resource
 import sys
 import time
+import zlib
 from collections.abc import Callable, Sequence
 from concurrent import futures
 from typing import NamedTuple
@@ -27,7 +31,8 @@ from oanet_tf.errors import InputError
 SIGNATURES = {'serving_default': 'image', 'serving_bytes': 'image_bytes'}
 # Number of different good requests.
 NUM_GOOD = 24
-BROKEN_SHARE = 0.05
+# The most pixels of an image.
+LARGEST_SIDE = 5792
 
 Answer = dict[str, np.ndarray] | str
 Server = Callable[['Request'], Answer]
@@ -72,18 +77,32 @@ def main(arguments: Sequence[str] | None = None) -> None:
     metavar=('LEAST', 'GREATEST'),
     help='of images, in pixels (default: 64 640)',
   )
+  parser.add_argument(
+    '--broken', type=float, default=0.05, metavar='SHARE', help='of requests (default: %(default)s)'
+  )
+  parser.add_argument(
+    '--sizes', action='store_true', help='time and memory of each kind of request, instead'
+  )
   parser.add_argument('--output', type=pathlib.Path, help='JSON file for the figures')
   parsed = parser.parse_args(arguments)
   if not (parsed.model / 'saved_model.pb').is_file():
     raise InputError(f'{parsed.model}: is not a version of a SavedModel (it has no saved_model.pb)')
-  loads = measure(parsed.model, parsed.threads, parsed.requests, parsed.sides)
-  print_table(loads, parsed.requests)
+  if parsed.sizes:
+    figures = measure_sizes(parsed.model)
+  else:
+    loads = measure(parsed.model, parsed.threads, parsed.requests, parsed.sides, parsed.broken)
+    print_table(loads, parsed.requests)
+    figures = [load._asdict() for load in loads]
   if parsed.output:
-    parsed.output.write_text(json.dumps([load._asdict() for load in loads], indent=1) + '\n')
+    parsed.output.write_text(json.dumps(figures, indent=1) + '\n')
 
 
 def measure(
-  model: pathlib.Path, threads: Sequence[int], number: int, sides: tuple[int, int]
+  model: pathlib.Path,
+  threads: Sequence[int],
+  number: int,
+  sides: tuple[int, int],
+  broken_share: float = 0.05,
 ) -> list[Load]:
   """Figures for each number of threads.
 
@@ -97,7 +116,7 @@ def measure(
   expected = [server(request) for request in tqdm.tqdm(good, 'alone', file=sys.stderr)]
   loads = []
   for count in threads:
-    is_broken = np.arange(number) < round(BROKEN_SHARE * number)
+    is_broken = np.arange(number) < round(broken_share * number)
     rng.shuffle(is_broken)
     choices = [int(rng.integers(len(broken if bad else good))) for bad in is_broken]
     sent = [(broken if bad else good)[i] for bad, i in zip(is_broken, choices, strict=True)]
@@ -125,6 +144,7 @@ def run(
     done = pool.map(send, requests, expected)
     good = sum(tqdm.tqdm(done, f'{threads} threads', len(requests), file=sys.stderr))
   seconds = time.perf_counter() - start
+  # The first requests allocate what all need.
   steady = memory[len(memory) // 5 :]
   return Load(
     threads,
@@ -134,7 +154,7 @@ def run(
     named_right=len(requests) - good,
     memory_at_a_fifth=steady[0],
     memory_at_the_end=steady[-1],
-    largest_memory=max(steady),
+    largest_memory=largest_megabytes(),
   )
 
 
@@ -155,7 +175,8 @@ def load_server(model: pathlib.Path) -> Server:
   signatures = tf.saved_model.load(str(model)).signatures
 
   def server(request: Request) -> Answer:
-    inputs = {SIGNATURES[request.signature]: tf.constant(request.value)}
+    dtype = tf.string if request.signature == 'serving_bytes' else None
+    inputs = {SIGNATURES[request.signature]: tf.constant(request.value, dtype)}
     try:
       outputs = signatures[request.signature](**inputs)
     except tf.errors.InvalidArgumentError as error:
@@ -198,19 +219,24 @@ def good_requests(
   return requests
 
 
-def encode(picture: object, form: str) -> bytes:
+def encode(picture: object, form: str, **options: object) -> bytes:
   encoded = io.BytesIO()
-  picture.save(encoded, form)
+  picture.save(encoded, form, **options)
   return encoded.getvalue()
 
 
 def broken_requests(good: bytes) -> list[Request]:
   """Requests in which something is broken, some with a good encoded image too."""
-  huge = b'\x89PNG\r\n\x1a\n\0\0\0\rIHDR' + (20_000).to_bytes(4) * 2 + b'\x08\x02\0\0\0'
   image = 'image {} of the batch {}'.format
   return [
     Request('serving_bytes', [good, good[:-20]], image(1, 'cannot be decoded')),
-    Request('serving_bytes', [huge], image(0, 'has 20000 x 20000 pixels')),
+    Request('serving_bytes', [black_png(500, 500)[:-30]], image(0, 'cannot be decoded')),
+    Request('serving_bytes', [png_header(20_000, 20_000)], image(0, 'has 20000 x 20000 pixels')),
+    Request('serving_bytes', [png_header(1, 100_000)], image(0, 'has 1 x 100000 pixels')),
+    Request('serving_bytes', [black_png(9000, 9000)], image(0, 'has 9000 x 9000 pixels')),
+    Request('serving_bytes', [black_png(1, 8192), black_png(8192, 1)], 'canvases of 8192 x 8192'),
+    Request('serving_bytes', [black_png(1, 1)] * 1000, 'the batch holds 1000 images'),
+    Request('serving_bytes', np.array([], object), 'the batch holds no image'),
     Request('serving_bytes', [good, b'no image'], image(1, 'is neither JPEG nor PNG')),
     Request('serving_bytes', [b''], image(0, 'is neither JPEG nor PNG')),
     Request('serving_bytes', [b'\xff\xd8\xffnoise', good], image(0, 'has no header')),
@@ -218,10 +244,92 @@ def broken_requests(good: bytes) -> list[Request]:
   ]
 
 
+def png_header(height: int, width: int, color: int = 2) -> bytes:
+  """A PNG's beginning; the colour type is 2 for RGB, 6 with opacity."""
+  sides = width.to_bytes(4) + height.to_bytes(4)
+  return b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', sides + bytes([8, color, 0, 0, 0]))
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+  return len(data).to_bytes(4) + kind + data + zlib.crc32(kind + data).to_bytes(4)
+
+
+def black_png(height: int, width: int, color: int = 2) -> bytes:
+  """A thousand times smaller than its pixels."""
+  row = bytes(1 + width * (4 if color == 6 else 3))
+  packer = zlib.compressobj()
+  data = b''.join(packer.compress(row) for _ in range(height)) + packer.flush()
+  return png_header(height, width, color) + chunk(b'IDAT', data) + chunk(b'IEND', b'')
+
+
+def costly_requests(picture: object) -> dict[str, Request]:
+  """Good requests that cost as much as they can, and those of usual sizes."""
+
+  def jpeg(side: int, **options: object) -> bytes:
+    return encode(picture.resize((side, side)), 'JPEG', **options)
+
+  largest = LARGEST_SIDE
+  encoded = {
+    **{f'JPEG of {side} x {side}': [jpeg(side)] for side in (64, 512, 1024, 2000, 4096, largest)},
+    'progressive JPEG': [jpeg(largest, progressive=True)],
+    'black PNG': [black_png(largest, largest)],
+    'black PNG with opacity': [black_png(largest, largest, 6)],
+    'black PNG of 512 x 65536': [black_png(512, 2**16)],
+    'black PNG of 65536 x 512': [black_png(2**16, 512)],
+    '16 JPEG of 64 x 64': [jpeg(64)] * 16,
+    '16 JPEG of 1448 x 1448': [jpeg(1448)] * 16,
+    'black PNGs of 4096 x 1 and 1 x 4096': [black_png(4096, 1), black_png(1, 4096)],
+    'black PNGs of 8192 x 1 and 1 x 8192': [black_png(8192, 1), black_png(1, 8192)],
+  }
+  pixels = {'pixels': (1, largest, largest, 3), '8 of 2048 x 2048, pixels': (8, 2048, 2048, 3)}
+  return {
+    **{name: Request('serving_bytes', value) for name, value in encoded.items()},
+    **{
+      name: Request('serving_default', np.zeros(shape, np.uint8)) for name, shape in pixels.items()
+    },
+  }
+
+
+def measure_sizes(model: pathlib.Path) -> list[dict[str, object]]:
+  """What each of `costly_requests` costs a new process that has answered its warm-up requests."""
+  from PIL import Image
+
+  picture = Image.fromarray(warmup_image(model))
+  print('request | bytes | seconds | largest MB | answer')
+  figures = []
+  for name, request in costly_requests(picture).items():
+    with futures.ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as process:
+      figures.append({'request': name, **process.submit(cost, model, request).result()})
+    print(' | '.join(str(value) for value in figures[-1].values()), flush=True)
+  return figures
+
+
+def cost(model: pathlib.Path, request: Request) -> dict[str, object]:
+  from PIL import Image
+
+  server, image = load_server(model), warmup_image(model)
+  server(Request('serving_default', image[np.newaxis]))
+  server(Request('serving_bytes', [encode(Image.fromarray(image), 'JPEG')]))
+  start = time.perf_counter()
+  answer = server(request)
+  size = sum(map(len, request.value)) if isinstance(request.value, list) else request.value.nbytes
+  return {
+    'bytes': size,
+    'seconds': round(time.perf_counter() - start, 2),
+    'largest_memory': round(largest_megabytes()),
+    'answer': 'refused' if isinstance(answer, str) else 'segments',
+  }
+
+
 def megabytes() -> float:
   """Resident memory of the process."""
   with open('/proc/self/statm') as file:
     return int(file.read().split()[1]) * os.sysconf('SC_PAGE_SIZE') / 1e6
+
+
+def largest_megabytes() -> float:
+  """The most that the process ever had."""
+  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
 def print_table(loads: Sequence[Load], number: int) -> None:

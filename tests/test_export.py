@@ -44,10 +44,10 @@ def test_writes_versions_of_a_saved_model(model_dir, tmp_path, monkeypatch, caps
   assert code == 0 and 'exporting' in stderr
   header, _, row = stdout.splitlines()
   assert [cell.strip() for cell in header.split('|')] == [
-    'format', 'version', 'MB', 'images', 'same pixels', 'score difference',
+    'format', 'version', 'MB', 'images', 'pixels', 'different', 'score difference',
   ]  # fmt: skip
   name, version, megabytes, *parity = (cell.strip() for cell in row.split('|'))
-  assert [name, version, *parity] == ['savedmodel', '1', '3', '100.00%', '0']
+  assert [name, version, *parity] == ['savedmodel', '1', '3', '12288', '0', '0']
   assert files_in(folder) == ['export.json'] + [
     f'savedmodel/1/{name}'
     for name in (
@@ -65,6 +65,8 @@ def test_writes_versions_of_a_saved_model(model_dir, tmp_path, monkeypatch, caps
       'model_dir': str(model_dir),
       'fusion': 'srm',
       'num_images': 3,
+      'num_pixels': 12288,
+      'different_pixels': 0,
       'same_pixels': 1.0,
       'score_difference': 0.0,
     }
@@ -100,7 +102,7 @@ def source(monkeypatch):
   for name in ('GOOD', 'OTHER_PIXELS', 'OTHER_SCORES', 'NO_NUMBERS', 'INTERRUPTED'):
     monkeypatch.setitem(formats.FORMATS, name.lower(), f'tests.serving.formats:{name}')
   folder = types.SimpleNamespace(path='runs/model')
-  return parity.Source(folder, None, 'srm', *[None] * 3)
+  return parity.Source(folder, None, 'srm', *[None] * 4)
 
 
 def test_the_next_version_and_a_given_one(source, tmp_path):
@@ -115,9 +117,9 @@ def test_the_next_version_and_a_given_one(source, tmp_path):
 @pytest.mark.parametrize(
   ('name', 'message'),
   [
-    ('other_pixels', r'98\.00%.* 99\.00%'),
-    ('other_scores', r'scores .*0\.2 .* 0\.1'),
-    ('no_numbers', 'scores .*nan'),
+    ('other_pixels', r'other_pixels/1: .*: 20 of 1000 pixels .* a\.png \(at most 1\.00%'),
+    ('other_scores', r'score .*0\.2 in b\.png \(at most 0\.1'),
+    ('no_numbers', 'score .*nan'),
   ],
 )
 def test_of_an_export_with_other_results_nothing_is_left(source, tmp_path, name, message):

@@ -11,8 +11,11 @@ import re
 from oanet_tf.config.limits import check_value, refuse
 from oanet_tf.errors import InputError
 
-# Of one image; a frame of 8K video has 33.2 million.
+# Of an image, and of a batch padded to its largest image; a frame of 8K video has 33.2 million.
 MAX_IMAGE_PIXELS = 2**25
+# Of a request: a side, as of JPEG, and the number of images.
+MAX_IMAGE_SIDE = 2**16
+MAX_BATCH_IMAGES = 16
 # In a model folder.
 PARAMS_FILE = 'params.yaml'
 FUSIONS = ('srm', 'heuristic', 'class_prior', 'upsnet', 'oracle')

@@ -15,6 +15,8 @@ _EXIF_BYTES = 2**16
 _ORIENTATION, _ENTRY_BYTES = 0x0112, 12
 # Types of numbers, of two and four bytes.
 _SHORT, _LONG = 3, 4
+# What a scan of a JPEG begins with. Encoders make ten, and a preview in the EXIF block has one.
+_SCAN, _MOST_SCANS = b'\xff\xda', 64
 
 
 def is_png(encoded: tf.Tensor) -> tf.Tensor:
@@ -39,6 +41,15 @@ def stored_size(encoded: tf.Tensor) -> tf.Tensor:
 
   size = tf.cond(is_png(encoded), of_png, lambda: tf.image.extract_jpeg_shape(encoded)[:2])
   return tf.ensure_shape(size, [2])
+
+
+def has_few_scans(encoded: tf.Tensor) -> tf.Tensor:
+  """[B] string -> [B] bool: whether the file cannot take very long to decode.
+
+  Each scan of a progressive JPEG goes over all of its pixels, and a hundred bytes make a scan.
+  """
+  parts = tf.strings.split(encoded, sep=_SCAN, maxsplit=_MOST_SCANS + 1).row_lengths()
+  return is_png(encoded) | (parts <= 1 + _MOST_SCANS)
 
 
 def decode_stored(encoded: tf.Tensor) -> tf.Tensor:
@@ -80,7 +91,8 @@ def _parts(text: tf.Tensor, separator: bytes) -> tf.Tensor:
 
 def _on_white(image: tf.Tensor) -> tf.Tensor:
   """[h, w, 4] uint8 RGBA -> [h, w, 3] uint8, rounded."""
-  color, opacity = tf.cast(image[..., :3], tf.int32), tf.cast(image[..., 3:], tf.int32)
+  # At most 255 * 255 + 127, so that 16 bits are enough.
+  color, opacity = tf.cast(image[..., :3], tf.uint16), tf.cast(image[..., 3:], tf.uint16)
   return tf.cast((color * opacity + 255 * (255 - opacity) + 127) // 255, tf.uint8)
 
 

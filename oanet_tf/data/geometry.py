@@ -163,11 +163,13 @@ class Canvas(NamedTuple):
   Attributes:
     image_info: [B, 4, 2].
     height, width: at least those of the largest original; Python ints if they are constant.
+    top: the first row, for a strip of the maps.
   """
 
   image_info: tf.Tensor
   height: Size
   width: Size
+  top: Size = 0
 
   @classmethod
   def of_size(cls, image_info: tf.Tensor, size: Sequence[int] | tf.Tensor) -> 'Canvas':
@@ -175,9 +177,18 @@ class Canvas(NamedTuple):
     static = tf.get_static_value(tf.convert_to_tensor(size))
     return cls(image_info, *(tf.unstack(size) if static is None else static.tolist()))
 
+  def strip(self, top: Size, height: Size) -> 'Canvas':
+    """Some rows of the canvas."""
+    return self._replace(top=top, height=height)
+
+  def centres(self, axis: int) -> tf.Tensor:
+    """[L] float32, the centres of pixels along an axis, 0 for rows or 1 for columns."""
+    first = self.top if axis == 0 else 0
+    return tf.cast(tf.range(first, first + self[1 + axis]), tf.float32) + 0.5
+
   def inside(self) -> tf.Tensor:
     """[B, H, W] bool, true for the pixels of each original."""
-    return _inside(self.image_info[:, 0], self.height, self.width)
+    return _inside(self.image_info[:, 0], self.centres(0), self.centres(1))
 
   def cells_of_pixels(self, axis: int, num_cells: Size, stride: int) -> tf.Tensor:
     """Positions of the originals' pixel centres among the cells, along one axis.
@@ -191,21 +202,19 @@ class Canvas(NamedTuple):
       [B, L] float32 in [0, num_cells - 1]; integers are centres of cells.
     """
     scale, offset = (self.image_info[:, row, axis, None] for row in (2, 3))
-    centres = tf.cast(tf.range(self[1 + axis]), tf.float32) + 0.5
     last = tf.cast(num_cells - 1, tf.float32)
-    return tf.clip_by_value((centres * scale - offset) / stride - 0.5, 0.0, last)
+    return tf.clip_by_value((self.centres(axis) * scale - offset) / stride - 0.5, 0.0, last)
 
 
 def inside_input(image_info: tf.Tensor, height: Size, width: Size) -> tf.Tensor:
   """[B, H, W] bool, false for pixels of the network input that are padding."""
-  return _inside(image_info[:, 1], height, width)
+  centres = (tf.cast(tf.range(length), tf.float32) + 0.5 for length in (height, width))
+  return _inside(image_info[:, 1], *centres)
 
 
-def _inside(sizes: tf.Tensor, height: Size, width: Size) -> tf.Tensor:
-  rows, columns = (
-    tf.cast(tf.range(length), tf.float32) < sizes[:, axis, None]
-    for axis, length in enumerate((height, width))
-  )
+def _inside(sizes: tf.Tensor, row_centres: tf.Tensor, column_centres: tf.Tensor) -> tf.Tensor:
+  rows = row_centres < sizes[:, 0, None]
+  columns = column_centres < sizes[:, 1, None]
   return rows[:, :, None] & columns[:, None, :]
 
 

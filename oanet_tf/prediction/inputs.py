@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from oanet_tf.config.values import MAX_BATCH_IMAGES, MAX_IMAGE_PIXELS
 from oanet_tf.data.pictures import pictures_at, read_picture, unique_name, upright_rgb
 from oanet_tf.errors import InputError
 from oanet_tf.files import FilePath
@@ -15,8 +16,6 @@ from oanet_tf.files import FilePath
 ImageLike = FilePath | npt.NDArray[np.uint8] | Image.Image
 NamedImage = tuple[str, npt.NDArray[np.uint8]]
 
-# For a batch with its images padded to the largest: 64 of 640 × 480, or one of a good camera.
-_MAX_BATCH_PIXELS = 2**25
 _WANTED = 'an image is a path, a folder, an RGB array [height, width, 3] of uint8, or a PIL image'
 
 
@@ -76,12 +75,17 @@ def _described(value: object) -> str:
 
 
 def batches_of(images: Iterable[NamedImage], batch_size: int) -> Iterator[list[NamedImage]]:
-  """Groups neighbours into batches that fit the memory when padded to the largest image."""
+  """Groups neighbours into batches that fit the memory when padded to the largest image.
+
+  A batch has `MAX_BATCH_IMAGES` and `MAX_IMAGE_PIXELS` of `config.values` at most; a larger image
+  is alone.
+  """
   batch: list[NamedImage] = []
+  batch_size = min(batch_size, MAX_BATCH_IMAGES)
   for name, image in images:
     sides = [one.shape[:2] for _, one in batch] + [image.shape[:2]]
     height, width = (max(side) for side in zip(*sides, strict=True))
-    if batch and (len(batch) == batch_size or len(sides) * height * width > _MAX_BATCH_PIXELS):
+    if batch and (len(batch) == batch_size or len(sides) * height * width > MAX_IMAGE_PIXELS):
       yield batch
       batch = []
     batch.append((name, image))

@@ -1,12 +1,11 @@
 """Segments images with a TFLite file. Of the larger packages, only LiteRT is loaded."""
 
-import json
 import pathlib
 import threading
-import zipfile
 from collections.abc import Sequence
 
 import numpy as np
+from ai_edge_litert.interpreter import SignatureRunner
 
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.panoptic_map import Segments
@@ -14,7 +13,8 @@ from oanet_tf.errors import InputError, first_line
 from oanet_tf.files import FilePath
 from oanet_tf.prediction.predictor import OUTPUTS, Predictor, segments_of_outputs
 from oanet_tf.serving.letterbox import from_canvas, letterbox
-from oanet_tf.serving.tflite_runner import DESCRIPTION_FILE, runner
+from oanet_tf.serving.tflite_archive import DESCRIPTION_FILE, read_description
+from oanet_tf.serving.tflite_runner import runner
 
 
 def of_tflite(path: FilePath) -> Predictor:
@@ -23,18 +23,10 @@ def of_tflite(path: FilePath) -> Predictor:
   Raises:
     InputError: if it is damaged or was not made by `oanet_tf.export`.
   """
-  try:
-    with zipfile.ZipFile(path) as associated:
-      description = json.loads(associated.read(DESCRIPTION_FILE))
-    run = runner(pathlib.Path(path))
-    categories = PanopticCategories.from_coco(description['categories'], str(path))
-    canvas_size = description['input']['shape'][1:3]
-  except InputError:
-    raise
-  except (zipfile.BadZipFile, KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
-    raise InputError(
-      f'{path}: is not a TFLite file of oanet export ({first_line(error)})'
-    ) from None
+  path = pathlib.Path(path)
+  description = read_description(path)
+  categories = PanopticCategories.from_coco(description.get('categories'), str(path))
+  run, canvas_size = _described_network(path, description)
   # An interpreter keeps the image and the results of one call.
   one_at_a_time = threading.Lock()
 
@@ -53,3 +45,28 @@ def of_tflite(path: FilePath) -> Predictor:
     return [segment_one(image) for image in images]
 
   return Predictor(segment, categories)
+
+
+def _described_network(path: pathlib.Path, description: dict) -> tuple[SignatureRunner, list[int]]:
+  """The network as a function of `image`, and the [height, width] of that.
+
+  Raises:
+    InputError: if it has other inputs and outputs than are described, or LiteRT does not take it.
+  """
+  try:
+    run = runner(path)
+  except (ValueError, RuntimeError) as error:
+    raise InputError(f'{path}: LiteRT does not take it ({first_line(error)})') from None
+  (image,), outputs = run.get_input_details().values(), run.get_output_details()
+  found = {
+    name: (details['shape'].tolist(), np.dtype(details['dtype']).name)
+    for name, details in {'image': image, **outputs}.items()
+  }
+  try:
+    parts = [description['input'], *description['outputs']]
+    described = {part['name']: (part['shape'], part['dtype']) for part in parts}
+  except (KeyError, TypeError):
+    described = {}
+  if described != found or not {*OUTPUTS} <= found.keys():
+    raise InputError(f'{path}: its {DESCRIPTION_FILE} is not that of its network; export it again')
+  return run, image['shape'][1:3].tolist()

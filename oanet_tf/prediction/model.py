@@ -80,9 +80,12 @@ class Model:
 
   def check_size(self, name: object, height: int, width: int) -> None:
     """Raises `InputError`, which names `name`, if an image is too large for the model."""
-    most = self._predictor.max_pixels
-    if most and height * width > most:
-      raise InputError(f'{name}: has {height} x {width} pixels; the model takes at most {most}')
+    most, side = self._predictor.max_pixels, self._predictor.max_side
+    if most and side and (height * width > most or max(height, width) > side):
+      raise InputError(
+        f'{name}: has {height} x {width} pixels; the model takes at most {most}, and {side} along '
+        'a side'
+      )
 
   def _fitting(self, named: NamedImage) -> NamedImage:
     name, image = named

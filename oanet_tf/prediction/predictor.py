@@ -30,12 +30,13 @@ class Predictor(NamedTuple):
     segment: [h, w, 3] uint8 RGB images of any sizes -> the segments of each, at its size, with
       scores. Several threads may call it at once.
     categories: of the dataset.
-    max_pixels: most pixels of an image; None for no limit.
+    max_pixels, max_side: most pixels of an image and of a side; None for no limit.
   """
 
   segment: Callable[[Sequence[np.ndarray]], list[Segments]]
   categories: PanopticCategories
   max_pixels: int | None = None
+  max_side: int | None = None
 
 
 def find_model(path: FilePath) -> tuple[str, pathlib.Path]:
@@ -122,6 +123,9 @@ def segments_of_outputs(
     category_mask: [h, w] int32 ids of the dataset, `categories.void_id` for void.
     instance_mask: [h, w] int32, 0 for stuff and void.
     categories: of the dataset.
+
+  Raises:
+    InputError: if a segment is of no category, or a thing of a stuff category or the reverse.
   """
   number = int(outputs['num_segments'])
   instances, category_ids, scores = (
@@ -130,6 +134,12 @@ def segments_of_outputs(
   of_instances = np.zeros(instances.max(initial=0), np.float32)
   of_stuff = np.zeros(categories.num_stuff, np.float32)
   is_thing = instances > 0
+  for category_id, thing in zip(category_ids.tolist(), is_thing.tolist(), strict=True):
+    if category_id not in categories or categories.of_id(category_id).is_thing != thing:
+      raise InputError(
+        f'{categories.source}: the network has another category {category_id} than this file '
+        'says; bring its own file back, or export it again'
+      )
   of_instances[instances[is_thing] - 1] = scores[is_thing]
   stuff = categories.labels_of_ids(category_ids[~is_thing]) - 1 - categories.num_things
   of_stuff[stuff] = scores[~is_thing]

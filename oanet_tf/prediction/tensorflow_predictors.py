@@ -11,7 +11,7 @@ import tensorflow as tf
 from PIL import Image
 
 from oanet_tf import files
-from oanet_tf.config.values import MAX_IMAGE_PIXELS
+from oanet_tf.config.values import MAX_IMAGE_PIXELS, MAX_IMAGE_SIDE
 from oanet_tf.data.categories import CATEGORIES_FILE, PanopticCategories
 from oanet_tf.data.panoptic_map import Segments
 from oanet_tf.errors import InputError, first_line
@@ -68,7 +68,7 @@ def of_saved_model(folder: FilePath) -> Predictor:
     _check_names(outputs, categories)
     return _segments(outputs, categories)
 
-  return Predictor(segment, categories, MAX_IMAGE_PIXELS)
+  return Predictor(segment, categories, MAX_IMAGE_PIXELS, MAX_IMAGE_SIDE)
 
 
 def _check_names(outputs: Mapping[str, tf.Tensor], categories: PanopticCategories) -> None:

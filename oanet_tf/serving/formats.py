@@ -73,12 +73,10 @@ def export(name: str, source: 'Source', folder: pathlib.Path) -> dict:
     with files.writing(folder):
       form.write(source, temporary)
     parity = form.compare(source, temporary)
-    if not form.accepts(parity):
+    if objection := form.objection(parity):
       raise InputError(
         f'{folder}: was not written, as its results differ from those of the network in memory: '
-        f'{parity.same_pixels:.2%} of the pixels are the same (must be at least '
-        f'{form.least_same_pixels:.2%}), and scores differ by {parity.score_difference:.2g} (must '
-        f'be at most {form.largest_score_difference:.2g})'
+        f'{objection}'
       )
     size = sum(path.stat().st_size for path in temporary.rglob('*') if path.is_file())
   export_dir = folder.parents[1]
@@ -88,7 +86,11 @@ def export(name: str, source: 'Source', folder: pathlib.Path) -> dict:
     'bytes': size,
     'model_dir': str(source.folder.path),
     'fusion': source.method,
-    **parity._asdict(),
+    'num_images': parity.num_images,
+    'num_pixels': parity.num_pixels,
+    'different_pixels': parity.different_pixels,
+    'same_pixels': parity.same_pixels,
+    'score_difference': parity.score_difference,
   }
   record = {**read_record(export_dir), f'{name}/{folder.name}': entry}
   files.write_text(export_dir / RECORD_FILE, json.dumps(record, indent=1) + '\n')
@@ -97,10 +99,10 @@ def export(name: str, source: 'Source', folder: pathlib.Path) -> dict:
 
 def format_table(entries: Sequence[dict]) -> str:
   """The entries of exports as a table of text."""
-  rows = [f'{"format":<20} | version |     MB | images | same pixels | score difference']
+  rows = [f'{"format":<20} | version |     MB | images |    pixels | different | score difference']
   rows += [
     f'{entry["format"]:<20} | {entry["version"]:>7} | {entry["bytes"] / 1e6:>6.1f} '
-    f'| {entry["num_images"]:>6} | {entry["same_pixels"]:>11.2%} '
+    f'| {entry["num_images"]:>6} | {entry["num_pixels"]:>9} | {entry["different_pixels"]:>9} '
     f'| {entry["score_difference"]:>16.2g}'
     for entry in entries
   ]

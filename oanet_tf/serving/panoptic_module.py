@@ -4,6 +4,7 @@
 
 import functools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -24,6 +25,19 @@ SEGMENT_INPUTS = (
   tf.TensorSpec([None, 2], tf.int32),
 )
 _MAPS = ('panoptic_category_mask', 'panoptic_instance_mask')
+
+
+class Prepared(NamedTuple):
+  """What the network sees of an image, or of a batch.
+
+  Attributes:
+    image: [M, M, 3] of a type in `resizing.DTYPES`, at the top left of zeros; M is the longer side
+      of the network input.
+    image_info: [4, 2] as in `data.geometry`.
+  """
+
+  image: tf.Tensor
+  image_info: tf.Tensor
 
 
 class PanopticModule(tf.Module):
@@ -62,6 +76,16 @@ class PanopticModule(tf.Module):
     self._category_ids = trained.categories.id_of_label_table()
     self._method = method
     self._segments_only = segments_only
+    self._is_square = self.output_size[0] == self.output_size[1]
+    self._side = max(geometry.canvas_of(self.output_size, portrait=False)[1])
+    dtype = DTYPES[self._task.model.resizing]
+    # Of the functions of the graph: a batch of `Prepared`, and the size of its maps.
+    self._specs = (
+      Prepared(
+        tf.TensorSpec([None, self._side, self._side, 3], dtype), tf.TensorSpec([None, 4, 2])
+      ),
+      tf.TensorSpec([2], tf.int32),
+    )
 
     def batch_of(
       images: tf.Tensor,
@@ -83,15 +107,49 @@ class PanopticModule(tf.Module):
       images: [B, H, W, 3] uint8 RGB, each image at the top left, with any padding.
       image_shapes: [B, 2] int32, [height, width] of each image, from 1 to H and W.
     """
+
+    def prepare(inputs: tuple[tf.Tensor, tf.Tensor]) -> Prepared:
+      image, (height, width) = inputs[0], tf.unstack(inputs[1])
+      return self.prepare(image[:height, :width])
+
+    dtype = DTYPES[self._task.model.resizing]
+    prepared = tf.map_fn(
+      prepare, (images, image_shapes), fn_output_signature=Prepared(dtype, tf.float32)
+    )
+    return self.segment_prepared(prepared, tf.shape(images)[1:3])
+
+  def prepare(self, image: tf.Tensor) -> Prepared:
+    """[h, w, 3] uint8 RGB -> what the network sees of it."""
+    height, width = tf.unstack(tf.shape(image)[:2])
+
+    def of_orientation(portrait: bool) -> Prepared:
+      example = network_input(image, self._task, portrait)
+      padded = tf.image.pad_to_bounding_box(example['image'], 0, 0, self._side, self._side)
+      return Prepared(padded, example['image_info'])
+
+    if self._is_square:
+      return of_orientation(False)
+    return tf.cond(height > width, lambda: of_orientation(True), lambda: of_orientation(False))
+
+  def segment_prepared(
+    self, prepared: Prepared, canvas_size: tf.Tensor | None = None
+  ) -> dict[str, tf.Tensor]:
+    """Segments prepared images.
+
+    Args:
+      prepared: a batch.
+      canvas_size: [2] int32, [height, width] of the maps; None takes the largest of the images.
+    """
+    if canvas_size is None:
+      canvas_size = geometry.largest_original(prepared.image_info)
     if self._task.validation_data.tight_padding:
-      return self._segment_each(images, image_shapes)
-    height, width = self.output_size
-    if height == width:
-      return self._of_orientation(0)(images, image_shapes)
+      return self._segment_each(prepared, canvas_size)
+    if self._is_square:
+      return self._of_orientation(0)(prepared, canvas_size)
     # The network sees portrait and landscape images on canvases of different shapes.
-    is_portrait = tf.cast(image_shapes[:, 0] > image_shapes[:, 1], tf.int32)
-    indices = tf.dynamic_partition(tf.range(tf.shape(images)[0]), is_portrait, 2)
-    oriented = [self._segment_part(images, image_shapes, i, p) for p, i in enumerate(indices)]
+    height, width = tf.unstack(geometry.original_size(prepared.image_info), axis=1)
+    indices = tf.dynamic_partition(tf.range(tf.size(height)), tf.cast(height > width, tf.int32), 2)
+    oriented = [self._segment_part(prepared, canvas_size, i, p) for p, i in enumerate(indices)]
     return {
       name: tf.dynamic_stitch(indices, [results[name] for results in oriented])
       for name in oriented[0]
@@ -121,68 +179,57 @@ class PanopticModule(tf.Module):
       whole_size=np.ceil(np.float32(canvas) / scale).astype(int),
     )
 
-  def _segment_each(self, images: tf.Tensor, image_shapes: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Segments images of any sizes one by one, each with its own padding."""
+  def _segment_each(self, prepared: Prepared, canvas_size: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Segments images one by one, each with its own padding."""
 
-    def of_image(image: tf.Tensor, size: tf.Tensor) -> dict[str, tf.Tensor]:
-      height, width = tf.unstack(size)
-      canvas_size = tf.shape(image)[:2]
-      example = network_input(image[:height, :width], self._task, portrait=height > width)
-      return self._results(example['image'][None], example['image_info'][None], canvas_size)
+    def of_image(prepared: Prepared, canvas_size: tf.Tensor) -> dict[str, tf.Tensor]:
+      height, width = tf.unstack(geometry.tight_canvas(prepared.image_info))
+      image = prepared.image[None, :height, :width]
+      return self._results(image, prepared.image_info[None], canvas_size)
 
-    signature = [tf.TensorSpec(spec.shape[1:], spec.dtype) for spec in SEGMENT_INPUTS]
-    function = tf.function(of_image, signature, autograph=False)
+    prepared_specs, canvas_spec = self._specs
+    spec = tf.nest.map_structure(
+      lambda spec: tf.TensorSpec(spec.shape[1:], spec.dtype), prepared_specs
+    )
+    function = tf.function(of_image, [spec, canvas_spec], autograph=False)
     outputs = {
       name: tf.TensorSpec(spec.shape[1:], spec.dtype)
       for name, spec in function.get_concrete_function().structured_outputs.items()
     }
     return tf.map_fn(
-      lambda inputs: {name: values[0] for name, values in function(*inputs).items()},
-      (images, image_shapes),
+      lambda one: {name: values[0] for name, values in function(one, canvas_size).items()},
+      prepared,
       fn_output_signature=outputs,
       parallel_iterations=1,
     )
 
   def _make_function(self, portrait: int) -> tf.types.experimental.GenericFunction:
-    """`_segment_oriented` as one function of the graph, shared by all calls."""
-    return tf.function(
-      functools.partial(self._segment_oriented, portrait=bool(portrait)),
-      input_signature=SEGMENT_INPUTS,
-      autograph=False,
-    )
+    """Segments prepared images of one orientation: a function of the graph, shared by all calls."""
+    _, (height, width) = geometry.canvas_of(self.output_size, bool(portrait))
+
+    def segment(prepared: Prepared, canvas_size: tf.Tensor) -> dict[str, tf.Tensor]:
+      return self._results(prepared.image[:, :height, :width], prepared.image_info, canvas_size)
+
+    return tf.function(segment, input_signature=self._specs, autograph=False)
 
   def _segment_part(
-    self, images: tf.Tensor, image_shapes: tf.Tensor, indices: tf.Tensor, portrait: int
+    self, prepared: Prepared, canvas_size: tf.Tensor, indices: tf.Tensor, portrait: int
   ) -> dict[str, tf.Tensor]:
     """Segments the images of one orientation; there may be none."""
     function = self._of_orientation(portrait)
 
     def some() -> dict[str, tf.Tensor]:
-      return function(tf.gather(images, indices), tf.gather(image_shapes, indices))
+      part = tf.nest.map_structure(lambda values: tf.gather(values, indices), prepared)
+      return function(part, canvas_size)
 
     def none() -> dict[str, tf.Tensor]:
-      canvas = tf.unstack(tf.shape(images)[1:3])
+      canvas = tf.unstack(canvas_size)
       return {
         name: tf.zeros([0, *(canvas if name in _MAPS else spec.shape[1:])], spec.dtype)
         for name, spec in function.get_concrete_function().structured_outputs.items()
       }
 
     return tf.cond(tf.size(indices) > 0, some, none)
-
-  def _segment_oriented(
-    self, images: tf.Tensor, image_shapes: tf.Tensor, portrait: bool
-  ) -> dict[str, tf.Tensor]:
-    def prepare(inputs: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-      image, (height, width) = inputs[0], tf.unstack(inputs[1])
-      example = network_input(image[:height, :width], self._task, portrait)
-      return example['image'], example['image_info']
-
-    prepared, image_info = tf.map_fn(
-      prepare,
-      (images, image_shapes),
-      fn_output_signature=(DTYPES[self._task.model.resizing], tf.float32),
-    )
-    return self._results(prepared, image_info, tf.shape(images)[1:3])
 
   def _results(
     self,

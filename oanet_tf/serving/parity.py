@@ -13,6 +13,8 @@ from oanet_tf.model_folder import ModelFolder, Trained
 from oanet_tf.serving.letterbox import letterbox
 from oanet_tf.serving.panoptic_module import PanopticModule
 
+NamedImage = tuple[str, np.ndarray]
+
 
 class Source(NamedTuple):
   """A trained network and how it is to be exported.
@@ -23,6 +25,7 @@ class Source(NamedTuple):
     method: of fusion.
     image_size: [height, width], for formats of a fixed size.
     images: [H, W, 3] uint8 RGB of any sizes, on which exports are compared with the network.
+    image_names: what to call them in messages.
     calibration_images: [H, W, 3] uint8 RGB of `image_size`, for 8-bit formats.
   """
 
@@ -31,6 +34,7 @@ class Source(NamedTuple):
   method: str
   image_size: tuple[int, int]
   images: Sequence[np.ndarray]
+  image_names: Sequence[str]
   calibration_images: Sequence[np.ndarray] = ()
 
   def module(self) -> PanopticModule:
@@ -42,26 +46,28 @@ def load_source(
   folder: ModelFolder,
   method: str,
   image_size: Sequence[int],
-  images: Iterable[np.ndarray],
-  calibration_images: Iterable[np.ndarray] = (),
+  images: Iterable[NamedImage],
+  calibration_images: Iterable[NamedImage] = (),
 ) -> Source:
-  """Loads the network. Arguments are the attributes of `Source`, with images of any sizes.
+  """Loads the network. Arguments are the attributes of `Source`, with named images of any sizes.
 
   Raises:
     InputError: if the folder has no checkpoint that fits.
   """
+  trained, named = folder.load(), list(images)
   return Source(
     folder=folder,
-    trained=folder.load(),
+    trained=trained,
     method=method,
     image_size=image_size,
-    images=list(images),
-    calibration_images=[letterbox(image, image_size) for image in calibration_images],
+    images=[image for _, image in named],
+    image_names=[name for name, _ in named],
+    calibration_images=[letterbox(image, image_size) for _, image in calibration_images],
   )
 
 
-def shard_images(input_path: str, number: int) -> list[np.ndarray]:
-  """The first images of shards, [H, W, 3] uint8.
+def shard_images(input_path: str, number: int) -> list[NamedImage]:
+  """The first images of shards, [H, W, 3] uint8, with the names of their files.
 
   Args:
     input_path: files or globs, separated by commas.
@@ -72,7 +78,11 @@ def shard_images(input_path: str, number: int) -> list[np.ndarray]:
   """
   dataset = tf.data.TFRecordDataset(shard_files.list_shards(input_path)).take(number)
   with shard_files.named_errors(input_path):
-    return [tf_example.decode(record)['image'].numpy() for record in interruptible(dataset)]
+    examples = map(tf_example.decode, interruptible(dataset))
+    return [
+      (one['file_name'].numpy().decode(errors='surrogateescape'), one['image'].numpy())
+      for one in examples
+    ]
 
 
 class Results(NamedTuple):
@@ -94,13 +104,24 @@ class Parity(NamedTuple):
 
   Attributes:
     num_images: how many were compared.
-    same_pixels: fraction of all their pixels with the same category and the same instance.
+    num_pixels: of all of them.
+    different_pixels: how many have another category or another instance.
+    image_of_pixels: the name of the image that has most of them.
     score_difference: the largest difference of a score.
+    image_of_score: the name of the image with it.
   """
 
   num_images: int
-  same_pixels: float
+  num_pixels: int
+  different_pixels: int
+  image_of_pixels: str
   score_difference: float
+  image_of_score: str
+
+  @property
+  def same_pixels(self) -> float:
+    """The fraction of pixels with the same category and the same instance."""
+    return 1 - self.different_pixels / self.num_pixels
 
 
 class Format(NamedTuple):
@@ -117,22 +138,44 @@ class Format(NamedTuple):
   least_same_pixels: float
   largest_score_difference: float
 
-  def accepts(self, parity: Parity) -> bool:
-    """Whether the results are close enough; false if a score is NaN."""
-    return (
-      parity.same_pixels >= self.least_same_pixels
-      and parity.score_difference <= self.largest_score_difference
-    )
+  def objection(self, parity: Parity) -> str | None:
+    """What is not close enough, with numbers and the image; None if all is. NaN never is."""
+    found = []
+    if not parity.same_pixels >= self.least_same_pixels:
+      found.append(
+        f'{parity.different_pixels} of {parity.num_pixels} pixels differ, most of them in '
+        f'{parity.image_of_pixels} (at most {1 - self.least_same_pixels:.2%} may)'
+      )
+    if not parity.score_difference <= self.largest_score_difference:
+      found.append(
+        f'a score differs by {parity.score_difference:.2g} in {parity.image_of_score} (at most '
+        f'{self.largest_score_difference:.2g})'
+      )
+    return ', and '.join(found) or None
 
 
-def parity_of(pairs: Iterable[tuple[Results, Results]]) -> Parity:
-  """Compares pairs of results for the same image: the network's in memory, and an export's."""
-  same, differences = [], []
+def parity_of(names: Sequence[str], pairs: Iterable[tuple[Results, Results]]) -> Parity:
+  """Compares pairs of results for the same image: the network's in memory, and an export's.
+
+  Args:
+    names: of the images.
+    pairs: in the same order, at least one.
+  """
+  sizes, different, differences = [], [], []
   for expected, found in pairs:
     equal = (expected.category_mask == found.category_mask) & (
       expected.instance_mask == found.instance_mask
     )
-    same.append([np.count_nonzero(equal), equal.size])
+    sizes.append(equal.size)
+    different.append(equal.size - np.count_nonzero(equal))
     differences.append(np.abs(expected.scores - found.scores).max())
-  number, total = np.sum(same, axis=0)
-  return Parity(len(same), float(number / total), float(np.max(differences)))
+  # Of NaN, argmax takes the first.
+  worst_pixels, worst_score = np.argmax(different), np.argmax(differences)
+  return Parity(
+    num_images=len(sizes),
+    num_pixels=sum(sizes),
+    different_pixels=int(sum(different)),
+    image_of_pixels=names[worst_pixels],
+    score_difference=float(differences[worst_score]),
+    image_of_score=names[worst_score],
+  )

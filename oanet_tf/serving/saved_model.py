@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import tensorflow as tf
 
 from oanet_tf import files
-from oanet_tf.config.values import MAX_IMAGE_PIXELS
+from oanet_tf.config.values import MAX_IMAGE_PIXELS, MAX_IMAGE_SIDE
 from oanet_tf.data.categories import CATEGORIES_FILE, PanopticCategories
 from oanet_tf.errors import InputError
 from oanet_tf.serving import warmup
@@ -51,7 +51,8 @@ class ServedModule(tf.Module):
   def serving_bytes(self, image_bytes: tf.Tensor) -> Outputs:
     """[B] images for `encoded_images.decode_images` -> results."""
     image_bytes = tf.ensure_shape(image_bytes, [None])
-    return self._named(self.panoptic.segment(*decode_images(image_bytes)))
+    prepared = decode_images(image_bytes, self.panoptic.prepare)
+    return self._named(self.panoptic.segment_prepared(prepared))
 
   def _named(self, results: Outputs) -> Outputs:
     labels = tf.gather(tf.constant(self._names), results['segment_label_id'])
@@ -66,11 +67,13 @@ def write(source: Source, folder: pathlib.Path) -> None:
       larger than the signatures accept.
   """
   warmup.check_installed()
-  for height, width, _ in (image.shape for image in source.images):
-    if height * width > MAX_IMAGE_PIXELS:
+  for name, (height, width, _) in zip(
+    source.image_names, (image.shape for image in source.images), strict=True
+  ):
+    if height * width > MAX_IMAGE_PIXELS or max(height, width) > MAX_IMAGE_SIDE:
       raise InputError(
-        f'an image of --images has {height} x {width} pixels; a SavedModel takes '
-        f'{MAX_IMAGE_PIXELS} at most'
+        f'{name}: has {height} x {width} pixels; a SavedModel takes {MAX_IMAGE_PIXELS} at most, '
+        f'and {MAX_IMAGE_SIDE} along a side'
       )
   module = ServedModule(source.module(), source.folder.path / CATEGORIES_FILE)
   # Functions that are attributes of the module would all be traced again.
@@ -93,8 +96,9 @@ def compare(source: Source, folder: pathlib.Path) -> Parity:
       images, shapes = tf.constant(image[None]), tf.constant([image.shape[:2]])
       yield first_results(expected_of(images, shapes)), first_results(signature(image=images))
 
-  return parity_of(pairs())
+  return parity_of(source.image_names, pairs())
 
 
-# It is the same graph, so results are the same bit for bit.
-FORMAT = Format(write, compare, least_same_pixels=1.0, largest_score_difference=0.0)
+# It is the same graph, but TensorFlow optimizes it again and may round otherwise, which shows in a
+# pixel of a million where two logits are equal, or in the last digits of a score.
+FORMAT = Format(write, compare, least_same_pixels=0.9999, largest_score_difference=1e-4)

@@ -4,7 +4,9 @@
 
 import tensorflow as tf
 
+from oanet_tf.data.geometry import Size
 from oanet_tf.modeling.fusion.fuser import Panoptic
+from oanet_tf.modeling.fusion.strips import by_strips, counts_of_rows, shape_of
 
 
 def segment_table(
@@ -35,7 +37,7 @@ def segment_table(
   """
   batch, number = tf.shape(detection_scores)[0], detection_scores.shape[1]
   num_stuff = category_ids.shape[0] - 1 - num_things
-  areas, boxes = _extents(_rows(maps, number, num_things), number + num_stuff)
+  areas, boxes = _extents(maps, number, num_things, number + num_stuff)
   per_stuff = tf.zeros([batch, num_stuff], tf.int32)
   stuff_labels = per_stuff + tf.range(num_things + 1, num_things + 1 + num_stuff)
   labels = tf.concat([detection_classes, stuff_labels], axis=1)
@@ -72,19 +74,31 @@ def _rows(maps: Panoptic, number: int, num_things: int) -> tf.Tensor:
   )
 
 
-def _extents(rows: tf.Tensor, num_rows: int) -> tuple[tf.Tensor, tf.Tensor]:
+def _extents(
+  maps: Panoptic, number: int, num_things: int, num_rows: int
+) -> tuple[tf.Tensor, tf.Tensor]:
   """[B, L] areas and [B, L, 4] boxes; a box means nothing where the area is 0."""
-  batch, height, width = tf.unstack(tf.shape(rows))
-  segments = rows + tf.range(batch)[:, None, None] * (1 + num_rows)
-  # Zeros and ones. Constants would take the canvas's size in a TFLite file.
-  zeros, ones = tf.minimum(rows, 0), tf.cast(rows >= 0, tf.int32)
-  y, x = zeros + tf.range(height)[:, None], zeros + tf.range(width)
 
-  def of_segments(reduce: tf.types.experimental.GenericFunction, values: tf.Tensor) -> tf.Tensor:
-    reduced = reduce(values, segments, batch * (1 + num_rows))
-    return tf.reshape(reduced, [batch, 1 + num_rows])[:, 1:]
+  def of_strip(top: Size, _: Size, *strips: tf.Tensor) -> list[tf.Tensor]:
+    of_pixels = _rows(Panoptic(*strips), number, num_things)
+    in_rows = counts_of_rows(of_pixels, 1 + num_rows)
+    in_columns = counts_of_rows(tf.transpose(of_pixels, [0, 2, 1]), 1 + num_rows)
+    areas = tf.reduce_sum(in_rows, axis=1, keepdims=True)
+    return [areas, *_ends(in_rows, top), *_ends(in_columns, 0)]
 
-  low, high = tf.math.unsorted_segment_min, tf.math.unsorted_segment_max
-  areas = of_segments(tf.math.unsorted_segment_sum, ones)
-  sides = [of_segments(low, y), of_segments(low, x), of_segments(high, y), of_segments(high, x)]
-  return areas, tf.stack(sides, axis=2) + tf.constant([0, 0, 1, 1])
+  specs = [tf.TensorSpec([None, None, 1 + num_rows], tf.int32)] * 5
+  parts = by_strips(of_strip, specs, shape_of(maps.instance_mask), *maps)
+  areas, top, bottom, left, right = (part[..., 1:] for part in parts)
+  sides = [
+    *(tf.reduce_min(side, axis=1) for side in (top, left)),
+    *(tf.reduce_max(side, axis=1) for side in (bottom, right)),
+  ]
+  return tf.reduce_sum(areas, axis=1), tf.stack(sides, axis=2)
+
+
+def _ends(counts: tf.Tensor, first: Size) -> tuple[tf.Tensor, tf.Tensor]:
+  """[B, R, L] counts in lines from the first on -> [B, 1, L] the first with any, 1 + the last."""
+  lines = tf.range(first, first + tf.shape(counts)[1])[:, None]
+  low = tf.where(counts > 0, lines, tf.int32.max)
+  high = tf.where(counts > 0, lines + 1, 0)
+  return tf.reduce_min(low, axis=1, keepdims=True), tf.reduce_max(high, axis=1, keepdims=True)

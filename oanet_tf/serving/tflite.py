@@ -20,9 +20,10 @@ from oanet_tf.serving.builtin_nms import use_builtin_nms
 from oanet_tf.serving.letterbox import letterbox
 from oanet_tf.serving.panoptic_module import PanopticModule
 from oanet_tf.serving.parity import Format, Parity, Results, Source, first_results, parity_of
+from oanet_tf.serving.tflite_archive import CHECKSUM, DESCRIPTION_FILE, checksum, with_files
 from oanet_tf.serving.tflite_description import LABELS_FILE, describe, labels_text
 from oanet_tf.serving.tflite_file import check_builtins, with_metadata
-from oanet_tf.serving.tflite_runner import DESCRIPTION_FILE, runner
+from oanet_tf.serving.tflite_runner import runner
 
 MODEL_FILE = 'model.tflite'
 
@@ -83,15 +84,15 @@ def write(
     folder: an empty folder.
 
   Raises:
-    InputError: if the network has an operation that TFLite does not have.
+    InputError: if the network has an operation that TFLite does not have, or too many categories.
   """
   model = convert(_graph(source), source)
   check_builtins(model)
   description = describe(model, name, source)
-  text = json.dumps(description, indent=1) + '\n'
+  model = with_metadata(model, tflite_metadata.serialize(description, DESCRIPTION_FILE))
+  text = json.dumps({CHECKSUM: checksum(model), **description}, indent=1) + '\n'
   associated = {LABELS_FILE: labels_text(source.trained.categories), DESCRIPTION_FILE: text}
-  metadata = tflite_metadata.serialize(description, DESCRIPTION_FILE)
-  model = with_metadata(model, metadata, {k: v.encode() for k, v in associated.items()})
+  model = with_files(model, {k: v.encode() for k, v in associated.items()})
   files.write_bytes(folder / MODEL_FILE, model)
   files.write_text(folder / DESCRIPTION_FILE, text)
 
@@ -118,7 +119,7 @@ def compare(source: Source, folder: pathlib.Path) -> Parity:
       same = same_numbers(found.instance_mask, expected.instance_mask)
       yield expected, found._replace(instance_mask=same)
 
-  return parity_of(pairs())
+  return parity_of(source.image_names, pairs())
 
 
 def same_numbers(mask: np.ndarray, reference: np.ndarray) -> np.ndarray:

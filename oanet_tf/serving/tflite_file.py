@@ -1,12 +1,9 @@
-"""Checks the operations of a TFLite file, and adds metadata and associated files.
+"""Checks the operations of a TFLite file, and adds metadata.
 
-Metadata is a flatbuffer inside the model's, and the files are a ZIP archive after it:
-https://ai.google.dev/edge/litert/conversion/tensorflow/metadata.
+Metadata is a flatbuffer inside the model's:
+https://ai.google.dev/edge/litert/conversion/tensorflow/metadata. The files that it names are in
+`tflite_archive`.
 """
-
-import io
-import zipfile
-from collections.abc import Mapping
 
 import flatbuffers
 import numpy as np
@@ -34,13 +31,12 @@ def check_builtins(model: bytes) -> None:
     )
 
 
-def with_metadata(model: bytes, metadata: bytes, files: Mapping[str, bytes]) -> bytes:
-  """Adds metadata and files to a TFLite file; any ZIP program can extract the files.
+def with_metadata(model: bytes, metadata: bytes) -> bytes:
+  """Adds metadata to a TFLite file.
 
   Args:
-    model: a TFLite file without them.
+    model: a TFLite file without metadata and files.
     metadata: of `tflite_metadata.serialize`.
-    files: by name.
   """
   parsed = _parsed(model)
   buffer = schema.BufferT()
@@ -51,12 +47,7 @@ def with_metadata(model: bytes, metadata: bytes, files: Mapping[str, bytes]) -> 
   parsed.metadata.append(entry)
   builder = flatbuffers.Builder(len(model))
   builder.Finish(parsed.Pack(builder), b'TFL3')
-  file = io.BytesIO(builder.Output())
-  # Readers on phones cannot decompress.
-  with zipfile.ZipFile(file, 'a', zipfile.ZIP_STORED) as archive:
-    for name, content in files.items():
-      archive.writestr(name, content)
-  return file.getvalue()
+  return bytes(builder.Output())
 
 
 def read_metadata(model: bytes) -> bytes:

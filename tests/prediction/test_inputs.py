@@ -122,6 +122,9 @@ def test_batches_are_of_neighbours_that_fit():
 
   assert sides() == []
   assert sides((2, 3), (4, 1), (1, 1), (5, 5)) == [[0, 1, 2], [3]]
+  # A SavedModel takes 16.
+  images = [(str(n), IMAGE) for n in range(38)]
+  assert [len(batch) for batch in batches_of(images, 1000)] == [16, 16, 6]
   # Padded to one another, a wide and a high picture would be huge; one alone may be.
   assert sides((1, 2**25 + 1), (1, 1), (2**13, 1), (1, 2**12)) == [[0], [1, 2], [3]]
 

@@ -10,6 +10,7 @@ from oanet_tf import predict
 from oanet_tf.data.panoptic_map import segments_of_masks
 from oanet_tf.errors import InputError
 from oanet_tf.prediction.lite_predictor import of_tflite
+from oanet_tf.prediction.model import Model
 from oanet_tf.prediction.tensorflow_predictors import of_saved_model, of_trained
 from tests import end_to_end
 from tests.segments import id_map, read_ids
@@ -64,6 +65,18 @@ def test_a_saved_model_with_the_categories_of_another_is_refused(served, picture
   path.write_text(json.dumps(content))
   with pytest.raises(InputError, match=f"{path}: .*'other "):
     of_saved_model(folder).segment(pictures)
+
+
+@pytest.mark.parametrize('size', [(8192, 4097), (1, 2**16 + 1)])
+def test_an_image_that_a_saved_model_does_not_take_is_told(served, size):
+  model = Model(of_saved_model(served.folder))
+  told = (
+    f'a.png: has {size[0]} x {size[1]} pixels; the model takes at most 33554432, and 65536 along'
+  )
+  with pytest.raises(InputError, match=told):
+    model.check_size('a.png', *size)
+  model.check_size('a.png', 8192, 4096)
+  model.check_size('a.png', 1, 2**16)
 
 
 def test_a_model_folder_segments_in_batches_as_alone(served, pictures):

@@ -18,8 +18,12 @@ def _interrupted(source, folder):
   raise KeyboardInterrupt
 
 
-GOOD = _format(Parity(2, 0.995, 0.05))
-OTHER_PIXELS = _format(Parity(2, 0.98, 0.05))
-OTHER_SCORES = _format(Parity(2, 1.0, 0.2))
-NO_NUMBERS = _format(Parity(2, 1.0, float('nan')))
-INTERRUPTED = _format(Parity(2, 1.0, 0.0), _interrupted)
+def _parity(different_pixels, score_difference):
+  return Parity(2, 1000, different_pixels, 'a.png', score_difference, 'b.png')
+
+
+GOOD = _format(_parity(5, 0.05))
+OTHER_PIXELS = _format(_parity(20, 0.05))
+OTHER_SCORES = _format(_parity(0, 0.2))
+NO_NUMBERS = _format(_parity(0, float('nan')))
+INTERRUPTED = _format(_parity(0, 0.0), _interrupted)

@@ -56,8 +56,16 @@ BAD_BYTES = {
   'cut off': ([_GOOD, _GOOD[:-40]], 'image 1 of the batch cannot be decoded'),
   'cut off JPEG': ([encode(rectangles(99, 99), 'JPEG')[:-200]], 'image 0 of the batch cannot be'),
   'no pixels': ([png_header(30, 40), _GOOD], 'image 0 of the batch cannot be decoded'),
+  # The two take 213 bytes, and a canvas of 2^27 pixels.
+  'thin': (
+    [png_header(1, 8192), png_header(8192, 1)],
+    '2 images on canvases of 8192 x 8192 are more than 33554432 pixels',
+  ),
+  'long': ([png_header(1, 2**16 + 1)], 'image 0 of the batch has 1 x 65537 pixels'),
+  'many': ([_GOOD] * 17, 'the batch holds 17 images; send 16 at most'),
+  'very many': ([b''] * 100_000, 'the batch holds 100000 images; send 16 at most'),
   'too large together': (
     [png_header(1, 30_000), png_header(30_000, 1)],
-    '2 images on canvases of 30000 x 30000 are more than 134217728 pixels',
+    '2 images on canvases of 30000 x 30000 are more than 33554432 pixels',
   ),
 }

@@ -1,7 +1,9 @@
+import io
 import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests import end_to_end
 from tests.scripts import benchmark_serving
@@ -33,6 +35,37 @@ def test_every_kind_of_broken_request_is_named(served):
   broken = benchmark_serving.broken_requests(good[1].value[0])
   for request in broken:
     benchmark_serving.check(request, server(request), None)
+
+
+def test_hostile_pictures_are_what_they_are_said_to_be():
+  """Those that are refused are so for their headers alone."""
+  image = Image.fromarray(rectangles(40, 60))
+  requests = benchmark_serving.costly_requests(image)
+  for name in ('black PNG of 512 x 65536', 'black PNG with opacity'):
+    picture = Image.open(io.BytesIO(requests[name].value[0]))
+    assert picture.width * picture.height <= 2**25 and not any(picture.getpixel((3, 3))[:3])
+  assert len(requests['black PNG'].value[0]) < 150_000
+  assert requests['pixels'].value.nbytes / 3 <= 2**25
+
+
+@pytest.mark.slow
+def test_each_kind_of_request_is_sent_to_a_new_process(served, tmp_path, monkeypatch, capsys):
+  png = benchmark_serving.black_png
+  requests = {
+    'small': Request('serving_bytes', [png(30, 40)]),
+    'thin': Request('serving_bytes', [png(1, 8192), png(8192, 1)]),
+  }
+  monkeypatch.setattr(benchmark_serving, 'costly_requests', lambda _: requests)
+  path = tmp_path / 'sizes.json'
+  code, stdout, _ = end_to_end.run_command(
+    monkeypatch, capsys, benchmark_serving.main, '--model', served.folder, '--sizes',
+    '--output', path,
+  )  # fmt: skip
+  assert code == 0
+  small, thin = json.loads(path.read_text())
+  assert (small['answer'], thin['answer']) == ('segments', 'refused')
+  assert small['bytes'] == len(png(30, 40)) and thin['largest_memory'] > 100
+  assert len(stdout.splitlines()) == 3
 
 
 ANSWER = {'mask': np.array([[1, 2]])}

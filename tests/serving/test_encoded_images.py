@@ -1,3 +1,6 @@
+import functools
+import zlib
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -7,7 +10,11 @@ from oanet_tf.data import pictures
 from oanet_tf.serving.encoded_images import decode_images
 from tests.serving import requests
 
-decode = tf.function(decode_images, [tf.TensorSpec([None], tf.string)], autograph=False)
+
+@functools.partial(tf.function, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
+def decode(encoded):
+  """Pixels and shapes."""
+  return decode_images(encoded, lambda image: (image, tf.shape(image)[:2]))
 
 
 def exif(orientation):
@@ -50,17 +57,19 @@ def odd_images():
 
 
 def test_decodes_a_batch_of_all_kinds_to_the_pixels_of_predict(tmp_path):
-  encoded = odd_images()
-  images, shapes = decode(list(encoded.values()))
-  assert images.shape == (len(encoded), 47, 300, 3)
-  for (name, data), image, (height, width) in zip(
-    encoded.items(), images.numpy(), shapes.numpy(), strict=True
-  ):
-    (tmp_path / name).write_bytes(data)
-    expected = pictures.read_picture(tmp_path / name)
-    assert expected.shape == (height, width, 3)
-    np.testing.assert_array_equal(image[:height, :width], expected, name)
-    assert not image[height:].any() and not image[:, width:].any()
+  # Several batches, as one may not hold them all.
+  items = list(odd_images().items())
+  for part, canvas in ((items[:15], (33, 47)), (items[15:30], (47, 47)), (items[30:], (47, 300))):
+    images, shapes = decode([data for _, data in part])
+    assert images.shape == (len(part), *canvas, 3)
+    for (name, data), image, (height, width) in zip(
+      part, images.numpy(), shapes.numpy(), strict=True
+    ):
+      (tmp_path / name).write_bytes(data)
+      expected = pictures.read_picture(tmp_path / name)
+      assert expected.shape == (height, width, 3)
+      np.testing.assert_array_equal(image[:height, :width], expected, name)
+      assert not image[height:].any() and not image[:, width:].any()
 
 
 def test_every_opacity_of_every_shade_becomes_as_in_predict(tmp_path):
@@ -91,3 +100,31 @@ def test_what_is_too_large_is_refused_before_it_is_decoded():
     decode([requests.png_header(8192, 4097)])
   with pytest.raises(tf.errors.InvalidArgumentError, match='cannot be decoded'):
     decode([requests.png_header(8192, 4096)])
+
+
+def with_scans(number):
+  """A progressive JPEG whose last scan comes again and again, for 20 bytes each."""
+  jpeg = requests.encode(requests.rectangles(33, 47), 'JPEG', progressive=True)
+  last, end = jpeg.rindex(b'\xff\xda'), jpeg.rindex(b'\xff\xd9')
+  given = jpeg.count(b'\xff\xda')
+  return jpeg[:last] + jpeg[last:end] * (number + 1 - given) + jpeg[end:]
+
+
+def test_a_jpeg_of_ever_more_scans_is_refused():
+  images, _ = decode([with_scans(64)])
+  assert images.shape == (1, 33, 47, 3)
+  with pytest.raises(
+    tf.errors.InvalidArgumentError, match='image 1 of the batch has too many scans'
+  ):
+    decode([with_scans(64), with_scans(65)])
+  # A PNG may have these bytes anywhere.
+  png = requests.encode(requests.rectangles(5, 7))
+  assert decode([png + 100 * b'\xff\xda'])[0].shape == (1, 5, 7, 3)
+
+
+def test_interlaced_pictures_are_as_others(tmp_path):
+  """Of one pixel, the seven passes are one."""
+  png = bytearray(requests.encode(np.full((1, 1, 3), 200, np.uint8)))
+  png[28] = 1
+  png[29:33] = zlib.crc32(png[12:29]).to_bytes(4)
+  assert decode([bytes(png)])[0].numpy().tolist() == [[[[200] * 3]]]

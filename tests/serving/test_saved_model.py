@@ -43,7 +43,8 @@ def test_an_image_gives_bit_for_bit_what_predict_gives(served, size):
 
 
 def test_real_images_give_bit_for_bit_what_predict_gives(served):
-  assert saved_model.compare(served.source, served.folder) == (3, 1.0, 0.0)
+  parity = saved_model.compare(served.source, served.folder)
+  assert (parity.num_images, parity.different_pixels, parity.score_difference) == (3, 0, 0.0)
 
 
 def test_the_comparisons_are_not_of_nothing(served):
@@ -193,6 +194,9 @@ def test_bad_bytes_are_named(served, case):
     ((2, 0, 40, 3), 'image 0 of the batch has 0 x 40 pixels'),
     ((2, 30, 0, 3), 'image 0 of the batch has 30 x 0 pixels'),
     ((1, 8192, 4097, 3), 'image 0 of the batch has 8192 x 4097 pixels; from 1 x 1 to 33554432'),
+    ((1, 1, 2**16 + 1, 3), 'image 0 of the batch has 1 x 65537 pixels'),
+    ((2, 4096, 4097, 3), '2 images on canvases of 4096 x 4097 are more than 33554432 pixels'),
+    ((17, 1, 1, 3), 'the batch holds 17 images; send 16 at most'),
   ],
 )
 def test_bad_sizes_are_named(served, shape, message):
@@ -216,6 +220,10 @@ def test_a_missing_package_is_named(served, tmp_path, monkeypatch):
 
 
 def test_an_image_that_is_too_large(served, tmp_path):
-  image = np.zeros((8192, 4097, 3), np.uint8)
-  with pytest.raises(InputError, match=r'8192 x 4097 .*33554432'):
-    saved_model.write(served.source._replace(images=[image]), tmp_path)
+  for shape, message in [
+    ((8192, 4097, 3), r'^a\.png: has 8192 x 4097 .*33554432'),
+    ((1, 2**16 + 1, 3), 'has 1 x 65537 .* 65536 along a side'),
+  ]:
+    image = np.zeros(shape, np.uint8)
+    with pytest.raises(InputError, match=message):
+      saved_model.write(served.source._replace(images=[image], image_names=['a.png']), tmp_path)

@@ -1,6 +1,3 @@
-import io
-import zipfile
-
 import flatbuffers
 import numpy as np
 import pytest
@@ -10,8 +7,6 @@ from ai_edge_litert.interpreter import Interpreter
 
 from oanet_tf.errors import InputError
 from oanet_tf.serving.tflite_file import check_builtins, read_metadata, with_metadata
-
-FILES = {'labels.txt': b'void\nperson\n', 'more/model.json': b'{}'}
 
 
 def convert(function, *specs, with_tensorflow=False, custom=False):
@@ -65,18 +60,12 @@ def test_a_custom_operation_is_refused():
     check_builtins(model)
 
 
-def test_metadata_and_files_are_read_again(product):
-  model = with_metadata(product, b'some metadata', FILES)
-  assert read_metadata(model) == b'some metadata'
-  with zipfile.ZipFile(io.BytesIO(model)) as archive:
-    assert archive.testzip() is None
-    assert {name: archive.read(name) for name in archive.namelist()} == FILES
-    # As readers on phones take it.
-    assert all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist())
+def test_metadata_is_read_again(product):
+  assert read_metadata(with_metadata(product, b'some metadata')) == b'some metadata'
 
 
 def test_the_model_runs_as_before(product):
-  model = with_metadata(product, b'some metadata', FILES)
+  model = with_metadata(product, b'some metadata')
   value = np.array([1, 2, 3, 4], np.float32)
   np.testing.assert_array_equal(run(model, value), run(product, value))
   np.testing.assert_allclose(run(model, value), [value @ WEIGHTS], rtol=1e-6)
@@ -99,4 +88,4 @@ def test_weights_that_lie_behind_the_flatbuffer_are_kept(product):
   moved = packed(start).ljust(start, b'\0') + content
   value = np.array([1, 2, 3, 4], np.float32)
   np.testing.assert_array_equal(run(moved, value), run(product, value))
-  np.testing.assert_array_equal(run(with_metadata(moved, b'', FILES), value), run(product, value))
+  np.testing.assert_array_equal(run(with_metadata(moved, b''), value), run(product, value))

@@ -4,8 +4,8 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -13,8 +13,10 @@ import tensorflow as tf
 from oanet_tf.config.definitions import Fusion
 from oanet_tf.data.geometry import Canvas, height_and_width
 from oanet_tf.modeling import spatial_ranking
+from oanet_tf.modeling.fusion import strips
 from oanet_tf.modeling.fusion.instances import Instances
 from oanet_tf.modeling.fusion.rules import RULES, Rules
+from oanet_tf.modeling.fusion.strips import MAP
 from oanet_tf.modeling.fusion.stuff import stuff_areas, stuff_labels, stuff_scores
 from oanet_tf.modeling.stuff_channels import StuffChannels
 
@@ -154,19 +156,29 @@ class FusionBatch:
   @functools.cached_property
   def stuff(self) -> tf.Tensor:
     """[B, H, W] int32 labels of the stuff branch alone, 0 for void and outside the image."""
-    return self.inside * stuff_labels(
-      self.outputs['stuff_logits'],
-      self.canvas,
-      channels=self.fuser.stuff_channels,
-      stride=self.fuser.stuff_stride,
-      stuff_from=self.fuser.settings.stuff_from,
-      resampling=self.fuser.rules.resampling,
-    )
 
-  @functools.cached_property
-  def inside(self) -> tf.Tensor:
-    """[B, H, W] int32: 1 inside the original image, else 0."""
-    return tf.cast(self.canvas.inside(), tf.int32)
+    def labels(strip: Canvas) -> tf.Tensor:
+      found = stuff_labels(
+        self.outputs['stuff_logits'],
+        strip,
+        channels=self.fuser.stuff_channels,
+        stride=self.fuser.stuff_stride,
+        stuff_from=self.fuser.settings.stuff_from,
+        resampling=self.fuser.rules.resampling,
+      )
+      return found * inside(strip)
+
+    return self.by_strips(labels, MAP)
+
+  def by_strips(self, function: Callable[..., Any], specs: Any, *maps: tf.Tensor) -> Any:
+    """`strips.by_strips` on the canvas; the function takes a strip of it, and those of `maps`."""
+    canvas = self.canvas
+    return strips.by_strips(
+      lambda top, rows, *maps: function(canvas.strip(top, rows), *maps),
+      specs,
+      (tf.shape(canvas.image_info)[0], canvas.height, canvas.width),
+      *maps,
+    )
 
   def panoptic(self, instance_mask: tf.Tensor, stuff: tf.Tensor) -> Panoptic:
     """Puts instances over stuff, and drops stuff whose visible area is too small.
@@ -176,13 +188,19 @@ class FusionBatch:
       stuff: [B, H, W] int32 labels, 0 for void.
     """
     classes = tf.pad(self.instances.classes, [[0, 0], [1, 0]])
-    things = tf.gather(classes, instance_mask, batch_dims=1)
-    visible = tf.where(instance_mask > 0, tf.zeros_like(stuff), stuff)
-    if self.fuser.rules.counts_hidden_stuff:
-      large = self._is_large(stuff)
-    else:
-      large = self._is_large(visible)
-    return Panoptic(things + visible * large, instance_mask)
+    visible = self.by_strips(
+      lambda _, instances, stuff: tf.where(instances > 0, tf.zeros_like(stuff), stuff),
+      MAP,
+      instance_mask,
+      stuff,
+    )
+    large = self._is_large(stuff if self.fuser.rules.counts_hidden_stuff else visible)
+
+    def labels(_: Canvas, instances: tf.Tensor, visible: tf.Tensor, large: tf.Tensor) -> tf.Tensor:
+      things = tf.gather(classes, instances, batch_dims=1)
+      return things + visible * tf.cast(large, tf.int32)
+
+    return Panoptic(self.by_strips(labels, MAP, instance_mask, visible, large), instance_mask)
 
   def stuff_scores(self, maps: Panoptic) -> tf.Tensor:
     """[B, S] float32, the mean probability of each stuff category over its pixels in the maps."""
@@ -195,7 +213,13 @@ class FusionBatch:
     )
 
   def _is_large(self, stuff: tf.Tensor) -> tf.Tensor:
+    """[B, H, W] bool: whether the stuff at a pixel has a large enough area."""
     settings, rules = self.fuser.settings, self.fuser.rules
     num_labels = 1 + self.fuser.num_things + self.fuser.stuff_channels.stuff
     areas = stuff_areas(stuff, num_labels, settings.stuff_area_by)
-    return tf.cast(rules.reaches(areas, settings.stuff_area_limit), tf.int32)
+    return rules.reaches(areas, settings.stuff_area_limit)
+
+
+def inside(canvas: Canvas) -> tf.Tensor:
+  """[B, H, W] int32: 1 inside the original image, else 0."""
+  return tf.cast(canvas.inside(), tf.int32)

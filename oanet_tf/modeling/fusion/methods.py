@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from oanet_tf.data import geometry
 from oanet_tf.modeling.fusion import order
-from oanet_tf.modeling.fusion.fuser import FusionBatch, Panoptic
+from oanet_tf.modeling.fusion.fuser import FusionBatch, Panoptic, inside
 from oanet_tf.modeling.fusion.merge import merge_instances, merge_order
 from oanet_tf.modeling.fusion.upsnet import upsnet
 
@@ -47,8 +47,11 @@ def ordered_by(score: Callable[[FusionBatch], tf.Tensor]) -> Callable[[FusionBat
       rules=batch.fuser.rules,
     )
     if batch.fuser.rules.merges_padding:
-      merged = merged[:, : batch.canvas.height, : batch.canvas.width] * batch.inside
-    return batch.panoptic(merged, batch.stuff)
+      merged = merged[:, : batch.canvas.height, : batch.canvas.width] * inside(batch.canvas)
+    # One after the other, so that the memory of one is free for the other.
+    with tf.control_dependencies([merged]):
+      stuff = batch.stuff
+    return batch.panoptic(merged, stuff)
 
   return fusion
 

@@ -54,8 +54,8 @@ def by_whole_pixels(canvas: Canvas, axis: int, num_cells: Size, stride: int) -> 
   """Scales the whole canvas to a whole number of pixels, as the Model Garden's generator."""
   cells = tf.cast(num_cells, tf.float32)
   length = tf.math.ceil(cells * stride / canvas.image_info[:, 2, axis, None])
-  centres = tf.cast(tf.range(canvas[1 + axis]), tf.float32) + 0.5
-  return [tf.clip_by_value(centres * (cells / length) - 0.5, 0.0, cells - 1.0)]
+  positions = canvas.centres(axis) * (cells / length) - 0.5
+  return [tf.clip_by_value(positions, 0.0, cells - 1.0)]
 
 
 def through_the_input(canvas: Canvas, axis: int, num_cells: Size, stride: int) -> list[tf.Tensor]:
@@ -64,10 +64,9 @@ def through_the_input(canvas: Canvas, axis: int, num_cells: Size, stride: int) -
   pixels = tf.cast(tf.range(num_cells * stride), tf.float32)
   last = tf.cast(num_cells - 1, tf.float32)
   cells = tf.clip_by_value((pixels + 0.5) / stride - 0.5, 0.0, last)
-  centres = tf.cast(tf.range(canvas[1 + axis]), tf.float32) + 0.5
   return [
     tf.tile(cells[None], [tf.shape(scale)[0], 1]),
-    tf.clip_by_value(centres * scale - 0.5, 0.0, valid - 1.0),
+    tf.clip_by_value(canvas.centres(axis) * scale - 0.5, 0.0, valid - 1.0),
   ]
 
 

@@ -8,9 +8,10 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from oanet_tf.data.categories import VOID_LABEL
-from oanet_tf.data.geometry import Canvas, height_and_width
+from oanet_tf.data.geometry import Canvas, Size, height_and_width
 from oanet_tf.modeling.fusion.connected_components import connected_components
 from oanet_tf.modeling.fusion.rules import Resampling, directly
+from oanet_tf.modeling.fusion.strips import MAP, by_strips, counts_of_rows, shape_of
 from oanet_tf.modeling.stuff_channels import StuffChannels
 
 
@@ -132,25 +133,30 @@ def stuff_scores(
   batch, num_stuff = tf.shape(logits)[0], channels.stuff
   if num_stuff == 0:
     return tf.zeros([batch, 0])
-  (h, w), height = height_and_width(logits), tf.shape(category_mask)[1]
-  rows, columns = (
-    tf.cast(tf.round(canvas.cells_of_pixels(axis, cells, stride)), tf.int32)
-    for axis, cells in enumerate((h, w))
-  )
-  stuff = category_mask - (1 + channels.num_things)
-  is_stuff = stuff >= 0
-  cells = rows[:, :, None] * w + columns[:, None, :]
+  h, w = height_and_width(logits)
   probabilities = tf.reshape(channels.stuff_logits(tf.nn.softmax(logits)), [batch, -1])
-  of_pixels = tf.gather(probabilities, cells * num_stuff + tf.maximum(stuff, 0), batch_dims=1)
+
+  def of_rows(top: Size, rows: Size, category_mask: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    strip, stuff = canvas.strip(top, rows), category_mask - (1 + channels.num_things)
+    row, column = (
+      tf.cast(tf.round(strip.cells_of_pixels(axis, cells, stride)), tf.int32)
+      for axis, cells in enumerate((h, w))
+    )
+    cells = row[:, :, None] * w + column[:, None, :]
+    of_pixels = tf.gather(probabilities, cells * num_stuff + tf.maximum(stuff, 0), batch_dims=1)
+    first = (tf.range(batch)[:, None] * rows + tf.range(rows)) * num_stuff
+    ids = tf.where(stuff >= 0, first[:, :, None] + stuff, batch * rows * num_stuff)
+
+    sums = tf.math.unsorted_segment_sum(of_pixels, ids, batch * rows * num_stuff + 1)[:-1]
+    areas = counts_of_rows(tf.maximum(stuff + 1, 0), 1 + num_stuff)[..., 1:]
+    return tf.reshape(sums, [batch, rows, num_stuff]), tf.cast(areas, tf.float32)
+
   # First by rows: a float32 cannot count all pixels of a large image.
-  first = (tf.range(batch)[:, None] * height + tf.range(height)) * num_stuff
-  ids = tf.where(is_stuff, first[:, :, None] + stuff, batch * height * num_stuff)
-
-  def by_category(values: tf.Tensor) -> tf.Tensor:
-    sums = tf.math.unsorted_segment_sum(values, ids, batch * height * num_stuff + 1)[:-1]
-    return tf.reduce_sum(tf.reshape(sums, [batch, height, num_stuff]), axis=1)
-
-  sums, areas = by_category(of_pixels), by_category(tf.cast(is_stuff, tf.float32))
+  specs = (tf.TensorSpec([None, None, num_stuff]),) * 2
+  sums, areas = (
+    tf.reduce_sum(values, axis=1)
+    for values in by_strips(of_rows, specs, shape_of(category_mask), category_mask)
+  )
   return tf.minimum(sums / tf.maximum(areas, 1.0), 1.0)
 
 
@@ -187,12 +193,19 @@ def stuff_areas(labels: tf.Tensor, num_labels: int, area_by: str = 'class') -> t
     [B, H, W] int32, in pixels.
   """
   if area_by == 'component':
-    areas_of = connected_components(labels)
+    components = connected_components(labels)
     num_areas = tf.size(labels)
-  else:
-    batch = tf.shape(labels)[0]
-    areas_of = labels + tf.range(batch)[:, None, None] * num_labels
-    num_areas = batch * num_labels
-  # These are ones. A constant would take the canvas's size in a TFLite file.
-  ones = tf.cast(labels >= 0, tf.int32)
-  return tf.gather(tf.math.unsorted_segment_sum(ones, areas_of, num_areas), areas_of)
+    # These are ones. A constant would take the canvas's size in a TFLite file.
+    ones = tf.cast(labels >= 0, tf.int32)
+    return tf.gather(tf.math.unsorted_segment_sum(ones, components, num_areas), components)
+
+  def count(_: Size, __: Size, labels: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_sum(counts_of_rows(labels, num_labels), axis=1, keepdims=True)
+
+  spec = tf.TensorSpec([None, None, num_labels], tf.int32)
+  areas = tf.reduce_sum(by_strips(count, spec, shape_of(labels), labels), axis=1)
+
+  def look_up(_: Size, __: Size, labels: tf.Tensor) -> tf.Tensor:
+    return tf.gather(areas, labels, batch_dims=1)
+
+  return by_strips(look_up, MAP, shape_of(labels), labels)

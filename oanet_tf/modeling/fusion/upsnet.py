@@ -4,7 +4,9 @@
 
 import tensorflow as tf
 
-from oanet_tf.modeling.fusion.fuser import FusionBatch, Panoptic
+from oanet_tf.data.geometry import Canvas
+from oanet_tf.modeling.fusion.fuser import FusionBatch, Panoptic, inside
+from oanet_tf.modeling.fusion.strips import MAP
 from oanet_tf.modeling.fusion.stuff import resampled_argmax
 
 # Keeps mask probabilities away from 0 and 1, so that logits are finite.
@@ -25,10 +27,14 @@ def upsnet(batch: FusionBatch) -> Panoptic:
   masks, used = _instance_logits(batch, things)
   unknown = tf.reduce_max(things, axis=-1, keepdims=True) - used
   logits = tf.concat([stuff, unknown, masks], axis=-1)
-  winner = resampled_argmax(logits, batch.canvas, batch.fuser.stuff_stride, resampling)
-  instance_mask = tf.maximum(winner - num_stuff, 0) * batch.inside
-  is_stuff = tf.cast(winner < num_stuff, tf.int32) * batch.inside
-  return batch.panoptic(instance_mask, (1 + num_things + winner) * is_stuff)
+
+  def of_strip(strip: Canvas) -> tuple[tf.Tensor, tf.Tensor]:
+    winner = resampled_argmax(logits, strip, batch.fuser.stuff_stride, resampling)
+    is_stuff = tf.cast(winner < num_stuff, tf.int32)
+    stuff = (1 + num_things + winner) * is_stuff
+    return tf.maximum(winner - num_stuff, 0) * inside(strip), stuff * inside(strip)
+
+  return batch.panoptic(*batch.by_strips(of_strip, (MAP, MAP)))
 
 
 def _instance_logits(batch: FusionBatch, things: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
