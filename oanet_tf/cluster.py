@@ -30,29 +30,15 @@ def configure(runtime: definitions.Runtime) -> None:
   """Sets the precision, XLA, eager execution and determinism of the process.
 
   A deterministic process needs seeds from now on, and stays deterministic.
-
-  Raises:
-    InputError: if it is to be deterministic, and TensorFlow has run already.
   """
   if runtime.deterministic:
-    _make_deterministic()
+    tf.config.experimental.enable_op_determinism()
+    # It makes one `AddN` of several additions; see `training.step`.
+    tf.config.optimizer.set_experimental_options({'arithmetic_optimization': False})
   performance.set_mixed_precision_policy(DTYPES[runtime.mixed_precision_dtype or 'float32'])
   # XLA compiles the clusters of operations that it can.
   tf.config.optimizer.set_jit(runtime.enable_xla)
   tf.config.run_functions_eagerly(runtime.run_eagerly)
-
-
-def _make_deterministic() -> None:
-  tf.config.experimental.enable_op_determinism()
-  try:
-    # `AddN` begins its sum of gradients with the first input that nothing else needs any more, so
-    # where operations run side by side, the order of the sum depends on which of them ends first.
-    tf.config.threading.set_inter_op_parallelism_threads(1)
-  except RuntimeError:
-    raise InputError(
-      'runtime.deterministic is true, but TensorFlow has run in this process already; begin with '
-      'it, in a new process'
-    ) from None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """One training step over all replicas."""
 
+import contextlib
 import functools
 from collections.abc import Callable, Sequence
 
@@ -128,25 +129,47 @@ def gradients_of(
   """
   scaled = isinstance(optimizer, tf_keras.mixed_precision.LossScaleOptimizer)
   replicas = tf.distribute.get_strategy().num_replicas_in_sync
-  with tf.GradientTape(persistent=with_gradient_norms) as tape:
+  # With `runtime.run_eagerly`, there is no graph to take gradients of.
+  recording = tf.GradientTape(persistent=True) if tf.executing_eagerly() else None
+  with recording or contextlib.nullcontext():
     outputs = model(batch['image'], batch['image_info'], labels=batch, training=True)
     scalars = _losses_of(task, model, outputs, batch)
     objective = scalars['loss'] / replicas
     if scaled:
       objective = optimizer.get_scaled_loss(objective)
-  zeros, sources, of_stuff = tf.UnconnectedGradients.ZERO, list(model.trainable_variables), []
+  sources, of_stuff = list(model.trainable_variables), []
   if with_gradient_norms:
-    of_stuff = [tape.gradient(scalars['loss_stuff'], outputs['last_feature'], None, zeros)]
+    of_stuff = _gradients(scalars['loss_stuff'], [outputs['last_feature']], recording)
     sources.append(outputs['last_feature'])
   # One backward pass after the other, so that they do not need their memory at the same time.
   with tf.control_dependencies(of_stuff):
-    gradients = tape.gradient(objective, sources, unconnected_gradients=zeros)
+    gradients = _gradients(objective, sources, recording)
   if scaled:
     gradients = optimizer.get_unscaled_gradients(gradients)
   if with_gradient_norms:
     of_all = gradients.pop() * tf.cast(replicas, of_stuff[0].dtype)
     scalars.update(_gradient_norms(of_all, of_stuff[0], task.losses.stuff_weight))
   return scalars, gradients
+
+
+def _gradients(
+  objective: tf.Tensor,
+  sources: list[tf.Tensor | tf.Variable],
+  recording: tf.GradientTape | None,
+) -> list[tf.Tensor]:
+  """The gradients; 0 where there is no way from a source to the objective.
+
+  In a graph, those of a tensor that is used several times are added two by two. `AddN`, which a
+  `GradientTape` uses, begins with whichever of them nothing else needs any more, so its rounding
+  depends on which operation ends first.
+  """
+  zeros = tf.UnconnectedGradients.ZERO
+  if recording:
+    return recording.gradient(objective, sources, unconnected_gradients=zeros)
+  two_by_two = tf.compat.v1.AggregationMethod.EXPERIMENTAL_TREE
+  return tf.gradients(
+    objective, sources, aggregation_method=two_by_two, unconnected_gradients=zeros
+  )
 
 
 def _gradient_norms(of_all: tf.Tensor, of_stuff: tf.Tensor, stuff_weight: float) -> Scalars:
