@@ -25,11 +25,15 @@ def interruptible(elements: Iterable[T]) -> Iterator[T]:
     except BaseException as error:  # Also of the end; it is raised where the element is wanted.
       answers.put((None, error))
 
-  threading.Thread(target=answer, name='waiting for data', daemon=True).start()
+  thread = threading.Thread(target=answer, name='waiting for data', daemon=True)
+  thread.start()
+  is_waiting = False
   try:
     while True:
+      is_waiting = True
       requests.put(True)
       element, error = answers.get()
+      is_waiting = False
       if isinstance(error, StopIteration):
         return
       if error is not None:
@@ -37,3 +41,7 @@ def interruptible(elements: Iterable[T]) -> Iterator[T]:
       yield element
   finally:
     requests.put(False)
+    # TensorFlow's objects must not be destroyed while the process ends. A thread that waits for a
+    # drive cannot be waited for; and the garbage collector may run in the thread itself.
+    if not is_waiting and thread is not threading.current_thread():
+      thread.join()
