@@ -52,7 +52,7 @@ def imported(detectron2_file, tmp_path_factory):
 
 
 def test_a_second_import_into_a_folder_is_refused(detectron2_file, tmp_path, run):
-  with files.only_one(tmp_path, 'import', 'model'):
+  with files.only_one(tmp_path, 'import into model', 'model.import'):
     outcome = run('--from', detectron2_file, '--model_dir', tmp_path / 'model')
   message = end_to_end.one_line_error(outcome)
   assert f'{tmp_path}: ' in message and 'model is running' in message

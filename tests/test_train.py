@@ -19,7 +19,7 @@ from oanet_tf.training import loop
 from oanet_tf.training.state import create_state
 from tests import end_to_end
 from tests.categories import TIE_ON_PERSON
-from tests.commands import train
+from tests.commands import run_without_tensorflow, train
 from tests.devices import TWO, mirrored
 from tests.references import approx
 
@@ -188,22 +188,6 @@ def test_a_folder_that_is_no_model(tmp_path, monkeypatch, capsys):
     monkeypatch, capsys, train.main, '--mode', 'eval', '--model_dir', tmp_path
   )
   assert 'params.yaml' in end_to_end.one_line_error(outcome)
-
-
-WITHOUT_TENSORFLOW = """
-import runpy, sys
-module, sys.argv = sys.argv[1], sys.argv[1:]
-try:
-  runpy.run_module(module, run_name='__main__')
-finally:
-  loaded = {'tensorflow', 'tf_keras', 'official'} & set(sys.modules)
-  assert not loaded, loaded
-"""
-
-
-def run_without_tensorflow(module, *arguments):
-  command = [sys.executable, '-c', WITHOUT_TENSORFLOW, module, *map(str, arguments)]
-  return subprocess.run(command, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize('module', ['oanet_tf.train', 'oanet_tf.predict'])

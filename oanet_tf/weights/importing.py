@@ -58,7 +58,8 @@ def import_weights(
     InputError: if the file or the ranking module does not fit, or another process makes the folder.
   """
   model_dir = pathlib.Path(model_dir)
-  with files.only_one(model_dir.parent, f'import into {model_dir.name}', model_dir.name):
+  name = model_dir.name
+  with files.only_one(model_dir.parent, f'import into {name}', f'{name}.import'):
     return _import(path, model_dir, ranking_module, params_override)
 
 

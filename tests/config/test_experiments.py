@@ -128,7 +128,9 @@ def own_experiments(monkeypatch):
 
   @exp_factory.register_config_factory('own')
   def own():
-    experiment = config_definitions.ExperimentConfig(task=OwnTask(), trainer=definitions.Trainer())
+    experiment = config_definitions.ExperimentConfig(
+      task=OwnTask(), trainer=definitions.Trainer(), runtime=definitions.Runtime()
+    )
     experiment.override(experiments.load_experiment('oanet_synthetic').as_dict())
     return experiment
 

@@ -344,8 +344,8 @@ def test_every_rule_is_about_a_key_that_there_is():
   assert {key.removeprefix('runtime.') for key in KEYS if key.startswith('runtime.')} - {
     key.removeprefix('runtime.') for key in fixed
   } == {
-    'all_reduce_alg', 'distribution_strategy', 'enable_xla', 'loss_scale', 'mixed_precision_dtype',
-    'num_gpus', 'num_packs', 'run_eagerly',
+    'all_reduce_alg', 'deterministic', 'distribution_strategy', 'enable_xla', 'loss_scale',
+    'mixed_precision_dtype', 'num_gpus', 'num_packs', 'run_eagerly',
   }  # fmt: skip
   assert len([key for key in fixed if not key.startswith('runtime.')]) == 10
   patterns = ' '.join(names for *_, names in limits.LIMITS).split()

@@ -11,6 +11,7 @@ from oanet_tf.data.class_prior import PRIOR_PIXELS, ClassPrior
 from oanet_tf.data.png import gray_png
 from oanet_tf.errors import InputError
 from tests import end_to_end
+from tests.commands import run_without_tensorflow
 
 PERSON, TIE = 7, 31  # Labels 1 and 2 of the fixture; 92 is sky.
 
@@ -176,12 +177,9 @@ def test_files_are_looked_at_before_tensorflow_loads(tmp_path):
   assert done.stdout == 'False\n'
 
 
-def test_no_shard_is_an_error_and_help_is_fast():
-  command = [sys.executable, '-m', 'oanet_tf.class_prior']
-  done = subprocess.run(
-    [*command, '--input_path', 'none-*', '--output', 'a.json'], capture_output=True, text=True,
-    timeout=5,
-  )  # fmt: skip
+def test_no_shard_is_an_error_and_help_answers_without_tensorflow():
+  module = 'oanet_tf.class_prior'
+  done = run_without_tensorflow(module, '--input_path', 'none-*', '--output', 'a.json')
   assert done.returncode == 2 and 'none-*: ' in done.stderr
-  done = subprocess.run([*command, '--help'], capture_output=True, text=True, timeout=5)
+  done = run_without_tensorflow(module, '--help')
   assert done.returncode == 0 and 'task.model.fusion.class_prior' in done.stdout
