@@ -165,7 +165,7 @@ def test_a_lack_of_memory_is_not_told_as_a_fault_of_the_file(monkeypatch):
     raise ValueError("Mmap of '3' at offset '0' failed with error '12'.")
 
   monkeypatch.setattr(lite_predictor, 'runner', fail)
-  with pytest.raises(MemoryError, match="^Mmap of '3'"):
+  with pytest.raises(MemoryError, match=r"^Mmap of '3'"):
     of_tflite(SHIPPED_MODEL)
 
 
