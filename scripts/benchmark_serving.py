@@ -143,8 +143,7 @@ def measure(
   }
   counts = {kind: round(share * number) for kind, share in shares.items()}
   kinds = np.repeat(['good', *counts], [number - sum(counts.values()), *counts.values()])
-  alone = {}
-  loads = []
+  alone, loads = {}, []
   for count in threads:
     rng.shuffle(kinds)
     choices = [(kind, int(rng.integers(len(of_kind[kind])))) for kind in kinds]
