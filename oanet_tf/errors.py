@@ -8,7 +8,7 @@ import signal
 import sys
 import types
 from collections.abc import Callable, Iterator
-from typing import Any, TextIO, cast
+from typing import Any, NoReturn, TextIO, cast
 
 from oanet_tf import printing
 
@@ -16,10 +16,11 @@ from oanet_tf import printing
 _NODE_NAMES = re.compile(r'^\{\{.*?\}\} |.*Iterator::Root(::\w+)*: | *\[\[.*| \[Op:.*')
 
 
-# In errors of the loader of libraries, of threads, of C++ and of TensorFlow.
+# In errors of the loader of libraries, of threads, of C++, of TensorFlow and of LiteRT.
 _LACK_OF_MEMORY = re.compile(
   "[^\n]*(failed to map segment|annot allocate memory|can't start new thread|bad_alloc"
-  '|OOM when allocating)[^\n]*'
+  "|OOM when allocating|Mmap of [^\n]* failed with error '12'|failed to create XNNPACK runtime"
+  '|XNNPack delegate failed to reshape)[^\n]*'
 )
 _UP = '\x1b[A'  # The cursor.
 _LONGEST_MESSAGE = 2000  # Characters.
@@ -138,15 +139,15 @@ def _code_of(main: Callable[[], int | None]) -> int | str:
     where = f'{error.filename}: ' if error.filename else ''
     return _report(where + (error.strerror or first_line(error)))
   except Exception as error:
-    if fact := _lack_of_memory(error):
-      return _report(f'there is not enough memory ({fact})')
+    if fact := lack_of_memory(error):
+      _leave(_report(f'there is not enough memory ({fact})'))
     raise
   except KeyboardInterrupt as error:
     print('interrupted', file=sys.stderr)
     return 128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
 
 
-def _lack_of_memory(error: BaseException) -> str:
+def lack_of_memory(error: BaseException) -> str:
   """What could not be had, if it was memory that lacked; '' otherwise."""
   if isinstance(error, MemoryError):
     return first_line(error)
@@ -162,6 +163,16 @@ def _report(message: str) -> int:
   sys.stdout.flush()
   printing.note(f'error: {message}')
   return 2
+
+
+def _leave(code: int) -> NoReturn:
+  """Ends the process without what libraries do at its end.
+
+  A thread of OpenBLAS asks for its memory until it gets some, and the library waits for the thread.
+  """
+  sys.stdout.flush()
+  sys.stderr.flush()
+  os._exit(code)
 
 
 def _terminate(number: int, frame: types.FrameType | None) -> None:

@@ -9,6 +9,8 @@ in for TensorFlow Serving. With --sizes, each kind of request is sent alone to a
 """
 
 import argparse
+import functools
+import hashlib
 import io
 import json
 import multiprocessing
@@ -18,7 +20,7 @@ import resource
 import sys
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
 from typing import NamedTuple
 
@@ -35,11 +37,16 @@ NUM_GOOD = 24
 LARGEST_SIDE = 5792
 
 Answer = dict[str, np.ndarray] | str
+# The SHA-256 of each result: the maps of all good requests would be a part of the measured memory.
+Digests = dict[str, str]
 Server = Callable[['Request'], Answer]
 
 
 class Request(NamedTuple):
-  """A request: its signature and input, and what the error to it must contain, if it is broken."""
+  """A request: its signature and input, and what the error to it must contain, if it is broken.
+
+  A function as input is called in the process that sends the request.
+  """
 
   signature: str
   value: object
@@ -81,6 +88,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     '--broken', type=float, default=0.05, metavar='SHARE', help='of requests (default: %(default)s)'
   )
   parser.add_argument(
+    '--largest',
+    type=float,
+    default=0.0,
+    metavar='SHARE',
+    help='of requests, that are of the largest size that is accepted (default: %(default)s)',
+  )
+  parser.add_argument(
     '--sizes', action='store_true', help='time and memory of each kind of request, instead'
   )
   parser.add_argument('--output', type=pathlib.Path, help='JSON file for the figures')
@@ -90,7 +104,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
   if parsed.sizes:
     figures = measure_sizes(parsed.model)
   else:
-    loads = measure(parsed.model, parsed.threads, parsed.requests, parsed.sides, parsed.broken)
+    shares = {'broken': parsed.broken, 'largest': parsed.largest}
+    loads = measure(parsed.model, parsed.threads, parsed.requests, parsed.sides, shares)
     print_table(loads, parsed.requests)
     figures = [load._asdict() for load in loads]
   if parsed.output:
@@ -102,36 +117,51 @@ def measure(
   threads: Sequence[int],
   number: int,
   sides: tuple[int, int],
-  broken_share: float = 0.05,
+  shares: Mapping[str, float],
 ) -> list[Load]:
   """Figures for each number of threads.
+
+  Args:
+    model: the SavedModel.
+    threads: of clients.
+    number: of requests for each.
+    sides: the least and the greatest of good images.
+    shares: of the requests, those 'broken' and those of the 'largest' accepted size.
 
   Raises:
     AssertionError: if an answer is wrong.
   """
+  from PIL import Image
+
   rng = np.random.default_rng(0)
-  server = load_server(model)
-  good = good_requests(warmup_image(model), sides, rng)
-  broken = broken_requests(next(r.value[0] for r in good if r.signature == 'serving_bytes'))
-  expected = [server(request) for request in tqdm.tqdm(good, 'alone', file=sys.stderr)]
-  loads = []
+  server, picture = load_server(model), Image.fromarray(warmup_image(model))
+  good = good_requests(picture, sides, rng)
+  of_kind = {
+    'good': good,
+    'broken': broken_requests(next(r.value[0] for r in good if r.signature == 'serving_bytes')),
+    'largest': largest_requests(picture),
+  }
+  counts = {kind: round(share * number) for kind, share in shares.items()}
+  kinds = np.repeat(['good', *counts], [number - sum(counts.values()), *counts.values()])
+  alone, loads = {}, []
   for count in threads:
-    is_broken = np.arange(number) < round(broken_share * number)
-    rng.shuffle(is_broken)
-    choices = [int(rng.integers(len(broken if bad else good))) for bad in is_broken]
-    sent = [(broken if bad else good)[i] for bad, i in zip(is_broken, choices, strict=True)]
-    wanted = [None if bad else expected[i] for bad, i in zip(is_broken, choices, strict=True)]
-    loads.append(run(server, sent, wanted, count))
+    rng.shuffle(kinds)
+    choices = [(kind, int(rng.integers(len(of_kind[kind])))) for kind in kinds]
+    for kind, index in tqdm.tqdm(sorted(set(choices) - {*alone}), 'alone', file=sys.stderr):
+      request = of_kind[kind][index]
+      alone[kind, index] = None if request.error else digests(server(request))
+    sent = [of_kind[kind][index] for kind, index in choices]
+    loads.append(run(server, sent, [alone[choice] for choice in choices], count))
   return loads
 
 
 def run(
-  server: Server, requests: Sequence[Request], expected: Sequence[Answer | None], threads: int
+  server: Server, requests: Sequence[Request], expected: Sequence[Digests | None], threads: int
 ) -> Load:
   """Sends the requests from that many threads at once, and checks every answer."""
   milliseconds, memory = [], []
 
-  def send(request: Request, wanted: Answer | None) -> bool:
+  def send(request: Request, wanted: Digests | None) -> bool:
     start = time.perf_counter()
     answer = server(request)
     milliseconds.append(1000 * (time.perf_counter() - start))
@@ -158,14 +188,27 @@ def run(
   )
 
 
-def check(request: Request, answer: Answer, expected: Answer | None) -> None:
+def check(request: Request, answer: Answer, expected: Digests | None) -> None:
   """Raises `AssertionError` if the answer is wrong."""
   if request.error is not None:
     assert isinstance(answer, str) and request.error in answer, (request.error, answer)
     return
-  assert isinstance(answer, dict) and answer.keys() == expected.keys(), answer
-  for name, value in expected.items():
-    assert np.array_equal(answer[name], value), f'{name} of {request.signature} differs'
+  assert isinstance(answer, dict), answer
+  found = digests(answer)
+  differing = [name for name in {**found, **expected} if found.get(name) != expected.get(name)]
+  assert not differing, f'{", ".join(differing)} of {request.signature} differ'
+
+
+def digests(answer: Answer) -> Digests:
+  assert isinstance(answer, dict), answer
+  # An array of objects holds pointers.
+  plain = {
+    name: value.astype('S') if value.dtype == object else value for name, value in answer.items()
+  }
+  return {
+    name: f'{value.shape} {hashlib.sha256(np.ascontiguousarray(value)).hexdigest()}'
+    for name, value in plain.items()
+  }
 
 
 def load_server(model: pathlib.Path) -> Server:
@@ -199,12 +242,9 @@ def warmup_image(model: pathlib.Path) -> np.ndarray:
 
 
 def good_requests(
-  image: np.ndarray, sides: tuple[int, int], rng: np.random.Generator
+  picture: object, sides: tuple[int, int], rng: np.random.Generator
 ) -> list[Request]:
   """One image as pixels, then one as JPEG, then two as PNG, and so on."""
-  from PIL import Image
-
-  picture = Image.fromarray(image)
   requests = []
   for index in range(NUM_GOOD):
     sizes = rng.integers(sides[0], sides[1] + 1, (2, 2)).tolist()
@@ -262,6 +302,15 @@ def black_png(height: int, width: int, color: int = 2) -> bytes:
   return png_header(height, width, color) + chunk(b'IDAT', data) + chunk(b'IEND', b'')
 
 
+def largest_requests(picture: object) -> list[Request]:
+  """Of the largest size that is accepted."""
+  jpeg = encode(picture.resize((1448, 1448)), 'JPEG')
+  return [
+    Request('serving_bytes', [black_png(LARGEST_SIDE, LARGEST_SIDE)]),
+    Request('serving_bytes', [jpeg] * 16),
+  ]
+
+
 def costly_requests(picture: object) -> dict[str, Request]:
   """Good requests that cost as much as they can, and those of usual sizes."""
 
@@ -285,7 +334,8 @@ def costly_requests(picture: object) -> dict[str, Request]:
   return {
     **{name: Request('serving_bytes', value) for name, value in encoded.items()},
     **{
-      name: Request('serving_default', np.zeros(shape, np.uint8)) for name, shape in pixels.items()
+      name: Request('serving_default', functools.partial(np.full, shape, 100, np.uint8))
+      for name, shape in pixels.items()
     },
   }
 
@@ -310,6 +360,8 @@ def cost(model: pathlib.Path, request: Request) -> dict[str, object]:
   server, image = load_server(model), warmup_image(model)
   server(Request('serving_default', image[np.newaxis]))
   server(Request('serving_bytes', [encode(Image.fromarray(image), 'JPEG')]))
+  if callable(request.value):
+    request = request._replace(value=request.value())
   start = time.perf_counter()
   answer = server(request)
   size = sum(map(len, request.value)) if isinstance(request.value, list) else request.value.nbytes

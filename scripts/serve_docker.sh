@@ -44,6 +44,10 @@ compgen -G "$folder/savedmodel/[0-9]*/saved_model.pb" > /dev/null ||
   fail "$folder: has no savedmodel/VERSION; oanet export --export_dir $folder makes one"
 command -v docker > /dev/null || fail "docker is not installed: https://docs.docker.com/get-docker"
 
+# Memory that a request needed is then given back after it, instead of kept for the next: see
+# "What a request costs" in oanet_tf/serving/README.md.
+docker+=(--env TF_ONEDNN_USE_SYSTEM_ALLOCATOR=1 --env MALLOC_MMAP_THRESHOLD_=1048576)
+
 exec docker run --rm --init \
   --publish "${GRPC_PORT:-8500}:8500" --publish "${REST_PORT:-8501}:8501" \
   --volume "$(cd "$folder/savedmodel" && pwd):/models/oanet:ro" --env MODEL_NAME=oanet \

@@ -1,5 +1,6 @@
 """What the end-to-end tests share: a tiny dataset as shards, and command lines run in place."""
 
+import os
 import pathlib
 import sys
 
@@ -51,6 +52,7 @@ def training_overrides(folder: pathlib.Path, steps: int) -> str:
 def run_command(monkeypatch, capsys, main, *arguments) -> tuple[int, str, str]:
   """-> exit code, standard output, standard error."""
   monkeypatch.setattr(sys, 'argv', ['command', *map(str, arguments)])
+  monkeypatch.setattr(os, '_exit', sys.exit)
   with pytest.raises(SystemExit) as stop:
     errors.run(main)
   captured = capsys.readouterr()

@@ -94,6 +94,10 @@ def test_a_full_output_is_told_after_help():
       '(x.so: failed to map segment)',
     ),
     (
+      "raise RuntimeError('XNNPack delegate failed to reshape runtimeNode number 8')",
+      '(XNNPack delegate failed to reshape runtimeNode number 8)',
+    ),
+    (
       "raise Exception('\\nOOM when allocating tensor with shape[9]\\nat node')",
       '(OOM when allocating tensor with shape[9])',
     ),
@@ -105,6 +109,16 @@ def test_what_is_no_bug_is_one_line(statement, line):
   )
   assert done.returncode == 2 and done.stdout == 'out\n'
   assert line in done.stderr and done.stderr.count('\n') == 1
+
+
+def test_nothing_is_waited_for_when_memory_lacks():
+  """A library's thread that waits for memory would never end."""
+  done = run_code(
+    'import threading\nfrom oanet_tf import errors\ndef main():\n'
+    '  threading.Thread(target=threading.Event().wait).start()\n'
+    "  print('out')\n  raise MemoryError('no')\nerrors.run(main)"
+  )
+  assert (done.returncode, done.stdout) == (2, 'out\n') and done.stderr.count('\n') == 1
 
 
 def test_a_bug_keeps_its_traceback():

@@ -74,7 +74,7 @@ def weights_of_cells(positions: tf.Tensor, masks: tf.Tensor) -> tf.Tensor:
 
   Args:
     positions: [..., L], of `cell_positions`.
-    masks: [..., S, S], for S and the dtype.
+    masks: [..., S, W], for S and the dtype.
 
   Returns:
     [..., L, S].

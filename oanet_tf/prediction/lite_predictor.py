@@ -9,7 +9,7 @@ from ai_edge_litert.interpreter import SignatureRunner
 
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.panoptic_map import Segments
-from oanet_tf.errors import InputError, first_line
+from oanet_tf.errors import InputError, first_line, lack_of_memory
 from oanet_tf.files import FilePath
 from oanet_tf.prediction.predictor import OUTPUTS, Predictor, segments_of_outputs
 from oanet_tf.serving.letterbox import from_canvas, letterbox
@@ -52,10 +52,13 @@ def _described_network(path: pathlib.Path, description: dict) -> tuple[Signature
 
   Raises:
     InputError: if it has other inputs and outputs than are described, or LiteRT does not take it.
+    MemoryError: if there is not enough memory.
   """
   try:
     run = runner(path)
   except (ValueError, RuntimeError) as error:
+    if fact := lack_of_memory(error):
+      raise MemoryError(fact) from None
     raise InputError(f'{path}: LiteRT does not take it ({first_line(error)})') from None
   (image,), outputs = run.get_input_details().values(), run.get_output_details()
   found = {

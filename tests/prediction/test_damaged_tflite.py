@@ -11,6 +11,7 @@ import pytest
 
 import oanet_tf
 from oanet_tf.data.pictures import read_picture
+from oanet_tf.prediction import lite_predictor
 from oanet_tf.prediction.lite_predictor import of_tflite
 from oanet_tf.prediction.model import SHIPPED_MODEL, SHIPPED_PICTURES
 from oanet_tf.serving.tflite_archive import checksum, with_files
@@ -157,6 +158,15 @@ def test_a_model_that_litert_does_not_take_is_told(shipped, tmp_path):
   path.write_bytes(with_files(foreign, {'model.json': json.dumps(description).encode()}))
   with pytest.raises(oanet_tf.InputError, match='LiteRT does not take it'):
     oanet_tf.load(path)
+
+
+def test_a_lack_of_memory_is_not_told_as_a_fault_of_the_file(monkeypatch):
+  def fail(_):
+    raise ValueError("Mmap of '3' at offset '0' failed with error '12'.")
+
+  monkeypatch.setattr(lite_predictor, 'runner', fail)
+  with pytest.raises(MemoryError, match=r"^Mmap of '3'"):
+    of_tflite(SHIPPED_MODEL)
 
 
 def test_threads_load_and_use_models_at_once():

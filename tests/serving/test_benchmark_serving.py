@@ -17,7 +17,7 @@ def test_answers_and_errors_are_right_under_load(served, tmp_path, monkeypatch, 
   path = tmp_path / 'load.json'
   code, stdout, _ = end_to_end.run_command(
     monkeypatch, capsys, benchmark_serving.main, '--model', served.folder, '--threads', 2, 5,
-    '--requests', 40, '--sides', 16, 90, '--output', path,
+    '--requests', 40, '--sides', 16, 90, '--broken', 0.05, '--output', path,
   )  # fmt: skip
   assert code == 0
   loads = json.loads(path.read_text())
@@ -31,7 +31,8 @@ def test_answers_and_errors_are_right_under_load(served, tmp_path, monkeypatch, 
 
 def test_every_kind_of_broken_request_is_named(served):
   server = benchmark_serving.load_server(served.folder)
-  good = benchmark_serving.good_requests(rectangles(40, 60), (20, 50), np.random.default_rng(0))
+  picture = Image.fromarray(rectangles(40, 60))
+  good = benchmark_serving.good_requests(picture, (20, 50), np.random.default_rng(0))
   broken = benchmark_serving.broken_requests(good[1].value[0])
   for request in broken:
     benchmark_serving.check(request, server(request), None)
@@ -45,7 +46,7 @@ def test_hostile_pictures_are_what_they_are_said_to_be():
     picture = Image.open(io.BytesIO(requests[name].value[0]))
     assert picture.width * picture.height <= 2**25 and not any(picture.getpixel((3, 3))[:3])
   assert len(requests['black PNG'].value[0]) < 150_000
-  assert requests['pixels'].value.nbytes / 3 <= 2**25
+  assert requests['pixels'].value().nbytes / 3 <= 2**25
 
 
 @pytest.mark.slow
@@ -68,13 +69,16 @@ def test_each_kind_of_request_is_sent_to_a_new_process(served, tmp_path, monkeyp
   assert len(stdout.splitlines()) == 3
 
 
-ANSWER = {'mask': np.array([[1, 2]])}
+ANSWER = {'mask': np.array([[1, 2]]), 'label': np.array([b'sky', b''], object)}
+DIGESTS = benchmark_serving.digests(ANSWER)
 
 
 @pytest.mark.parametrize(
   ('request_', 'answer'),
   [
-    (Request('serving_default', None), {'mask': np.array([[1, 3]])}),
+    (Request('serving_default', None), {**ANSWER, 'mask': np.array([[1, 3]])}),
+    (Request('serving_default', None), {**ANSWER, 'mask': np.array([1, 2])}),
+    (Request('serving_default', None), {**ANSWER, 'label': np.array([b'sea', b''], object)}),
     (Request('serving_default', None), {}),
     (Request('serving_default', None), 'an error'),
     (Request('serving_bytes', None, 'image 1 of the batch'), 'image 0 of the batch'),
@@ -83,9 +87,14 @@ ANSWER = {'mask': np.array([[1, 2]])}
 )
 def test_a_wrong_answer_does_not_pass(request_, answer):
   with pytest.raises(AssertionError):
-    benchmark_serving.check(request_, answer, ANSWER)
+    benchmark_serving.check(request_, answer, DIGESTS)
   with pytest.raises(AssertionError):
-    benchmark_serving.run(lambda _: answer, [request_], [ANSWER], threads=2)
+    benchmark_serving.run(lambda _: answer, [request_], [DIGESTS], threads=2)
+
+
+def test_a_right_answer_passes():
+  copy = {name: value.copy() for name, value in ANSWER.items()}
+  benchmark_serving.check(Request('serving_default', None), copy, DIGESTS)
 
 
 def test_a_folder_that_is_no_model(tmp_path, monkeypatch, capsys):

@@ -9,6 +9,9 @@ import subprocess
 import pytest
 
 SCRIPTS = pathlib.Path(__file__).resolve().parents[2] / 'scripts'
+MEMORY = [
+  '--env', 'TF_ONEDNN_USE_SYSTEM_ALLOCATOR=1', '--env', 'MALLOC_MMAP_THRESHOLD_=1048576',
+]  # fmt: skip
 
 
 @pytest.fixture
@@ -40,15 +43,16 @@ def test_serves_the_export(docker, export_dir):
   assert done.stdout.splitlines() == [
     'run', '--rm', '--init', '--publish', '8500:8500', '--publish', '9001:8501', '--volume',
     f'{export_dir}/savedmodel:/models/oanet:ro', '--env', 'MODEL_NAME=oanet',
-    'tensorflow/serving:2.20.0',
+    *MEMORY, 'tensorflow/serving:2.20.0',
   ]  # fmt: skip
 
 
 def test_batching_and_gpu(docker, export_dir):
   told = serve(docker, '--batching', export_dir, '--gpu').stdout.splitlines()
   config = SCRIPTS / 'serving_batching.config'
-  assert told[-7:] == [
-    '--volume', f'{config}:/batching.config:ro', '--gpus', 'all', 'tensorflow/serving:2.20.0-gpu',
+  assert told[-11:] == [
+    '--volume', f'{config}:/batching.config:ro', '--gpus', 'all', *MEMORY,
+    'tensorflow/serving:2.20.0-gpu',
     '--enable_batching', '--batching_parameters_file=/batching.config',
   ]  # fmt: skip
   own = serve({**docker, 'IMAGE': 'mine'}, export_dir, '--gpu').stdout.splitlines()

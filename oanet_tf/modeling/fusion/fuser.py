@@ -17,7 +17,7 @@ from oanet_tf.modeling.fusion import strips
 from oanet_tf.modeling.fusion.instances import Instances
 from oanet_tf.modeling.fusion.rules import RULES, Rules
 from oanet_tf.modeling.fusion.strips import MAP
-from oanet_tf.modeling.fusion.stuff import stuff_areas, stuff_labels, stuff_scores
+from oanet_tf.modeling.fusion.stuff import large_stuff, stuff_labels, stuff_scores
 from oanet_tf.modeling.stuff_channels import StuffChannels
 
 
@@ -215,9 +215,12 @@ class FusionBatch:
   def _is_large(self, stuff: tf.Tensor) -> tf.Tensor:
     """[B, H, W] bool: whether the stuff at a pixel has a large enough area."""
     settings, rules = self.fuser.settings, self.fuser.rules
-    num_labels = 1 + self.fuser.num_things + self.fuser.stuff_channels.stuff
-    areas = stuff_areas(stuff, num_labels, settings.stuff_area_by)
-    return rules.reaches(areas, settings.stuff_area_limit)
+    return large_stuff(
+      stuff,
+      1 + self.fuser.num_things + self.fuser.stuff_channels.stuff,
+      lambda areas: rules.reaches(areas, settings.stuff_area_limit),
+      settings.stuff_area_by,
+    )
 
 
 def inside(canvas: Canvas) -> tf.Tensor:

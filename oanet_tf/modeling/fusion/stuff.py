@@ -3,6 +3,7 @@
 # B images, C channels, S stuff, T thing categories, H, W canvas, h, w grid of logits.
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -179,25 +180,27 @@ def _resample(values: tf.Tensor, samples: _Samples) -> tf.Tensor:
   return below + samples.fraction * tf.gather(steps, samples.below, batch_dims=1)
 
 
-def stuff_areas(labels: tf.Tensor, num_labels: int, area_by: str = 'class') -> tf.Tensor:
-  """The area of the stuff at each pixel.
+def large_stuff(
+  labels: tf.Tensor,
+  num_labels: int,
+  reaches_limit: Callable[[tf.Tensor], tf.Tensor],
+  area_by: str = 'class',
+) -> tf.Tensor:
+  """Whether the stuff at each pixel has a large enough area.
 
   Args:
     labels: [B, H, W] int32 in [0, num_labels); 0 where there is no stuff.
     num_labels: 1 + T + S.
+    reaches_limit: int32 areas, in pixels -> bool of the same shape.
     area_by: 'class' counts all pixels of a label in an image, as
       `panopticapi.combine_semantic_and_instance_predictions` does. 'component' counts those of each
       connected component (section 4.2: "the min area of a connected stuff area").
 
   Returns:
-    [B, H, W] int32, in pixels.
+    [B, H, W] bool.
   """
   if area_by == 'component':
-    components = connected_components(labels)
-    num_areas = tf.size(labels)
-    # These are ones. A constant would take the canvas's size in a TFLite file.
-    ones = tf.cast(labels >= 0, tf.int32)
-    return tf.gather(tf.math.unsorted_segment_sum(ones, components, num_areas), components)
+    return reaches_limit(_component_areas(labels))
 
   def count(_: Size, __: Size, labels: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(counts_of_rows(labels, num_labels), axis=1, keepdims=True)
@@ -205,7 +208,16 @@ def stuff_areas(labels: tf.Tensor, num_labels: int, area_by: str = 'class') -> t
   spec = tf.TensorSpec([None, None, num_labels], tf.int32)
   areas = tf.reduce_sum(by_strips(count, spec, shape_of(labels), labels), axis=1)
 
+  # The areas of all pixels, as int32, would take four times the memory.
   def look_up(_: Size, __: Size, labels: tf.Tensor) -> tf.Tensor:
-    return tf.gather(areas, labels, batch_dims=1)
+    return reaches_limit(tf.gather(areas, labels, batch_dims=1))
 
-  return by_strips(look_up, MAP, shape_of(labels), labels)
+  return by_strips(look_up, tf.TensorSpec(MAP.shape, tf.bool), shape_of(labels), labels)
+
+
+def _component_areas(labels: tf.Tensor) -> tf.Tensor:
+  """[B, H, W] int32, the pixels of each pixel's connected component."""
+  components = connected_components(labels)
+  # These are ones. A constant would take the canvas's size in a TFLite file.
+  ones = tf.cast(labels >= 0, tf.int32)
+  return tf.gather(tf.math.unsorted_segment_sum(ones, components, tf.size(labels)), components)

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from oanet_tf.data.geometry import Canvas
 from oanet_tf.modeling.fusion.stuff import (
+  large_stuff,
   resampled_argmax,
-  stuff_areas,
   stuff_labels,
   stuff_scores,
 )
@@ -111,7 +111,8 @@ SCATTERED = np.array([[3, 3, 0, 4, 4], [0, 0, 0, 4, 4], [3, 3, 3, 0, 3]])
 def test_small_areas_become_void(area_by, limit, expected):
   # Beside another image, whose areas do not count.
   labels = tf.constant(np.stack([SCATTERED, np.full_like(SCATTERED, 3)]), tf.int32)
-  found = tf.where(stuff_areas(labels, 5, area_by) >= limit, labels, 0)
+  large = large_stuff(labels, 5, lambda areas: areas >= limit, area_by)
+  found = tf.where(large, labels, 0)
   np.testing.assert_array_equal(found[0], expected)
   np.testing.assert_array_equal(found[1], labels[1])
 
