@@ -330,8 +330,8 @@ class Runtime(config_definitions.RuntimeConfig):
   """Devices and precision.
 
   Attributes:
-    deterministic: whether the same configuration, seed, data and devices give the same weights bit
-      for bit, in more time.
+    deterministic: whether the same configuration, seed, data and device give the same weights bit
+      for bit. Several replicas cannot.
   """
 
   deterministic: bool = False

@@ -315,3 +315,5 @@ def _check_runtime(values: Values) -> None:
     refuse('runtime.loss_scale', scale, 'null unless runtime.mixed_precision_dtype is float16')
   if values['runtime.distribution_strategy'] == 'one_device' and values['runtime.num_gpus'] > 1:
     refuse('runtime.num_gpus', values['runtime.num_gpus'], 'at most 1 on one_device')
+  if values['runtime.deterministic'] and values['runtime.run_eagerly']:
+    refuse('runtime.deterministic', True, 'false where runtime.run_eagerly is true')

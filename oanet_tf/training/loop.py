@@ -83,6 +83,10 @@ def run(
   if mode == 'eval':
     checkpoints.newest(model_dir)
   check_batch_sizes(config, mode, cluster)
+  if config.runtime.deterministic and (replicas := cluster.strategy.num_replicas_in_sync) > 1:
+    raise InputError(
+      f'runtime.deterministic is true, which only one replica can be; these are {replicas}'
+    )
   with cluster.lost_workers_named(), contextlib.ExitStack() as stack:
     if cluster.is_chief and mode != 'eval':
       stack.enter_context(files.only_one(model_dir, 'training'))
@@ -235,6 +239,7 @@ def make_train_step(state: State, dataset: tf.distribute.DistributedDataset) -> 
     config.trainer.gradient_accumulation_steps,
     config.trainer.gradient_norms and config.task.mode == 'panoptic',
     dataset.element_spec,
+    config.runtime.deterministic,
   )
 
 

@@ -32,6 +32,7 @@ class TrainStep:
     with_gradient_norms: adds `gradient_norm/instance` and `gradient_norm/stuff` to the results,
       which only the whole network has. They take a second backward pass through the stuff branch.
     batch_spec: types of a micro-batch, if one graph is to serve all of its shapes.
+    deterministic: whether gradients are summed in a fixed order; on one replica, in a graph.
   """
 
   def __init__(
@@ -43,13 +44,19 @@ class TrainStep:
     num_micro_batches: int = 1,
     with_gradient_norms: bool = False,
     batch_spec: dict[str, tf.TypeSpec] | None = None,
+    deterministic: bool = False,
   ):
     self._strategy = strategy
     self._model = model
     self._optimizer = optimizer
     self._num_micro_batches = num_micro_batches
     self._gradients = functools.partial(
-      gradients_of, task, model, optimizer, with_gradient_norms=with_gradient_norms
+      gradients_of,
+      task,
+      model,
+      optimizer,
+      with_gradient_norms=with_gradient_norms,
+      deterministic=deterministic,
     )
     # Nothing in the network needs AutoGraph, and tracing is twice as fast without it.
     options = {'autograph': False, 'input_signature': batch_spec and [batch_spec]}
@@ -120,17 +127,17 @@ def gradients_of(
   optimizer: Optimizer,
   batch: Batch,
   with_gradient_norms: bool = False,
+  deterministic: bool = False,
 ) -> tuple[Scalars, list[tf.Tensor]]:
   """One replica's losses, and its gradients, which are to be summed over replicas.
 
   Args:
-    task, model, optimizer, with_gradient_norms: of `TrainStep`.
+    task, model, optimizer, with_gradient_norms, deterministic: of `TrainStep`.
     batch: the replica's part of it.
   """
   scaled = isinstance(optimizer, tf_keras.mixed_precision.LossScaleOptimizer)
   replicas = tf.distribute.get_strategy().num_replicas_in_sync
-  # With `runtime.run_eagerly`, there is no graph to take gradients of.
-  recording = tf.GradientTape(persistent=True) if tf.executing_eagerly() else None
+  recording = None if deterministic else tf.GradientTape(persistent=with_gradient_norms)
   with recording or contextlib.nullcontext():
     outputs = model(batch['image'], batch['image_info'], labels=batch, training=True)
     scalars = _losses_of(task, model, outputs, batch)
@@ -159,9 +166,9 @@ def _gradients(
 ) -> list[tf.Tensor]:
   """The gradients; 0 where there is no way from a source to the objective.
 
-  In a graph, those of a tensor that is used several times are added two by two. `AddN`, which a
-  `GradientTape` uses, begins with whichever of them nothing else needs any more, so its rounding
-  depends on which operation ends first.
+  Without a recording, those of a tensor that is used several times are added two by two. `AddN`,
+  which a `GradientTape` uses, begins with whichever of them nothing else needs any more, so its
+  rounding depends on which operation ends first.
   """
   zeros = tf.UnconnectedGradients.ZERO
   if recording:
