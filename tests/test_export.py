@@ -136,6 +136,17 @@ def test_of_an_export_that_is_interrupted_nothing_is_left(source, tmp_path):
   assert files_in(tmp_path) == before and not (tmp_path / 'interrupted').exists()
 
 
+def test_of_an_export_that_cannot_be_recorded_nothing_is_left(source, tmp_path):
+  for version in range(1, 10):
+    formats.export('good', source, tmp_path / 'good' / str(version))
+  before = files_in(tmp_path)
+  # Enough for the export, but not for the tenth entry.
+  refused = pytest.raises(InputError, match=r'export\.json: cannot be written')
+  with small_files((tmp_path / 'export.json').stat().st_size), refused:
+    formats.export('good', source, tmp_path / 'good' / '10')
+  assert files_in(tmp_path) == before and len(formats.read_record(tmp_path)) == 9
+
+
 @pytest.mark.parametrize(
   ('flags', 'message'),
   [

@@ -66,14 +66,13 @@ def category_frequencies(data: Data, categories: PanopticCategories) -> np.ndarr
     InputError: if there is no shard, or one is damaged.
   """
   shards = shard_files.list_shards(data.input_path)
-  counts = shard_files.readable_records(shards) if data.skip_damaged else {}
+  count = shard_files.readable_records if data.skip_damaged else shard_files.whole_records
   label_of_id = categories.label_of_id_table()
   objects = np.zeros([categories.num_things + 1], np.int64)
   with shard_files.named_errors(data.input_path, with_images=False):
-    for shard in shards:
-      dataset = tf.data.TFRecordDataset(shard).take(counts.get(shard, -1)).batch(_BATCH)
-      for ids in interruptible(dataset.map(_single_objects)):
-        objects += np.bincount(label_of_id[ids.numpy()], minlength=len(objects))
+    dataset = shard_files.records(count(shards)).batch(_BATCH).map(_single_objects)
+    for ids in interruptible(dataset):
+      objects += np.bincount(label_of_id[ids.numpy()], minlength=len(objects))
   return (objects / max(1, objects.max())).astype(np.float32)
 
 

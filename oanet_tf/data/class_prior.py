@@ -138,16 +138,18 @@ def count(shards: Sequence[str], categories: PanopticCategories) -> ClassPrior:
   Raises:
     InputError: if a shard is damaged or has an unknown category.
   """
-  total = sum(shard_files.whole_records(shards).values())
+  counts = shard_files.whole_records(shards)
   # Loading TensorFlow takes seconds, so the files are looked at first.
   import tensorflow as tf
 
   pixels = np.zeros([categories.num_things] * 2, np.int64)
-  dataset = tf.data.TFRecordDataset(list(shards))
-  dataset = dataset.map(tf_example.decode_annotations, tf.data.AUTOTUNE).prefetch(2)
+  dataset = (
+    shard_files.records(counts).map(tf_example.decode_annotations, tf.data.AUTOTUNE).prefetch(2)
+  )
   records = interruptible(dataset.as_numpy_iterator())
-  with shard_files.named_errors(shards, with_images=False):
-    for record in tqdm.tqdm(records, 'counting', total, unit='image'):
+  bar = tqdm.tqdm(records, 'counting', sum(counts.values()), unit='image')
+  with shard_files.named_errors(shards, with_images=False), bar:
+    for record in bar:
       pixels += conflicts(record, categories)
   return ClassPrior(categories, pixels)
 

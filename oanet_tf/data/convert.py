@@ -143,7 +143,7 @@ def convert(
     summary = progress.total()
     if summary.turned_images:
       panoptic_of_records.write_panoptic(
-        [str(target.folder / name) for name in sorted(progress.shards)],
+        {str(target.folder / name): part.images for name, part in sorted(progress.shards.items())},
         dataset.categories,
         target.upright_path,
       )
@@ -277,7 +277,7 @@ def _write_shard(
         bar.update()
   except tf.errors.OpError as error:
     raise InputError(f'{path}: cannot be written ({error.message})') from None
-  progress.shards[path.name] = total
+  progress.shards[path.name] = total._replace(bytes=temporary.stat().st_size)
   progress.skipped.extend(skipped)
 
 

@@ -26,6 +26,8 @@ Example = preprocess.Example
 Context = tf.distribute.InputContext | None
 
 
+# AutoGraph writes files for each function that it converts, and none here needs it.
+@tf.autograph.experimental.do_not_convert
 def training_input(
   task: OANetTask,
   categories: PanopticCategories,
@@ -60,7 +62,6 @@ def training_input(
   repeats = -(-least // source.num_records)
   pipeline = context.input_pipeline_id if context else 0
 
-  @tf.autograph.experimental.do_not_convert
   def epoch(number: tf.Tensor) -> tf.data.Dataset:
     epoch_seed = (task.seed + 2**32 * pipeline) * 1_000_003 + number
     examples = (
@@ -81,6 +82,7 @@ def training_input(
   return dataset.batch(source.batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
 
 
+@tf.autograph.experimental.do_not_convert
 def evaluation_input(
   task: OANetTask, categories: PanopticCategories, context: Context = None
 ) -> tf.data.Dataset:
@@ -144,8 +146,7 @@ class _Source:
 
   def in_order(self) -> tf.data.Dataset:
     """All records, one shard after the other."""
-    files = list(self.shards), tf.constant(list(self.shards.values()), tf.int64)
-    return self._own(tf.data.Dataset.from_tensor_slices(files).flat_map(_read))
+    return self._own(shard_files.records(self.shards))
 
   def shuffled(self, repeats: int, seed: tf.Tensor) -> tf.data.Dataset:
     """All records, `repeats` times, in the order that a [] int64 seed gives."""
@@ -155,7 +156,7 @@ class _Source:
     counts = tf.constant(list(self.shards.values()), tf.int64)
     files = tf.gather(list(self.shards), order), tf.gather(counts, order)
     records = tf.data.Dataset.from_tensor_slices(files).interleave(
-      _read, cycle_length=_INTERLEAVED_SHARDS
+      shard_files.records_of, cycle_length=_INTERLEAVED_SHARDS
     )
     records = self._own(records).repeat(repeats)
     return records.shuffle(self._data.shuffle_buffer_size, seed, reshuffle_each_iteration=False)
@@ -164,10 +165,6 @@ class _Source:
     if self._splits_records:
       return records.shard(self._context.num_input_pipelines, self._context.input_pipeline_id)
     return records
-
-
-def _read(shard: tf.Tensor, count: tf.Tensor) -> tf.data.Dataset:
-  return tf.data.TFRecordDataset(shard).take(count)
 
 
 def _decoded(
@@ -180,7 +177,6 @@ def _decoded(
   """Decodes records and applies the steps of their orientation; `kept` is passed through."""
   steps = {portrait: steps_of(portrait) for portrait in (False, True)}
 
-  @tf.autograph.experimental.do_not_convert
   def decode(example: Example) -> Example:
     decoded = read(example['record'])
     if 'seed' in example:

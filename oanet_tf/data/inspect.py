@@ -126,9 +126,9 @@ def read_categories(shards: Sequence[pathlib.Path], file: str | None) -> Panopti
 
 
 def checked_records(
-  shard: pathlib.Path, categories: PanopticCategories
+  shard: pathlib.Path, count: int, categories: PanopticCategories
 ) -> Iterator[inspect_pictures.Record]:
-  """Yields a shard's records: `tf_example.decode`'s dicts, with masks as M arrays [h, w] bool.
+  """Yields `count` records: `tf_example.decode`'s dicts, with masks as M arrays [h, w] bool.
 
   Raises:
     InputError: if the shard is damaged, or a record is not of the schema, has an unknown category
@@ -136,8 +136,11 @@ def checked_records(
   """
   import tensorflow as tf
 
-  dataset = tf.data.TFRecordDataset(str(shard))
-  dataset = dataset.map(tf_example.decode, tf.data.AUTOTUNE, deterministic=True).prefetch(2)
+  dataset = (
+    shard_files.records_of(str(shard), count)
+    .map(tf_example.decode, tf.data.AUTOTUNE, deterministic=True)
+    .prefetch(2)
+  )
   records = interruptible(dataset.as_numpy_iterator())
   for index in itertools.count():
     try:
@@ -145,13 +148,13 @@ def checked_records(
       masks = [tf.io.decode_png(png, channels=1).numpy() for png in record['object_masks']]
     except StopIteration:
       return
-    except tf.errors.DataLossError as error:
-      raise InputError(f'{shard}: {first_line(error)}; convert or copy it again') from None
     except tf.errors.InvalidArgumentError as error:
       raise InputError(
         f'{shard}: record {index} is no panoptic record of schema {tf_example.SCHEMA} '
         f'({shard_files.fact(error)})'
       ) from None
+    except tf.errors.OpError as error:
+      raise InputError(f'{shard}: {first_line(error)}; convert or copy it again') from None
     record = {**record, 'object_masks': [mask[..., 0] > 0 for mask in masks]}
     fault = _misfit(record, categories) or _contradiction(record)
     if fault:
@@ -253,26 +256,27 @@ def _inspect(
   output_dir: pathlib.Path,
   num_images: int,
 ) -> dict:
-  total = sum(shard_files.whole_records(shards).values())
+  counts = shard_files.whole_records(shards)
+  total = sum(counts.values())
   num_images = min(num_images, total)
   drawn = {(2 * i + 1) * total // (2 * num_images) for i in range(num_images)}
   totals, images = Statistics(categories), []
   numbered = itertools.count()
   with tqdm.tqdm(total=total, desc='inspecting', unit='image') as bar:
     for shard in shards:
-      for record in checked_records(shard, categories):
+      for record in checked_records(shard, counts[str(shard)], categories):
         totals.add(record)
         if next(numbered) in drawn:
           images.append(inspect_pictures.draw_record(record, categories, shard.name))
         bar.update()
-  counts = totals.to_json()
+  found = totals.to_json()
   histogram = inspect_pictures.draw_categories(
-    counts['categories'], [category.color for category in categories]
+    found['categories'], [category.color for category in categories]
   )
-  files.write_text(output_dir / STATISTICS_FILE, json.dumps(counts, indent=1) + '\n')
+  files.write_text(output_dir / STATISTICS_FILE, json.dumps(found, indent=1) + '\n')
   _save(histogram, output_dir / CATEGORIES_PICTURE)
   _save(inspect_pictures.contact_sheet(images), output_dir / CONTACT_SHEET)
-  return counts
+  return found
 
 
 def _save(image: Image.Image, path: pathlib.Path) -> None:

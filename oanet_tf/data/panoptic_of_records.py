@@ -3,7 +3,7 @@
 import json
 import pathlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import tqdm
 
@@ -16,12 +16,12 @@ from oanet_tf.printing import shown
 
 
 def write_panoptic(
-  shards: Sequence[str], categories: PanopticCategories, json_path: pathlib.Path
+  counts: Mapping[str, int], categories: PanopticCategories, json_path: pathlib.Path
 ) -> None:
   """Writes the truth of shards in COCO's format, as their images are: upright.
 
   Args:
-    shards: TFRecord files.
+    counts: how many records each shard has.
     categories: of the shards.
     json_path: of the JSON; the folder of the PNGs is beside it and has its stem. Both are replaced
       if they exist.
@@ -29,15 +29,14 @@ def write_panoptic(
   Raises:
     InputError: if a shard is damaged, or a file cannot be written.
   """
-  import tensorflow as tf
-
   folder, images, annotations = json_path.with_suffix(''), [], []
-  dataset = tf.data.TFRecordDataset(list(shards)).map(tf_example.decode_annotations)
+  dataset = shard_files.records(counts).map(tf_example.decode_annotations)
   records = interruptible(dataset.as_numpy_iterator())
-  total = shard_files.count_records(shards)
+  total = sum(counts.values())
   with files.making_folder(folder) as staging:
-    with shard_files.named_errors(shards, with_images=False):
-      for record in tqdm.tqdm(records, shown(json_path.stem), total, unit='image'):
+    bar = tqdm.tqdm(records, shown(json_path.stem), total, unit='image')
+    with shard_files.named_errors([*counts], with_images=False), bar:
+      for record in bar:
         image_id = image_ids.decoded(record['source_id'].decode(errors='surrogatepass'))
         segments = tf_example.decoded_segments(record)
         png_name = f'{image_ids.file_stem(image_id)}.png'

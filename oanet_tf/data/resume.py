@@ -49,6 +49,7 @@ class Summary(NamedTuple):
     turned_images: images whose annotations were of the pixels as stored, and were turned upright.
     images_of_unsure_turn: images that EXIF turns and whose size does not tell if their annotations
       are upright.
+    bytes: of the shards.
   """
 
   images: int = 0
@@ -68,6 +69,7 @@ class Summary(NamedTuple):
   empty_segments: int = 0
   turned_images: int = 0
   images_of_unsure_turn: int = 0
+  bytes: int = 0
 
   @property
   def void_fraction(self) -> float:

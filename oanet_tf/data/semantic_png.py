@@ -53,13 +53,14 @@ def digest(paths: Sequence[str]) -> str:
     InputError: if one cannot be read.
   """
   total = hashlib.sha256()
-  for path in tqdm.tqdm(paths, desc='semantic PNGs', unit='file'):
-    try:
-      total.update(sha256(path).encode())
-    except FileNotFoundError:
-      total.update(hashlib.sha256().hexdigest().encode())
-    except OSError as error:
-      raise InputError(f'{path}: cannot be read ({error.strerror})') from None
+  with tqdm.tqdm(paths, 'semantic PNGs', unit='file') as bar:
+    for path in bar:
+      try:
+        total.update(sha256(path).encode())
+      except FileNotFoundError:
+        total.update(hashlib.sha256().hexdigest().encode())
+      except OSError as error:
+        raise InputError(f'{path}: cannot be read ({error.strerror})') from None
   return total.hexdigest()
 
 

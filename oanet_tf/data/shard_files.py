@@ -9,13 +9,13 @@ import os
 import pathlib
 import re
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from oanet_tf.data import tf_example
 from oanet_tf.data.categories import CATEGORIES_FILE, PanopticCategories
 from oanet_tf.data.interruptible import interruptible
-from oanet_tf.data.resume import Split
+from oanet_tf.data.resume import Split, Summary
 from oanet_tf.errors import InputError, first_line
 from oanet_tf.files import FilePath
 
@@ -106,45 +106,62 @@ def _warn_of_damage(shards: Sequence[str]) -> None:
 def whole_records(shards: Sequence[FilePath]) -> dict[str, int]:
   """Counts the records of each shard, and compares with what the converter says of them.
 
-  Only headers are read, so that a million records take seconds.
+  Only headers are read, so that a million records take seconds. Their content has checksums, which
+  TensorFlow compares when it reads it.
 
   Raises:
     InputError: if a shard is cut off, or has no record and no summary says that it has none; if the
-      summary beside it says that it has another number of records, that another shard is missing,
-      or that the conversion was not finished; or if there is no record at all.
+      summary beside it says that it has another number of records or bytes, that another shard is
+      missing, or that the conversion was not finished; or if there is no record at all.
   """
   counts = {os.fspath(shard): _count_whole(shard) for shard in shards}
-  expected = _expected_records(counts)
+  summaries = _summaries(counts)
   for shard, count in counts.items():
-    if not count and expected.get(shard) != 0:
+    summary = summaries.get(shard)
+    if not count and (summary is None or summary.images):
       raise InputError(f'{shard}: holds no record; convert it again')
-    if count != expected.get(shard, count):
-      raise InputError(
-        f'{shard}: holds {count} records, but the summary of its conversion says '
-        f'{expected[shard]}; convert or copy it again'
-      )
+    if summary is not None:
+      _compare(shard, count, summary)
   if not any(counts.values()):
     raise InputError(f'{", ".join(counts)}: hold no record; convert again')
   return counts
 
 
-def _expected_records(shards: Iterable[str]) -> dict[str, int]:
-  """The numbers of records that summaries beside shards give."""
-  expected = {}
+def _compare(shard: str, count: int, summary: Summary) -> None:
+  """Refuses a shard that is not the one that was converted.
+
+  Raises:
+    InputError: if it has another number of records, or of bytes.
+  """
+  found, said = f'holds {count} records', f'{summary.images}'
+  if count == summary.images:
+    # Summaries of earlier versions do not have the size.
+    size = os.path.getsize(shard)
+    if summary.bytes in (0, size):
+      return
+    found, said = f'has {size} bytes', f'{summary.bytes}'
+  raise InputError(
+    f'{shard}: {found}, but the summary of its conversion says {said}; convert or copy it again'
+  )
+
+
+def _summaries(shards: Iterable[str]) -> dict[str, Summary]:
+  """What summaries beside shards say of each."""
+  found = {}
   for split, own in _shards_of_splits(shards):
     progress, summary = split.read(), split.summary_path
     if not progress.is_complete:
       raise InputError(f'{summary}: says that the conversion was not finished; run it again')
-    listed = {str(split.folder / name): part.images for name, part in progress.shards.items()}
+    listed = {str(split.folder / name): part for name, part in progress.shards.items()}
     for path in own:
       if path not in listed:
         raise InputError(f'{path}: is not listed in {summary.name}; convert or copy both again')
-      expected[path] = listed[path]
+      found[path] = listed[path]
     if missing := [path for path in listed if not os.path.exists(path)]:
       raise InputError(
         f'{missing[0]}: is missing, but {summary.name} lists it; convert or copy it again'
       )
-  return expected
+  return found
 
 
 def _shards_of_splits(shards: Iterable[FilePath]) -> list[tuple[Split, list[str]]]:
@@ -196,6 +213,27 @@ def _count_whole(shard: FilePath) -> int:
   return len(lengths)
 
 
+def records(counts: Mapping[str, int]) -> 'tf.data.Dataset':
+  """The serialized records of shards, one shard after the other.
+
+  Args:
+    counts: how many to read of each shard, as `whole_records` gives it.
+  """
+  import tensorflow as tf
+
+  numbers = tf.constant(list(counts.values()), tf.int64)
+  dataset = tf.data.Dataset.from_tensor_slices((list(counts), numbers))
+  return dataset.flat_map(tf.autograph.experimental.do_not_convert(records_of))
+
+
+def records_of(shard: 'str | tf.Tensor', count: 'int | tf.Tensor') -> 'tf.data.Dataset':
+  """The first `count` records of a shard; to read on fails if it has become shorter meanwhile."""
+  import tensorflow as tf
+
+  dataset = tf.data.TFRecordDataset(shard).take(count)
+  return dataset.apply(tf.data.experimental.assert_cardinality(count))
+
+
 def count_records(shards: Sequence[str], most: int | None = None) -> int:
   """Counts the records of shards, perhaps cut off, up to `most`."""
   lengths = itertools.chain.from_iterable(map(record_lengths, shards))
@@ -237,7 +275,14 @@ def named_errors(input_path: str | Sequence[str], with_images: bool = True) -> I
 
   try:
     yield
-  except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
+  except (
+    tf.errors.DataLossError,
+    tf.errors.InvalidArgumentError,
+    # Where a shard was cut, removed or forbidden after it was counted.
+    tf.errors.FailedPreconditionError,
+    tf.errors.NotFoundError,
+    tf.errors.PermissionDeniedError,
+  ) as error:
     decode = tf_example.decode if with_images else tf_example.decode_annotations
     shards = list_shards(input_path) if isinstance(input_path, str) else input_path
     for shard in shards:
@@ -249,6 +294,7 @@ def named_errors(input_path: str | Sequence[str], with_images: bool = True) -> I
         ) from None
       if damage is not None:
         raise InputError(f'{shard}: record {count + 1}: {fact(damage)}') from None
+    whole_records(shards)
     raise InputError(f'{", ".join(shards)}: {fact(error)}') from None
 
 

@@ -25,10 +25,14 @@ def unzip(archive: pathlib.Path, folder: pathlib.Path) -> None:
   Raises:
     InputError: if the archive is damaged or not one, has a file for elsewhere, or the disk is full.
   """
-  with files.writing(folder), _reading(archive), zipfile.ZipFile(archive) as content:
-    for member in tqdm.tqdm(
-      content.infolist(), desc=f'unpacking {shown(archive.name)}', unit='file'
-    ):
+  title = f'unpacking {shown(archive.name)}'
+  with (
+    files.writing(folder),
+    _reading(archive),
+    zipfile.ZipFile(archive) as content,
+    tqdm.tqdm(content.infolist(), title, unit='file') as members,
+  ):
+    for member in members:
       _check_name(archive, member.filename)
       content.extract(member, folder)
 

@@ -2,8 +2,8 @@
 
 import json
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from typing import NamedTuple
 
 import numpy as np
@@ -106,7 +106,8 @@ def evaluate(
         for method in methods
       }
     images = evaluated_images(model, fuser, task, categories, methods, cluster, with_ranking_maps)
-    for image in images:
+    # Its progress bar is closed before an error is printed, which would otherwise follow it.
+    for image in stack.enter_context(closing(images)):
       for method, prediction in image.predictions.items():
         scores[method].update(image.ground_truth, prediction)
         if method in writers:
@@ -134,7 +135,7 @@ def evaluated_images(
   methods: Sequence[str],
   cluster: Cluster,
   with_ranking_maps: bool,
-) -> Iterator[EvaluatedImage]:
+) -> Generator[EvaluatedImage, None, None]:
   """This worker's images of the validation split, one by one."""
   stride = fuser.ranking_module.stride
 

@@ -78,22 +78,22 @@ def export(name: str, source: 'Source', folder: pathlib.Path) -> dict:
         f'{folder}: was not written, as its results differ from those of the network in memory: '
         f'{objection}'
       )
-    size = sum(path.stat().st_size for path in temporary.rglob('*') if path.is_file())
-  export_dir = folder.parents[1]
-  entry = {
-    'format': name,
-    'version': int(folder.name),
-    'bytes': size,
-    'model_dir': str(source.folder.path),
-    'fusion': source.method,
-    'num_images': parity.num_images,
-    'num_pixels': parity.num_pixels,
-    'different_pixels': parity.different_pixels,
-    'same_pixels': parity.same_pixels,
-    'score_difference': parity.score_difference,
-  }
-  record = {**read_record(export_dir), f'{name}/{folder.name}': entry}
-  files.write_text(export_dir / RECORD_FILE, json.dumps(record, indent=1) + '\n')
+    entry = {
+      'format': name,
+      'version': int(folder.name),
+      'bytes': sum(path.stat().st_size for path in temporary.rglob('*') if path.is_file()),
+      'model_dir': str(source.folder.path),
+      'fusion': source.method,
+      'num_images': parity.num_images,
+      'num_pixels': parity.num_pixels,
+      'different_pixels': parity.different_pixels,
+      'same_pixels': parity.same_pixels,
+      'score_difference': parity.score_difference,
+    }
+    # Before the folder gets its name, so that every export there is has an entry.
+    export_dir = folder.parents[1]
+    record = {**read_record(export_dir), f'{name}/{folder.name}': entry}
+    files.write_text(export_dir / RECORD_FILE, json.dumps(record, indent=1) + '\n')
   return entry
 
 

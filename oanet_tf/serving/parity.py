@@ -76,7 +76,8 @@ def shard_images(input_path: str, number: int) -> list[NamedImage]:
   Raises:
     InputError: if there is no shard, or one is damaged.
   """
-  dataset = tf.data.TFRecordDataset(shard_files.list_shards(input_path)).take(number)
+  counts = shard_files.whole_records(shard_files.list_shards(input_path))
+  dataset = shard_files.records(counts).take(number)
   with shard_files.named_errors(input_path):
     examples = map(tf_example.decode, interruptible(dataset))
     return [

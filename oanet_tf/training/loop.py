@@ -115,7 +115,8 @@ def train(state: State, with_evaluation: bool) -> dict[str, dict] | None:
   training_log = TrainingLog(state.folder if cluster.is_chief else None, state.step)
   best = best_checkpoint(state)
   log.info(describe_learning_rate(config))
-  results, watch = None, Stopwatch()
+  results = resumed_evaluation(state, training_log, best) if with_evaluation else None
+  watch = Stopwatch()
   with (
     Interruption() as interruption,
     tqdm.tqdm(
@@ -147,7 +148,7 @@ def train(state: State, with_evaluation: bool) -> dict[str, dict] | None:
 
       stop = cluster.any_worker(interruption.received is not None)
       last = step == trainer.train_steps
-      evaluate_now = with_evaluation and (due(step, trainer.validation_interval) or last)
+      evaluate_now = with_evaluation and evaluation_due(step, trainer)
       if due(step, trainer.checkpoint_interval) or evaluate_now or last or stop:
         state_lib.save(state)
       if stop:
@@ -159,9 +160,28 @@ def train(state: State, with_evaluation: bool) -> dict[str, dict] | None:
         except Interrupted:
           leave(interruption, step)
       watch.lap()
-  if results is None and with_evaluation:
-    results = validate(state, training_log, best)
   return results
+
+
+def evaluation_due(step: int, trainer: definitions.Trainer) -> bool:
+  """Whether the weights of this step are evaluated."""
+  return due(step, trainer.validation_interval) or step >= trainer.train_steps
+
+
+def resumed_evaluation(
+  state: State, training_log: TrainingLog, best: BestCheckpoint | None
+) -> dict[str, dict] | None:
+  """Evaluates first where a process was stopped after a checkpoint, but before its scores.
+
+  Where there is no step left to train, it only gives the scores.
+  """
+  trainer, step = state.config.trainer, state.step
+  if step == 0 or not evaluation_due(step, trainer):
+    return None
+  is_logged = state.cluster.any_worker(training_log.has_scores(step))
+  if is_logged and step < trainer.train_steps:
+    return None
+  return validate(state, None if is_logged else training_log, best)
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ import json
 import pathlib
 import time
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -42,10 +43,16 @@ class TrainingLog:
 
   def __init__(self, folder: pathlib.Path | None, step: int):
     self._folder = folder
+    self._scored: set[int] = set()
     self._writers: dict[str, tf.summary.SummaryWriter] = {}
     self._recent: dict[str, list[float]] = collections.defaultdict(list)
     if folder:
-      _drop_later(folder / METRICS_FILE, step)
+      kept = _drop_later(folder / METRICS_FILE, step)
+      self._scored = {record['step'] for record in kept if record.get('split') == 'validation'}
+
+  def has_scores(self, step: int) -> bool:
+    """Whether an earlier process has written the scores of an evaluation after this step."""
+    return step in self._scored
 
   def add(self, scalars: Mapping[str, float], input_seconds: float, compute_seconds: float) -> None:
     """Records one step's losses and how long it waited for input and computed."""
@@ -109,7 +116,10 @@ def _line(step: int, num_steps: int, scalars: Mapping[str, float]) -> str:
   )
 
 
-def _drop_later(path: pathlib.Path, step: int) -> None:
-  if path.is_file():
-    kept = [record for record in read_records(path) if record['step'] <= step]
-    files.write_text(path, ''.join(json.dumps(record) + '\n' for record in kept))
+def _drop_later(path: pathlib.Path, step: int) -> list[dict[str, Any]]:
+  """Drops the lines after a step; gives the others."""
+  if not path.is_file():
+    return []
+  kept = [record for record in read_records(path) if record['step'] <= step]
+  files.write_text(path, ''.join(json.dumps(record) + '\n' for record in kept))
+  return kept

@@ -64,6 +64,7 @@ def test_numbers_of_images_without_objects(coco, tmp_path):
     images_from_panoptic=1,
     pixels=5 * 8 + 4 * 6,
     void_pixels=18,
+    bytes=(tmp_path / 'o' / 'a-00000-of-00001.tfrecord').stat().st_size,
   )
 
 

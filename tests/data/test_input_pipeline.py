@@ -1,3 +1,8 @@
+import itertools
+import os
+import pathlib
+import shutil
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -146,9 +151,8 @@ def read_all(dataset, task):
 @pytest.mark.parametrize('damaged', ['truncated', 'bit flipped'], indirect=True)
 def test_a_damaged_shard_is_named(damaged, scene_categories):
   task = settings(damaged / 'train-*')
-  dataset = input_pipeline.training_input(task, scene_categories)
   with pytest.raises(InputError, match=r'train-00001-of-00003\.tfrecord: .*record'):
-    read_all(dataset, task)
+    read_all(input_pipeline.training_input(task, scene_categories), task)
 
 
 @pytest.mark.parametrize('damaged', ['truncated', 'bit flipped'], indirect=True)
@@ -158,6 +162,30 @@ def test_a_damaged_shard_is_skipped_with_a_count_if_told_so(damaged, scene_categ
   assert 'train-00001-of-00003.tfrecord: is damaged after record' in caplog.text
   seen = {name for ids in ids_of(read_all(dataset, task)) for name in ids}
   assert 16 <= len(seen) < 24
+
+
+def end_of(path, number):
+  """Bytes of so many records."""
+  return sum(16 + length for length in itertools.islice(shard_files.record_lengths(path), number))
+
+
+@pytest.mark.parametrize(
+  ('change', 'fact'),
+  [
+    (lambda path: os.truncate(path, end_of(path, 3)), 'holds 3 records, but .* says 8'),
+    (lambda path: os.truncate(path, 0), 'holds no record'),
+    (lambda path: os.truncate(path, 3000), 'is damaged after record'),
+    (pathlib.Path.unlink, 'is missing'),
+  ],
+)  # fmt: skip
+def test_a_shard_that_changes_after_it_was_counted(shards, tmp_path, change, fact):
+  shutil.copytree(shards, tmp_path / 'shards')
+  pattern = f'{tmp_path}/shards/train-*'
+  counts = shard_files.whole_records(shard_files.list_shards(pattern))
+  change(tmp_path / 'shards' / 'train-00001-of-00003.tfrecord')
+  refused = pytest.raises(InputError, match=rf'train-00001-of-00003\.tfrecord: {fact}')
+  with refused, shard_files.named_errors(pattern):
+    list(shard_files.records(counts))
 
 
 def test_categories_that_do_not_fit(shards):

@@ -78,6 +78,20 @@ def test_a_shard_with_another_number_of_records(tmp_path, count):
   assert shard_files.whole_records([first]) == {first: 3}
 
 
+def test_a_shard_of_the_same_number_of_records_from_another_conversion(tmp_path):
+  first, second = converted(tmp_path)
+  summary = Split(tmp_path, 'val').read()
+  sizes = {pathlib.Path(path).name: pathlib.Path(path).stat().st_size for path in (first, second)}
+  shards = {name: part._replace(bytes=sizes[name]) for name, part in summary.shards.items()}
+  Split(tmp_path, 'val').write(summary._replace(shards=shards))
+  assert shard_files.whole_records([first, second]) == {first: 3, second: 2}
+  content = bytearray(bytes(33))
+  content[0] = 1  # The length of the first record.
+  pathlib.Path(second).write_bytes(content)
+  with pytest.raises(InputError, match=r'00001-of-00002\.tfrecord: has 33 bytes, but .* says 32'):
+    shard_files.whole_records([first, second])
+
+
 @pytest.mark.parametrize('size', range(1, 32))
 def test_a_shard_that_is_cut_off(tmp_path, size):
   _, second = converted(tmp_path)

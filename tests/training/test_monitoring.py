@@ -46,6 +46,15 @@ def test_a_resumed_run_drops_what_it_will_do_again(tmp_path):
   assert [path.name for path in tmp_path.glob('*metrics*')] == ['metrics.jsonl']
 
 
+def test_a_resumed_run_knows_which_steps_have_scores(tmp_path):
+  first = TrainingLog(tmp_path, step=0)
+  for split, step in (('train', 2), ('validation', 3), ('train', 4), ('validation', 6)):
+    first.write(split, step, {'loss': 1.0})
+  resumed = TrainingLog(tmp_path, step=4)
+  assert [step for step in range(8) if resumed.has_scores(step)] == [3]
+  assert not TrainingLog(None, step=4).has_scores(3)
+
+
 JUNK = b'{"step": 2, "lo\n\xff\xfe\x00\n[1]\n7\n{"split": "train"}\n{"step": "x"}\n' + b'[' * 10**5
 
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import numpy as np
 import pytest
@@ -83,6 +84,31 @@ def test_stopped_and_resumed_is_bit_identical_to_undisturbed(shards, tmp_path, m
   assert any('momentum' in name for name in found) and any('positions' in name for name in found)
   for name, value in expected.items():
     np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+@pytest.mark.parametrize(
+  ('step', 'is_logged', 'expected'),
+  [
+    (0, False, None),
+    (2, False, None),
+    (3, False, 'logs'),  # Stopped after the checkpoint of step 3, before its scores.
+    (3, True, None),
+    (4, False, None),
+    (6, False, 'logs'),
+    (6, True, 'does not log'),
+    (8, True, 'does not log'),  # With more steps before than now.
+  ],
+)
+def test_what_a_resumed_training_evaluates_first(step, is_logged, expected, monkeypatch):
+  log = types.SimpleNamespace(has_scores={step: is_logged}.get)
+  trainer = types.SimpleNamespace(train_steps=6, validation_interval=3)
+  state = types.SimpleNamespace(
+    step=step,
+    config=types.SimpleNamespace(trainer=trainer),
+    cluster=types.SimpleNamespace(any_worker=bool),
+  )
+  monkeypatch.setattr(loop, 'validate', lambda state, log, best: 'logs' if log else 'does not log')
+  assert loop.resumed_evaluation(state, log, None) == expected
 
 
 @pytest.mark.slow
