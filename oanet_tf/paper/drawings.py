@@ -33,27 +33,27 @@ def ranking_map(prediction: Prediction, path: pathlib.Path) -> None:
   Categories with the most pixels are first. Where no instance lies, the map means nothing and is
   gray. Lines are the outlines of a category's own instances.
   """
-  shown = prediction.masks.any(axis=0)
+  covered = prediction.masks.any(axis=0)
   labels = sorted(set(prediction.labels.tolist()), key=lambda label: -_pixels(prediction, label))
   likeliest = visualize.draw_ranking_map(
     most_probable(prediction.ranking_map), prediction.categories
   )
-  likeliest = visualize.nearest(likeliest, shown.shape)
+  likeliest = visualize.nearest(likeliest, covered.shape)
   panels = {
     'image': prediction.image,
     'result': draw_segmentation(prediction, 'srm'),
-    'category with the highest ranking': _only(likeliest, shown),
+    'category with the highest ranking': _only(likeliest, covered),
   }
   left_out = labels[_MOST_PANELS - len(panels) :]
   labels = labels[: _MOST_PANELS - len(panels)]
-  figure, axes = _grid(len(panels) + len(labels), shown.shape)
+  figure, axes = _grid(len(panels) + len(labels), covered.shape)
   for axis, (title, image) in zip(axes, panels.items(), strict=False):
     axis.imshow(image)
     axis.set_title(title, fontsize=10)
   colors = pyplot.get_cmap('viridis').with_extremes(bad=(_GRAY,) * 3)
   for axis, label in zip(axes[len(panels) :], labels, strict=False):
-    scores = visualize.nearest(prediction.ranking_map[..., label - 1], shown.shape)
-    drawn = axis.imshow(np.where(shown, scores, np.nan), cmap=colors, vmin=0.0, vmax=1.0)
+    scores = visualize.nearest(prediction.ranking_map[..., label - 1], covered.shape)
+    drawn = axis.imshow(np.where(covered, scores, np.nan), cmap=colors, vmin=0.0, vmax=1.0)
     for mask in prediction.masks[prediction.labels == label]:
       _outline(axis, mask)
     axis.set_title(shown(prediction.categories.category(label).name), fontsize=10)

@@ -83,10 +83,7 @@ def run(
   if mode == 'eval':
     checkpoints.newest(model_dir)
   check_batch_sizes(config, mode, cluster)
-  if config.runtime.deterministic and (replicas := cluster.strategy.num_replicas_in_sync) > 1:
-    raise InputError(
-      f'runtime.deterministic is true, which only one replica can be; these are {replicas}'
-    )
+  check_deterministic(config, cluster)
   with cluster.lost_workers_named(), contextlib.ExitStack() as stack:
     if cluster.is_chief and mode != 'eval':
       stack.enter_context(files.only_one(model_dir, 'training'))
@@ -220,6 +217,14 @@ def check_batch_sizes(
         f'task.{split}.global_batch_size is {size}; {replicas} replicas need a multiple of '
         f'{divisor}'
       )
+
+
+def check_deterministic(config: config_definitions.ExperimentConfig, cluster: Cluster) -> None:
+  """Raises an InputError if several replicas are to be deterministic."""
+  if config.runtime.deterministic and (replicas := cluster.strategy.num_replicas_in_sync) > 1:
+    raise InputError(
+      f'runtime.deterministic is true, which only one replica can be; these are {replicas}'
+    )
 
 
 def best_checkpoint(state: State) -> BestCheckpoint | None:

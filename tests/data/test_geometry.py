@@ -120,7 +120,7 @@ def test_what_is_inside():
 
 def test_a_canvas_of_constant_size_has_numbers_for_sides():
   assert geometry.Canvas.of_size(None, [3, 5])[1:3] == (3, 5)
-  assert geometry.Canvas.of_size(None, tf.constant([3, 5]))[1:] == (3, 5)
+  assert geometry.Canvas.of_size(None, tf.constant([3, 5]))[1:] == (3, 5, 0)
 
   @tf.function(autograph=False, input_signature=[tf.TensorSpec([2], tf.int32)])
   def sides_of(size):

@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from oanet_tf.cluster import Cluster
 from oanet_tf.config import experiments
 from oanet_tf.data import preprocess
 from oanet_tf.errors import InputError
 from oanet_tf.training import loop
 from tests import end_to_end
+from tests.devices import TWO, mirrored
 
 STEPS = 20
 STOP = 10
@@ -109,6 +111,33 @@ def test_what_a_resumed_training_evaluates_first(step, is_logged, expected, monk
   )
   monkeypatch.setattr(loop, 'validate', lambda state, log, best: 'logs' if log else 'does not log')
   assert loop.resumed_evaluation(state, log, None) == expected
+
+
+@pytest.mark.slow
+def test_a_seed_fixes_a_deterministic_training(shards, tmp_path):
+  """In processes of their own, since a process stays deterministic; of the quickstart's network."""
+  overrides = ','.join(
+    f'task.{split}.input_path={shards}/shards/{name}-*'
+    for split, name in (('train_data', 'train'), ('validation_data', 'val'))
+  )
+  overrides += ',trainer.train_steps=4,trainer.checkpoint_interval=4,runtime.deterministic=true'
+  for name in ('first', 'second'):
+    command = [
+      sys.executable, '-m', 'oanet_tf.train', '--experiment', 'oanet_synthetic', '--mode', 'train',
+      '--model_dir', str(tmp_path / name), '--params_override', overrides,
+    ]  # fmt: skip
+    subprocess.run(command, check=True, capture_output=True)
+  first, second = (values(tmp_path / name / 'ckpt-4') for name in ('first', 'second'))
+  assert first.keys() == second.keys()
+  for name, value in first.items():
+    np.testing.assert_array_equal(second[name], value, err_msg=name)
+
+
+def test_several_replicas_are_not_deterministic(shards):
+  config = config_of(shards, 'runtime.deterministic=true,task.train_data.global_batch_size=2')
+  cluster = Cluster(mirrored(TWO))
+  with pytest.raises(InputError, match=r'runtime\.deterministic is true, .* these are 2'):
+    loop.check_deterministic(config, cluster)
 
 
 @pytest.mark.slow

@@ -23,8 +23,9 @@ XYXY = [1, 0, 3, 2]
 DATA = pathlib.Path(__file__).with_name('data')
 
 
-# In float32, of deviations: another processor rounds in another order. 2e-5 was seen.
-OTHER_MACHINES = 1e-4
+# In float32, of deviations: another processor rounds in another order. Of features 2e-5, and of
+# scores 8e-4 were seen.
+OTHER_MACHINES = 2e-3
 
 
 def assert_near(found, expected, tolerance):
