@@ -213,7 +213,7 @@ def test_the_model_gardens_outputs(model_garden, model_garden_stand_in, request,
       found = getattr(maps, name).numpy()[index, :height, :width]
       found = ids[found] if name == 'category_mask' else found
       # The sums of the last layer differ by 3e-6, as it has 81 outputs and not 91.
-      assert np.count_nonzero(found != expected[name][index, :height, :width]) <= 1
+      assert np.mean(found != expected[name][index, :height, :width]) <= 1e-3
 
 
 # Exports
