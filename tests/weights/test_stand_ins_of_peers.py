@@ -23,9 +23,9 @@ XYXY = [1, 0, 3, 2]
 DATA = pathlib.Path(__file__).with_name('data')
 
 
-# In float32, of deviations: another processor rounds in another order. Of features 2e-5, and of
-# scores 8e-4 were seen.
-OTHER_MACHINES = 2e-3
+# Of deviations, in float32: another processor rounds in another order. Of features 2e-5 and of
+# detections 9e-3 were seen.
+FEATURES, DETECTIONS = 1e-4, 3e-2
 
 
 def assert_near(found, expected, tolerance):
@@ -197,16 +197,16 @@ def test_the_model_gardens_outputs(model_garden, model_garden_stand_in, request,
   decoder, outputs = model.decoder(backbone), model(batch, info)
   maps = fuse(fuser.batch(outputs, info, [640, 640]), 'heuristic')
   outputs = {key: value.numpy() for key, value in outputs.items()}
-  assert_near(backbone['5'].numpy(), expected['backbone_5'], OTHER_MACHINES)
-  assert_near(decoder['6'].numpy(), expected['decoder_6'], OTHER_MACHINES)
-  assert_near(decoder['2'].numpy()[:, 3::8, 3::8], expected['decoder_2_1_8'], OTHER_MACHINES)
+  assert_near(backbone['5'].numpy(), expected['backbone_5'], FEATURES)
+  assert_near(decoder['6'].numpy(), expected['decoder_6'], FEATURES)
+  assert_near(decoder['2'].numpy()[:, 3::8, 3::8], expected['decoder_2_1_8'], FEATURES)
   channels = [0, 1, *(ids[ids > 90] - 90)]
   segmentation = expected['segmentation_outputs_1_4'][..., channels]
-  assert_near(outputs['stuff_logits'][:, 1::4, 1::4], segmentation, OTHER_MACHINES)
+  assert_near(outputs['stuff_logits'][:, 1::4, 1::4], segmentation, FEATURES)
   np.testing.assert_array_equal(outputs['num_detections'], expected['num_detections'])
   np.testing.assert_array_equal(ids[outputs['detection_classes']], expected['detection_classes'])
   for name in ('detection_boxes', 'detection_scores', 'detection_masks'):
-    assert_near(outputs[name], expected[name], OTHER_MACHINES)
+    assert_near(outputs[name], expected[name], DETECTIONS)
   for index, image in enumerate(images):
     height, width = image.shape[:2]
     for name in ('category_mask', 'instance_mask'):
