@@ -152,6 +152,7 @@ def run(
   with cluster.lost_workers_named(), contextlib.ExitStack() as stack:
     if cluster.is_chief:
       stack.enter_context(files.only_one(output_dir, 'evaluation'))
+      files.remove_unfinished(output_dir)
     with cluster.strategy.scope():
       trained = folder.load()
       fuser = trained.fuser(methods, module_folder.load() if module_folder else None)

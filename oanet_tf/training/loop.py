@@ -89,6 +89,7 @@ def run(
       stack.enter_context(files.only_one(model_dir, 'training'))
     if cluster.is_chief and mode != 'train':
       stack.enter_context(files.only_one(model_dir / 'evaluation', 'evaluation'))
+      files.remove_unfinished(model_dir / 'evaluation')
     state = state_lib.create_state(config, categories, model_dir, cluster)
     try:
       if mode == 'eval':
