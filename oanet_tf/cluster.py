@@ -5,6 +5,7 @@ import dataclasses
 import json
 import logging
 import os
+import signal
 from collections.abc import Iterator
 
 import numpy as np
@@ -134,10 +135,26 @@ def make_cluster(runtime: config_definitions.RuntimeConfig) -> Cluster:
     if runtime.num_gpus > available:
       raise InputError(f'runtime.num_gpus is {runtime.num_gpus}, but TensorFlow sees {available}')
     num_gpus = runtime.num_gpus or (min(available, 1) if kind == 'one_device' else available)
-  strategy = distribute_utils.get_distribution_strategy(
-    kind, num_gpus, all_reduce_alg=runtime.all_reduce_alg, num_packs=runtime.num_packs
-  )
+  with _signals_end_the_process() if num_workers > 1 else contextlib.nullcontext():
+    strategy = distribute_utils.get_distribution_strategy(
+      kind, num_gpus, all_reduce_alg=runtime.all_reduce_alg, num_packs=runtime.num_packs
+    )
   return Cluster(strategy, num_workers, index)
+
+
+@contextlib.contextmanager
+def _signals_end_the_process() -> Iterator[None]:
+  """Within, SIGTERM and SIGINT act without Python.
+
+  TensorFlow holds Python's lock while it waits for the other workers, so no handler would run.
+  """
+  signals = (signal.SIGTERM, signal.SIGINT)
+  previous = {number: signal.signal(number, signal.SIG_DFL) for number in signals}
+  try:
+    yield
+  finally:
+    for number, handler in previous.items():
+      signal.signal(number, handler)
 
 
 def _count(number: int, noun: str) -> str:

@@ -124,17 +124,37 @@ def _train(mode):
   return arguments
 
 
+def train_as_worker(ground: pathlib.Path, output: pathlib.Path) -> list:
+  """A training that two workers can share, without evaluation."""
+  overrides = (
+    f'{training_overrides(ground)},runtime.deterministic=false,task.model.batch_norm=frozen'
+  )
+  return [
+    *('train', '--experiment', 'oanet_synthetic', '--model_dir', output, '--mode', 'train'),
+    *('--params_override', overrides),
+  ]
+
+
 def trained(folder: pathlib.Path) -> dict:
   """Weights and slots, scores and settings of a training; not its times."""
-  found = {
+  found = trained_but_for_rounding(folder)
+  for kind, path in (('newest', folder), ('best', folder / 'best')):
+    newest = checkpoints.newest(path)
+    found[f'{kind} step'] = newest.rpartition('-')[2]
+    found[f'{kind} weights'] = {
+      name: hashlib.sha256(values.tobytes()).hexdigest() for name, values in weights(newest).items()
+    }
+  return found
+
+
+def trained_but_for_rounding(folder: pathlib.Path) -> dict:
+  """Scores, settings, and which steps were logged."""
+  found: dict = {
     name: digest
     for name, digest in contents(folder).items()
     if 'ckpt-' not in name
     and not name.startswith(('checkpoint', 'train/', 'validation/', 'metrics.jsonl'))
   }
-  for kind, path in (('newest', folder), ('best', folder / 'best')):
-    newest = checkpoints.newest(path)
-    found[f'{kind} step'], found[f'{kind} weights'] = newest.rpartition('-')[2], weights(newest)
   lines = (folder / 'metrics.jsonl').read_text().splitlines()
   records = [json.loads(line) for line in lines]
   found['scores'] = [record for record in records if record['split'] == 'validation']
@@ -142,11 +162,11 @@ def trained(folder: pathlib.Path) -> dict:
   return found
 
 
-def weights(path: str) -> dict[str, str]:
-  """The hash of each tensor of a checkpoint; how often it was saved is not compared."""
+def weights(path: str) -> dict[str, np.ndarray]:
+  """Each tensor of a checkpoint but for how often it was saved."""
   reader = tf.train.load_checkpoint(path)
   return {
-    name: hashlib.sha256(np.asarray(reader.get_tensor(name)).tobytes()).hexdigest()
+    name: np.asarray(reader.get_tensor(name))
     for name in reader.get_variable_to_shape_map()
     if 'OBJECT_GRAPH' not in name and 'save_counter' not in name
   }

@@ -132,9 +132,12 @@ class Process:
       self._was_struck = calls > self._strike.call
     return Outcome(self._process.exitcode, self.text(), calls, seconds, self._was_struck)
 
-  def kill(self):
-    self._process.kill()
-    self._process.join()
+  def wait_until(self, seconds: float) -> None:
+    """For its end, so long at most."""
+    self._process.join(seconds)
+
+  def terminate(self) -> None:
+    self._process.terminate()
 
   def text(self) -> str:
     return b''.join(self._printed).decode(errors='replace')

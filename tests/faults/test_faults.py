@@ -13,20 +13,25 @@ were survived is printed at the end, and written to the file that FAULTS_TABLE n
 
 import collections
 import contextlib
+import json
 import os
 import pathlib
 import random
 import re
 import shutil
+import signal
 import subprocess
 import time
 
+import numpy as np
 import pytest
 
+from oanet_tf.training import checkpoints
 from tests.faults import commands, faults, processes
 from tests.faults.commands import COMMANDS
 from tests.faults.faults import Place, Strike
 from tests.faults.processes import Process
+from tests.training.test_multi_worker import free_ports
 
 NUMBER, SEED = int(os.environ.get('FAULTS', '40')), os.environ.get('FAULTS_SEED', '0')
 FAULTS_OF_TRIAL = 5
@@ -99,6 +104,30 @@ def reference(ground):
   return of
 
 
+def place_of(ground, output, undisturbed, whole):
+  """Where a command that writes to `output` is disturbed, from a run of it that was not."""
+  sizes = [path.stat().st_size for path in whole.rglob('*') if path.is_file()]
+  return Place(ground, output, undisturbed.calls, undisturbed.seconds, max(sizes), sum(sizes))
+
+
+def check_told(outcome, ground, number=None):
+  """A code that fits, and one line that names a file unless all went well."""
+  code, printed = outcome.code, outcome.printed
+  assert 'Traceback' not in printed and 'Exception ignored' not in printed, printed
+  stopped = re.findall(r'(?:^|[\r\n])(?:interrupted|stopped by .*)(?=[\r\n])', printed)
+  if code == 2:
+    assert len(outcome.errors) == 1 and str(ground) in outcome.errors[0], printed
+  elif number is not None and code == 128 + number:
+    assert len(stopped) == 1 and not outcome.errors, printed
+  elif code in (-signal.SIGTERM, -signal.SIGINT) and code == -(number or 0):
+    # It waited for the other worker, and had done nothing yet.
+    assert 'waits for all' in printed and 'training on' not in printed
+    assert not outcome.errors, printed
+  else:
+    assert code in (0, -signal.SIGKILL if number == 9 else 0), (code, printed)
+    assert not outcome.errors, printed
+
+
 class Trial:
   """A command in one output folder, disturbed again and again."""
 
@@ -106,10 +135,7 @@ class Trial:
     self.command = COMMANDS[name]
     self.ground, self.expected, self.whole = ground, expected, commands.contents(whole)
     self.output, self.temporary = ground / 'output', ground / 'temporary'
-    sizes = [path.stat().st_size for path in whole.rglob('*') if path.is_file()]
-    self.place = Place(
-      ground, self.output, undisturbed.calls, undisturbed.seconds, max(sizes), sum(sizes)
-    )
+    self.place = place_of(ground, self.output, undisturbed, whole)
     self.clear()
 
   def clear(self):
@@ -130,7 +156,7 @@ class Trial:
     outcome = self.start(fault.strike).wait()
     left = processes.hidden(self.output) - before
     fault.undo()
-    self.check_told(outcome, fault.number)
+    check_told(outcome, self.ground, fault.number)
     if not fault.leaves_hidden:
       assert not left, outcome.printed
     if outcome.code == 0:
@@ -138,25 +164,12 @@ class Trial:
       self.clear()
     else:
       self.check_parts()
-    if fault.number == faults.SIGNALS['SIGKILL']:
+    if fault.number == signal.SIGKILL:
       # What is in the system's folder for such files is the system's.
       shutil.rmtree(self.temporary)
       self.temporary.mkdir()
     self.check_temporary()
     return outcome.was_struck
-
-  def check_told(self, outcome, number=None):
-    """A code that fits, and one line that names a file unless all went well."""
-    code, printed = outcome.code, outcome.printed
-    assert 'Traceback' not in printed and 'Exception ignored' not in printed, printed
-    stopped = re.findall(r'(?:^|[\r\n])(?:interrupted|stopped by .*)(?=[\r\n])', printed)
-    if code == 2:
-      assert len(outcome.errors) == 1 and str(self.ground) in outcome.errors[0], printed
-    elif number is not None and code == 128 + number:
-      assert len(stopped) == 1 and not outcome.errors, printed
-    else:
-      assert code in (0, -faults.SIGNALS['SIGKILL'] if number == 9 else 0), (code, printed)
-      assert not outcome.errors, printed
 
   def check_parts(self):
     """What has its name already is whole."""
@@ -178,7 +191,7 @@ class Trial:
   def finish(self):
     """Undisturbed, it comes to its end."""
     outcome = self.start().wait()
-    self.check_told(outcome)
+    check_told(outcome, self.ground)
     assert outcome.code == 0, outcome.printed
     self.check_result()
 
@@ -238,7 +251,7 @@ def test_two_at_once(name, number, trial_of, tally):
   time.sleep(later)
   outcomes = [process.wait() for process in (first, trial.start())]
   for outcome in outcomes:
-    trial.check_told(outcome)
+    check_told(outcome, trial.ground)
   codes = [outcome.code for outcome in outcomes]
   # Whichever comes first to the lock goes on.
   assert 0 in codes, codes
@@ -259,12 +272,108 @@ def test_full_file_system(name, number, trial_of, tally):
   with file_system(trial.output, size) as enlarge:
     tally.injected['full file system', name] += 1
     outcome = trial.start().wait()
-    trial.check_told(outcome)
+    check_told(outcome, trial.ground)
     assert not processes.hidden(trial.output), outcome.printed
     trial.check_parts()
     enlarge()
     trial.finish()
   tally.survived['full file system', name] += 1
+
+
+class Workers:
+  """Two workers that train one network, disturbed again and again."""
+
+  def __init__(self, folder, ground):
+    self.ground, self.output = ground, folder / 'output'
+    self.temporary = [folder / 'temporary_0', folder / 'temporary_1']
+    for path in (self.output, *self.temporary):
+      path.mkdir(parents=True)
+
+  def run(self, strike=None, struck=0) -> list[processes.Outcome]:
+    """-> how both ended; of them, one is struck."""
+    addresses = [f'localhost:{port}' for port in free_ports(2)]
+    started = []
+    for index, temporary in enumerate(self.temporary):
+      task = {'cluster': {'worker': addresses}, 'task': {'type': 'worker', 'index': index}}
+      arguments = commands.train_as_worker(self.ground, self.output)
+      environment = {'TF_CONFIG': json.dumps(task)}
+      given = strike if index == struck else None
+      started.append(Process(arguments, self.output, temporary, given, environment))
+    outcomes = {struck: started[struck].wait()}
+    other = started[1 - struck]
+    if outcomes[struck].code and 'training on' not in other.text():
+      # It may wait for the other one to be started again.
+      other.wait_until(30)
+      other.terminate()
+    outcomes[1 - struck] = other.wait()
+    return [outcomes[0], outcomes[1]]
+
+  def result(self) -> tuple[dict, dict]:
+    newest = checkpoints.newest(self.output)
+    assert newest.endswith(f'-{commands.STEPS}')
+    return commands.trained_but_for_rounding(self.output), commands.weights(newest)
+
+
+@pytest.fixture(scope='module')
+def undisturbed_workers(ground):
+  workers = Workers(ground / 'two_workers', ground)
+  outcomes = workers.run()
+  assert [outcome.code for outcome in outcomes] == [0, 0], outcomes
+  return workers.result(), outcomes, workers.output
+
+
+@pytest.mark.parametrize('number', range(max(1, NUMBER // 40)))
+def test_two_workers(number, ground, undisturbed_workers, tally):
+  """One of them is struck: the other one says so, and together they go on from where they were."""
+  expected, undisturbed, whole = undisturbed_workers
+  rng = random.Random(f'{SEED}-workers-{number}')
+  workers = Workers(ground / f'two_workers_{number}', ground)
+  struck = []
+  for name in rng.choices([*faults.SIGNALS, 'full disk', 'read-only'], k=FAULTS_OF_TRIAL):
+    # Only the chief writes.
+    index = rng.randrange(2) if name in faults.SIGNALS else 0
+    place = place_of(ground, workers.output, undisturbed[index], whole)
+    if name in faults.SIGNALS:
+      fault = faults.signal_of(name, rng, place, None)
+    else:
+      fault = {'full disk': faults.full_disk, 'read-only': faults.read_only}[name](rng, place, None)
+    print(f'worker {index}:', fault.kind, fault.told)
+    tally.injected[fault.kind, 'two workers'] += 1
+    outcomes = workers.run(fault.strike, index)
+    fault.undo()
+    check_told(outcomes[index], ground, fault.number)
+    check_other(outcomes[1 - index], outcomes[index], fault.number)
+    if outcomes[index].was_struck:
+      struck.append(fault.kind)
+    else:
+      # It came too late.
+      tally.injected[fault.kind, 'two workers'] -= 1
+  outcomes = workers.run()
+  assert [outcome.code for outcome in outcomes] == [0, 0], outcomes
+  files, weights = workers.result()
+  assert files == expected[0]
+  assert weights.keys() == expected[1].keys()
+  for variable, value in weights.items():
+    # Rounding differs from run to run, and more where it turns a ReLU on or off.
+    difference = np.linalg.norm(np.float64(value) - expected[1][variable])
+    assert difference <= 0.01 * np.linalg.norm(expected[1][variable]) + 1e-6, variable
+  assert not processes.hidden(workers.output)
+  for kind in struck:
+    tally.survived[kind, 'two workers'] += 1
+
+
+def check_other(outcome, struck, number):
+  """The worker that was not struck ends well, or says in one line that the other one is gone."""
+  assert 'Traceback' not in outcome.printed, outcome.printed
+  if outcome.code == 2:
+    assert len(outcome.errors) == 1 and 'another worker is gone' in outcome.errors[0], outcome
+  elif outcome.code == -signal.SIGTERM:
+    assert struck.code and not outcome.errors and 'training on' not in outcome.printed, outcome
+  elif outcome.code > 128:
+    # Both stop after the same step.
+    assert number and 'stopped by' in outcome.printed and not outcome.errors, outcome
+  else:
+    assert outcome.code == 0 and not outcome.errors, outcome
 
 
 @contextlib.contextmanager

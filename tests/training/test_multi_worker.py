@@ -124,6 +124,25 @@ def test_two_workers_lose_one_go_on_and_score_as_one_would(shards):
   assert json.loads((model_dir / 'evaluation' / 'results.json').read_text()) == scores
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_a_worker_that_waits_for_another_can_be_stopped(number, shards):
+  model_dir = shards / f'waiting_{number}'
+  overrides = end_to_end.training_overrides(shards, steps=2)
+  workers = Workers(shards, model_dir, overrides, 'train')
+  try:
+    workers.processes[1].kill()
+    start = time.monotonic()
+    while 'Started server' not in workers.logs[0].read_text():
+      assert time.monotonic() - start < PATIENCE
+      time.sleep(0.2)
+    workers.processes[0].send_signal(number)
+    codes, _ = workers.wait()
+  finally:
+    workers.stop()
+  assert codes == [-number, -signal.SIGKILL]
+
+
 @pytest.mark.parametrize(
   'text',
   ['{', '[]', '{"cluster": 3}', '{"cluster": {"worker": ["a:1", "b:2"]}}',
