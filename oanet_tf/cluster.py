@@ -135,7 +135,7 @@ def make_cluster(runtime: config_definitions.RuntimeConfig) -> Cluster:
     if runtime.num_gpus > available:
       raise InputError(f'runtime.num_gpus is {runtime.num_gpus}, but TensorFlow sees {available}')
     num_gpus = runtime.num_gpus or (min(available, 1) if kind == 'one_device' else available)
-  with _signals_end_the_process() if num_workers > 1 else contextlib.nullcontext():
+  with _signals_kept() if num_workers > 1 else contextlib.nullcontext():
     strategy = distribute_utils.get_distribution_strategy(
       kind, num_gpus, all_reduce_alg=runtime.all_reduce_alg, num_packs=runtime.num_packs
     )
@@ -143,18 +143,19 @@ def make_cluster(runtime: config_definitions.RuntimeConfig) -> Cluster:
 
 
 @contextlib.contextmanager
-def _signals_end_the_process() -> Iterator[None]:
-  """Within, SIGTERM and SIGINT act without Python.
+def _signals_kept() -> Iterator[None]:
+  """Within, SIGINT ends the process without Python, and afterwards SIGTERM is handled again.
 
-  TensorFlow holds Python's lock while it waits for the other workers, so no handler would run.
+  TensorFlow holds Python's lock while it waits for the other workers, so no handler would run. And
+  it replaces that of SIGTERM by its own, which only tells those workers.
   """
-  signals = (signal.SIGTERM, signal.SIGINT)
-  previous = {number: signal.signal(number, signal.SIG_DFL) for number in signals}
+  of_term = signal.getsignal(signal.SIGTERM)
+  of_int = signal.signal(signal.SIGINT, signal.SIG_DFL)
   try:
     yield
   finally:
-    for number, handler in previous.items():
-      signal.signal(number, handler)
+    signal.signal(signal.SIGINT, of_int)
+    signal.signal(signal.SIGTERM, of_term)
 
 
 def _count(number: int, noun: str) -> str:

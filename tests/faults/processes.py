@@ -136,8 +136,9 @@ class Process:
     """For its end, so long at most."""
     self._process.join(seconds)
 
-  def terminate(self) -> None:
-    self._process.terminate()
+  def interrupt(self) -> None:
+    if self.is_running:
+      os.kill(self.pid, signal.SIGINT)
 
   def text(self) -> str:
     return b''.join(self._printed).decode(errors='replace')

@@ -119,7 +119,7 @@ def check_told(outcome, ground, number=None):
     assert len(outcome.errors) == 1 and str(ground) in outcome.errors[0], printed
   elif number is not None and code == 128 + number:
     assert len(stopped) == 1 and not outcome.errors, printed
-  elif code in (-signal.SIGTERM, -signal.SIGINT) and code == -(number or 0):
+  elif code == -signal.SIGINT and number == signal.SIGINT:
     # It waited for the other worker, and had done nothing yet.
     assert 'waits for all' in printed and 'training on' not in printed
     assert not outcome.errors, printed
@@ -304,7 +304,7 @@ class Workers:
     if outcomes[struck].code and 'training on' not in other.text():
       # It may wait for the other one to be started again.
       other.wait_until(30)
-      other.terminate()
+      other.interrupt()
     outcomes[1 - struck] = other.wait()
     return [outcomes[0], outcomes[1]]
 
@@ -367,7 +367,7 @@ def check_other(outcome, struck, number):
   assert 'Traceback' not in outcome.printed, outcome.printed
   if outcome.code == 2:
     assert len(outcome.errors) == 1 and 'another worker is gone' in outcome.errors[0], outcome
-  elif outcome.code == -signal.SIGTERM:
+  elif outcome.code == -signal.SIGINT:
     assert struck.code and not outcome.errors and 'training on' not in outcome.printed, outcome
   elif outcome.code > 128:
     # Both stop after the same step.
