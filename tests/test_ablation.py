@@ -60,6 +60,7 @@ def test_rows_share_trainings(make, tmp_path):
     assert (tmp_path / 'paper' / f'table_{number}.md').is_file()
 
 
+@pytest.mark.slow
 def test_options_beyond_the_paper(make, tmp_path):
   make(Commands(), '--table', '1')
   commands = Commands()

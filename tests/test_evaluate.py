@@ -66,6 +66,7 @@ def test_scores_all_fusions_in_one_pass(trained, tmp_path, monkeypatch, capsys):
   assert min(stuff) > 0
 
 
+@pytest.mark.slow
 def test_writes_to_the_model_folder_unless_told(model_dir, tmp_path, monkeypatch, capsys):
   copied = tmp_path / 'model'
   shutil.copytree(model_dir, copied, ignore=shutil.ignore_patterns('evaluation'))
@@ -164,6 +165,7 @@ def test_a_model_folder_without_weights_is_told_before_tensorflow_loads(model_di
   assert f'{tmp_path}: has no checkpoint' in without_tensorflow('--model_dir', tmp_path)
 
 
+@pytest.mark.slow
 def test_scores_given_instances_in_a_folder_that_looks_like_a_pattern(
   trained, tmp_path, monkeypatch, capsys
 ):
@@ -237,6 +239,7 @@ def test_a_ranking_module_of_another_training(model_dir, ranking_module, tmp_pat
   assert distances.min() < 1e-6
 
 
+@pytest.mark.slow
 def test_scores_with_a_ranking_module_of_another_training(
   trained, ranking_module, tmp_path, monkeypatch, capsys
 ):

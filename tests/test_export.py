@@ -33,6 +33,7 @@ def files_in(folder):
   return sorted(str(p.relative_to(folder)) for p in folder.rglob('*') if p.is_file())
 
 
+@pytest.mark.slow
 def test_writes_versions_of_a_saved_model(model_dir, tmp_path, monkeypatch, capsys):
   # TensorFlow takes such a path for a pattern.
   folder = tmp_path / 'lr[0.01]' / 'exports'

@@ -46,6 +46,7 @@ def test_predictions_are_those_of_predict(model_dir, pictures):
     assert (one.ranking_scores >= 0).all() and (np.diff(one.detection_scores) <= 0).all()
 
 
+@pytest.mark.slow
 def test_draws_what_the_paper_draws(model_dir, pictures, tmp_path, monkeypatch, capsys):
   for name, flags in (
     ('ranking_map', ['--image', pictures[0]]),

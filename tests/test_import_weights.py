@@ -172,6 +172,7 @@ def picture(folder):
   return folder / 'picture.png'
 
 
+@pytest.mark.slow
 def test_srm_needs_a_ranking_module(imported, tmp_path, monkeypatch, capsys):
   output = tmp_path / 'output'
   arguments = ('--model', imported[0], '--images', picture(tmp_path), '--output_dir', output)
@@ -215,6 +216,7 @@ def ranking_folder(folder, categories, bias=0.0):
   return folder, model
 
 
+@pytest.mark.slow
 def test_a_ranking_module_is_joined(run, detectron2_file, tmp_path):
   folder, module = ranking_folder(tmp_path / 'srm', coco_rows.coco_categories())
   code, out, err = run(
@@ -335,6 +337,7 @@ def test_no_training_goes_on_in_the_folder(imported, tmp_path):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('as_folder', [False, True])
 def test_it_starts_a_training_on_other_categories(imported, detectron2_file, categories, as_folder):
   """All but the layers whose size depends on the categories; they are named."""
@@ -441,6 +444,7 @@ def test_the_model_gardens_classes_are_cocos_ids(run, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_other_checkpoints_are_one_line(run, tmp_path):
   prefix, model = model_garden_checkpoint(tmp_path, num_things=5, num_stuff=3)
   backbone = tf.train.Checkpoint(backbone=model.backbone).write(str(tmp_path / 'ckpt-1'))

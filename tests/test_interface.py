@@ -121,6 +121,7 @@ def test_predict_without_anything(tmp_path, monkeypatch, capsys):
   assert len(list((tmp_path / 'oanet_results' / 'overlays').iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_what_a_type_checker_sees(tmp_path):
   """The README's example has no fault; wrong calls have one each."""
   mypy = pytest.importorskip('mypy.api')

@@ -62,7 +62,9 @@ def run(monkeypatch, capsys, model_dir, images, output_dir, *more):
   )  # fmt: skip
 
 
-@pytest.mark.parametrize('fusion', ['srm', 'heuristic', 'upsnet'])
+@pytest.mark.parametrize(
+  'fusion', ['srm', *(pytest.param(f, marks=pytest.mark.slow) for f in ('heuristic', 'upsnet'))]
+)
 def test_any_picture_gets_overlay_png_and_entry(
   model_dir, odd_pictures, tmp_path, monkeypatch, capsys, fusion
 ):
@@ -168,6 +170,7 @@ def test_a_folder_without_pictures(model_dir, tmp_path, monkeypatch, capsys):
   assert str(tmp_path) in end_to_end.one_line_error(outcome)
 
 
+@pytest.mark.slow
 def test_two_pictures_of_one_name(model_dir, tmp_path, monkeypatch, capsys):
   save(tmp_path / 'a.png', gradient())
   save(tmp_path / 'a.jpg', gradient())
@@ -299,6 +302,7 @@ def test_a_fusion_that_cannot_be_had(model_dir, tmp_path, monkeypatch, capsys, f
   assert not output.exists()
 
 
+@pytest.mark.slow
 def test_a_fusion_with_its_file(model_dir, tmp_path, monkeypatch, capsys):
   save(tmp_path / 'a.png', gradient())
   categories = PanopticCategories.from_json(model_dir / 'categories.json')
@@ -322,6 +326,7 @@ def test_a_model_folder_without_checkpoint(model_dir, tmp_path, monkeypatch, cap
   assert not (tmp_path / 'output').exists()
 
 
+@pytest.mark.slow
 def test_testdev_zip(model_dir, tmp_path, monkeypatch, capsys):
   for name in ('000000000007.png', '000000000139.png'):
     save(tmp_path / name, gradient())

@@ -113,6 +113,7 @@ def without_images(folder, tmp_path):
   return tmp_path
 
 
+@pytest.mark.slow
 def test_shards_without_images_are_enough(without_images):
   results = loop.run(experiment(without_images, 2), without_images / 'model', 'train_and_eval')
   assert set(results) == {'srm', 'heuristic', 'oracle'} and results['oracle']['Things']['n'] > 0
@@ -146,7 +147,7 @@ def save_untrained(overrides, model_dir):
   state.save(new)
 
 
-@pytest.mark.parametrize('mode', ['train', 'eval', 'inspect'])
+@pytest.mark.parametrize('mode', ['train', pytest.param('eval', marks=pytest.mark.slow), 'inspect'])
 def test_shards_without_images_are_refused_for_all_else(
   mode, folder, without_images, monkeypatch, capsys
 ):
@@ -168,6 +169,7 @@ def weights_of(config, model_dir):
   return [variable.numpy() for variable in ModelFolder(model_dir).load()[0].variables]
 
 
+@pytest.mark.slow
 def test_goes_on_as_if_it_had_not_stopped(folder, tmp_path):
   straight = weights_of(experiment(folder, 4), tmp_path / 'straight')
   weights_of(experiment(folder, 2), tmp_path / 'stopped')
@@ -320,6 +322,7 @@ def test_prediction_is_refused_in_one_line(trained_srm, tmp_path, monkeypatch, c
   assert not (tmp_path / 'out').exists()
 
 
+@pytest.mark.slow
 def test_the_evaluate_command_compares_orders(folder, trained_srm, tmp_path, monkeypatch, capsys):
   shards = sorted(str(path) for path in (folder / 'shards').glob('train-*'))
   categories = ModelFolder(trained_srm[0]).load()[2]

@@ -79,6 +79,7 @@ def test_scores_are_those_of_other_packages_on_the_written_predictions(
   assert {key: results[method][key] for key in expected} == expected
 
 
+@pytest.mark.slow
 def test_goes_on_from_the_checkpoint(trained, tmp_path, caplog):
   folder, _ = trained
   model_dir = tmp_path / 'model'
@@ -124,6 +125,7 @@ def test_two_devices_train_on_images_of_both_orientations(trained, tmp_path, mon
   assert steps[0].tracing_count == 1
 
 
+@pytest.mark.slow
 def test_eval_scores_the_newest_checkpoint_alike(trained, monkeypatch, capsys):
   folder, results = trained
   outcome = end_to_end.run_command(

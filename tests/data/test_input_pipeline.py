@@ -77,6 +77,7 @@ def test_an_epoch_gives_each_image_at_most_once_and_nearly_all(shards, scene_cat
   assert epochs[0] != epochs[1]
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes_and_another_others(shards, scene_categories):
   changes = {'min_scale': 0.5, 'max_scale': 2.0, 'color_jitter': 0.4}
   first, again, other = (
@@ -87,7 +88,9 @@ def test_the_same_seed_gives_the_same_bytes_and_another_others(shards, scene_cat
   assert ids_of(first) != ids_of(other)
 
 
-@pytest.mark.parametrize('steps', [1, 3, 8, 13])
+@pytest.mark.parametrize(
+  'steps', [3, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 8, 13))]
+)
 def test_a_run_goes_on_where_another_one_stopped(shards, scene_categories, batches, steps):
   epoch, place = position_of(batches[steps - 1])
   rest = training(shards, scene_categories, start=(epoch, place + 1)).take(4)
@@ -95,11 +98,13 @@ def test_a_run_goes_on_where_another_one_stopped(shards, scene_categories, batch
     tf.nest.map_structure(np.testing.assert_array_equal, expected, batch)
 
 
+@pytest.mark.slow
 def test_a_batch_larger_than_the_dataset(shards, scene_categories):
   dataset = training(shards, scene_categories, global_batch_size=40)
   assert next(iter(dataset))['image'].shape[0] == 40
 
 
+@pytest.mark.slow
 def test_two_pipelines_share_the_records(shards, scene_categories):
   """As two workers of two replicas each would."""
   task = settings(shards / 'train-*', output_size=[64, 64])
@@ -218,6 +223,7 @@ def test_record_lengths_stop_where_a_shard_is_cut_off(tmp_path):
   assert list(shard_files.record_lengths(str(path))) == []
 
 
+@pytest.mark.slow
 def test_color_jitter_changes_colours_alone(shards, scene_categories, batches):
   plain = dict(batches[0])
   jittered = next(iter(training(shards, scene_categories, color_jitter=0.5)))

@@ -168,6 +168,7 @@ def check_same(decoded, original):
     np.testing.assert_array_equal(before, after)
 
 
+@pytest.mark.slow
 def test_the_sample(coco_sample, model_garden):
   annotations = coco_sample / 'annotations'
   panoptic_json = annotations / 'panoptic_val2017.json'

@@ -197,6 +197,7 @@ def test_a_short_side_of_coco_moves_everything(categories):
   np.testing.assert_array_equal(labels, expected)
 
 
+@pytest.mark.slow
 def test_a_crop_leaves_of_an_object_what_is_visible_of_it(categories):
   """Two corners of a picture are one object: most crops show one of them, or nothing."""
   mask = rectangle(0, 0, 12, 12) | rectangle(52, 52, 64, 64)

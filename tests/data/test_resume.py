@@ -33,7 +33,9 @@ def summary(folder):
   return json.loads((folder / 'val_summary.json').read_text())
 
 
-@pytest.mark.parametrize('signal_number', [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+  'signal_number', [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM]
+)
 def test_interrupts_keep_finished_shards_only(coco, tmp_path, signal_number):
   many_images(coco, 5000)
   paths, output = coco.write(), tmp_path / 'o'
@@ -79,6 +81,7 @@ def kill_and_restart(coco, tmp_path, num_images, killers):
   assert summary(output)['complete'] is True
 
 
+@pytest.mark.slow
 def test_killed_and_started_again(coco, tmp_path):
   output = tmp_path / 'o'
 
@@ -305,7 +308,7 @@ def test_a_full_disk(coco, tmp_path, monkeypatch):
   assert not (tmp_path / 'o').exists()
 
 
-@pytest.mark.parametrize('limit', [100, 100_000])
+@pytest.mark.parametrize('limit', [100, pytest.param(100_000, marks=pytest.mark.slow)])
 def test_files_that_cannot_grow(coco, tmp_path, limit):
   """The system refuses to write beyond a limit: at once, in the first shard, or at its end."""
   many_images(coco, 150)

@@ -125,6 +125,7 @@ def build_small(categories, *overrides, model_id=50):
   return build.build_oanet(task.model, categories, task.losses.l2_weight_decay)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('batch_norm', ['frozen', 'sync'])
 def test_the_backbone_trains_with_each_batch_norm(batch_norm, networks):
   backbone = networks[batch_norm].backbone

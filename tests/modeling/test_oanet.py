@@ -287,7 +287,9 @@ def test_p6_keeps_one_cell_of_four_of_p5(categories):
   assert count == 4
 
 
-@pytest.mark.parametrize(('level', 'expected'), [(0, 0), (2, 6), (3, 11)])
+@pytest.mark.parametrize(
+  ('level', 'expected'), [(0, 0), pytest.param(2, 6, marks=pytest.mark.slow), (3, 11)]
+)
 def test_levels_of_the_backbone_that_are_frozen(categories, level, expected):
   """Of 21 convolutions, the stem has one and each level five, with that of its shortcut."""
   model, task = make(categories, f'task.model.frozen_level={level}')
@@ -309,12 +311,14 @@ def test_levels_of_the_backbone_that_are_frozen(categories, level, expected):
   assert len(moved) == 2 * (21 - expected)
 
 
+@pytest.mark.slow
 def test_frozen_levels_hold_for_both_backbones(categories):
   model, _ = make(categories, 'task.model.frozen_level=2,task.model.sharing=none')
   for backbone in (model.backbone, model.stuff_backbone):
     assert len([v for v in backbone.non_trainable_variables if 'kernel' in v.name]) == 6
 
 
+@pytest.mark.slow
 def test_each_instance_loss_has_its_weight(categories):
   weights = {'rpn_class': 2.0, 'rpn_box': 3.0, 'class': 0.5, 'box': 5.0, 'mask': 0.0}
   overrides = ','.join(f'task.losses.{name}_weight={value}' for name, value in weights.items())
@@ -328,6 +332,7 @@ def test_each_instance_loss_has_its_weight(categories):
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('experiment', ['panoptic_fpn_detectron2', 'panoptic_fpn_model_garden'])
 def test_the_peers_networks_train(experiment, categories):
   overrides = [

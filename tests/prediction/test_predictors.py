@@ -85,6 +85,7 @@ def test_a_model_folder_segments_in_batches_as_alone(served, pictures):
   assert_equal(predictor.segment(pictures), in_memory(served, pictures))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', ['model_folder', 'saved_model'])
 def test_threads_may_share_a_predictor(served, pictures, kind):
   source = served.source

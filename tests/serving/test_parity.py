@@ -64,6 +64,7 @@ def test_scores_that_are_no_numbers_do_not_hide():
   assert np.isnan(parity.score_difference) and parity.image_of_score == 'b'
 
 
+@pytest.mark.slow
 def test_a_saved_model_of_other_results_is_refused(served):
   trained = served.source.trained
   config = trained.config.replace()

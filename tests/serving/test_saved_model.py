@@ -42,6 +42,7 @@ def test_an_image_gives_bit_for_bit_what_predict_gives(served, size):
     np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_real_images_give_bit_for_bit_what_predict_gives(served):
   parity = saved_model.compare(served.source, served.folder)
   assert (parity.num_images, parity.different_pixels, parity.score_difference) == (3, 0, 0.0)

@@ -199,6 +199,7 @@ def test_the_stuff_branchs_own_parts_come_from_a_file_that_has_them(unshared, tm
     np.testing.assert_array_equal(variable, value)
 
 
+@pytest.mark.slow
 def test_our_own_newest_checkpoint_but_for_other_categories(network, tmp_path):
   three = PanopticCategories(
     [Category(number, str(number), number < 4, (number, 0, 0)) for number in range(1, 6)]
@@ -230,6 +231,7 @@ def test_our_own_newest_checkpoint_but_for_other_categories(network, tmp_path):
   assert not any(report.absent for report in reports.values())
 
 
+@pytest.mark.slow
 def test_under_a_strategy(categories, classifier):
   strategy = tf.distribute.MirroredStrategy(['/cpu:0'])
   with strategy.scope():
@@ -399,6 +401,7 @@ def test_a_resnet_50_of_the_model_gardens_trainer_computes_the_same(coco_network
     np.testing.assert_allclose(found[level], expected[level], atol=1e-4 * scale)
 
 
+@pytest.mark.slow
 def test_a_mobilenet_of_the_model_garden_gives_all_but_its_classifier(categories, tmp_path):
   config = small_model.small_mobile_experiment().task.model
   theirs = backbones.factory.build_backbone(

@@ -86,6 +86,7 @@ def test_detectron2s_features_and_heads(detectron2, detectron2_stand_in, picture
   assert_near(boxes.reshape(50, -1), expected['box_deltas_first_50'], 1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('picture', ['odd', pytest.param('even', marks=pytest.mark.slow)])
 def test_detectron2s_detections_and_map(detectron2, detectron2_stand_in, picture):
   expected = np.load(detectron2_stand_in / f'expected_{picture}.npz')

@@ -43,13 +43,13 @@ def fusion_of(method, **settings):
 
 
 CASES = [
-  ('heuristic', {}),
+  pytest.param('heuristic', {}, marks=pytest.mark.slow),
   ('heuristic', {'stuff_area_by': 'component', 'stuff_from': 'all'}),
-  ('srm', {'ranking_pairs': 'all'}),
+  pytest.param('srm', {'ranking_pairs': 'all'}, marks=pytest.mark.slow),
   ('srm', {'ranking_pairs': 'between_categories'}),
   ('class_prior', {}),
   ('upsnet', {}),
-  ('heuristic', {'suppression_threshold': 0.06}),
+  pytest.param('heuristic', {'suppression_threshold': 0.06}, marks=pytest.mark.slow),
 ]
 
 

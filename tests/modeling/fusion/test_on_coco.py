@@ -1,6 +1,7 @@
 """Truth-made detections of the real sample, merged by us and by panopticapi."""
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from PIL import Image
 
@@ -50,6 +51,7 @@ def fuse(outputs, size):
   return batch.stuff, methods.fuse(batch, 'heuristic')
 
 
+@pytest.mark.slow
 def test_heuristic_equals_panopticapi_pixel_for_pixel(coco_sample):
   references.panopticapi('combine_semantic_and_instance_predictions')
   annotations = coco_sample / 'annotations'
