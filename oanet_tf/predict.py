@@ -12,6 +12,7 @@ from oanet_tf.arguments import (
   add_params_override,
   positive,
 )
+from oanet_tf.config.values import MAX_BATCH_IMAGES
 from oanet_tf.printing import note
 
 if TYPE_CHECKING:
@@ -57,7 +58,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     help=f'folder for the results (default: {OUTPUT_DIR}; {OUTPUT_DIR}_2 and so on if it exists)',
   )
   of_pictures.add_argument(
-    '--batch_size', type=positive, help=f'pictures at a time (default: {BATCH_SIZE})'
+    '--batch_size',
+    type=positive,
+    help=f'pictures at a time, {MAX_BATCH_IMAGES} at most (default: {BATCH_SIZE})',
   )
   of_pictures.add_argument(
     '--testdev',

@@ -54,7 +54,8 @@ class Model:
     Args:
       images: a file, a folder, an RGB array [H, W, 3] of uint8 or a PIL image; or many of them,
         which may be a generator.
-      batch_size: most images at a time. With 1, each result comes before the next image is read.
+      batch_size: most images at a time, of which more than 16 make several batches. With 1, each
+        result comes before the next image is read.
 
     Yields:
       The result of each image, in their order.
