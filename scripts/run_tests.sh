@@ -12,6 +12,6 @@ if [[ ${1-} == --core ]]; then
   core=(-m 'not slow and not heavy')
   shift
 fi
-# One process for each core; the tests of a file share what they train.
-.venv/bin/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile \
+# One process for each core; `tests/conftest.py` keeps together what shares a trained network.
+.venv/bin/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadgroup \
   ${core[@]+"${core[@]}"} "$@"

@@ -1,5 +1,7 @@
 import pathlib
 import signal
+from collections.abc import Callable
+from typing import NamedTuple
 
 import hypothesis
 import pytest
@@ -8,10 +10,15 @@ from tests import devices  # noqa: F401  Before TensorFlow is used.
 
 # isort: split
 
+import tensorflow as tf
+
 from oanet_tf.config import experiments
+from oanet_tf.model_folder import ModelFolder
+from oanet_tf.serving import parity, saved_model
 from oanet_tf.training import loop
 from tests import end_to_end, references
 from tests.categories import TIE_ON_PERSON
+from tests.serving.reference import image_predictor
 
 # Timings on a busy machine say nothing.
 hypothesis.settings.register_profile('untimed', deadline=None)
@@ -45,11 +52,14 @@ TESTS = pathlib.Path(__file__).resolve().parent
 
 
 def pytest_collection_modifyitems(items):
+  """Marks what is heavy, and groups what shares fixtures, for processes that share the tests."""
   assert all((TESTS / name).is_file() for name in HEAVY_FILES)
+  with_trained = {item.path for item in items if 'trained' in item.fixturenames}
   for item in items:
-    is_heavy = item.path.relative_to(TESTS).as_posix() in HEAVY_FILES
-    if is_heavy or HEAVY_FIXTURES & {*item.fixturenames}:
+    name = item.path.relative_to(TESTS).as_posix()
+    if name in HEAVY_FILES or HEAVY_FIXTURES & {*item.fixturenames}:
       item.add_marker('heavy')
+    item.add_marker(pytest.mark.xdist_group('trained' if item.path in with_trained else name))
 
 
 SAMPLE = TESTS.parents[1] / 'shared' / 'coco_sample'
@@ -87,3 +97,31 @@ def trained(tmp_path_factory):
     'oanet_synthetic', (), end_to_end.training_overrides(folder, steps=4)
   )
   return folder, loop.run(config, folder / 'model', 'train_and_eval')
+
+
+class Served(NamedTuple):
+  """A small network, its results in memory, and its SavedModel."""
+
+  source: parity.Source
+  predict: Callable
+  folder: pathlib.Path
+  signatures: dict[str, Callable]
+
+
+@pytest.fixture(
+  scope='session', params=['[64,64]', pytest.param('[48,80]', marks=pytest.mark.slow)]
+)
+def served(request, trained, tmp_path_factory):
+  """Of a network that sees all images on a square, or by their orientation."""
+  images = parity.shard_images(f'{trained[0]}/shards/val-*', 3)
+  # After a few steps of training nothing is certain.
+  override = (
+    f'task.validation_data.output_size={request.param},'
+    'task.model.fusion.score_threshold=0.02,task.model.fusion.mask_threshold=0.2'
+  )
+  folder = ModelFolder(trained[0] / 'model', override)
+  source = parity.load_source(folder, 'srm', (64, 64), images)
+  folder = tmp_path_factory.mktemp('served') / '1'
+  saved_model.write(source, folder)
+  predict = image_predictor(source.trained, 'srm')
+  return Served(source, predict, folder, tf.saved_model.load(str(folder)).signatures)

@@ -216,6 +216,7 @@ def test_made_up_images_have_what_coco_has():
       assert all(mask.any(axis=axis)[[0, -1]].all() for axis in (0, 1))
 
 
+@pytest.mark.slow
 def test_made_up_images_can_be_trained_on(tmp_path):
   check_gpu_worker.write_shards(tmp_path)
   categories = PanopticCategories.from_json(tmp_path / 'categories.json')

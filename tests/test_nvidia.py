@@ -63,6 +63,7 @@ def tensorflows_messages(path):
   return done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(nvidia.has_driver(), reason='this machine has an NVIDIA GPU')
 def test_tensorflow_complains_with_a_driver_and_is_silent_without_one(tmp_path):
   assert tensorflows_messages(os.environ['PATH']) == ''

@@ -265,6 +265,7 @@ def test_damaged_shards_are_named_and_nothing_is_written(shards, tmp_path, chang
   assert not (tmp_path / 'out').exists()
 
 
+@pytest.mark.slow
 def test_each_bit_flip_of_a_small_shard_is_found(tmp_path, categories):
   content = write(tmp_path / 'a', features(np.ones((1, 1), int), [(GRASS, False)])).read_bytes()
   for position in range(0, len(content), 41):

@@ -26,14 +26,14 @@ BATCHES = {
   'nothing at all': (VOID, VOID, VOID, VOID),
 }
 
-IN_EVERY_RUN = ('a replica without instance',)
+pytestmark = pytest.mark.slow
 
 
 def losses_of(results):
   return {name: float(value) for name, value in results.items()}
 
 
-@pytest.fixture(scope='module', params=['frozen', pytest.param('sync', marks=pytest.mark.slow)])
+@pytest.fixture(scope='module', params=['frozen', 'sync'])
 def one_and_two(request, categories):
   config = small_model.small_experiment(
     FROZEN,
@@ -64,9 +64,7 @@ def assert_close(variables, others):
     assert difference <= 0.01 * size + 1e-7 * np.sqrt(variable.shape.num_elements()), variable.name
 
 
-@pytest.mark.parametrize(
-  'name', [pytest.param(n, marks=() if n in IN_EVERY_RUN else pytest.mark.slow) for n in BATCHES]
-)
+@pytest.mark.parametrize('name', BATCHES)
 def test_two_replicas_are_one(name, one_and_two):
   """Losses, weights, and momenta, which are sums of gradients.
 
@@ -104,7 +102,6 @@ def test_the_norm_that_is_clipped_is_of_the_whole_batch(one_and_two):
     assert norm == pytest.approx(rate * CLIP_NORM, rel=1e-3)
 
 
-@pytest.mark.slow
 def test_parts_of_a_batch_give_the_mean_of_their_gradients(categories):
   """Two parts, one step: w - rate × (g1 + g2) / 2, from steps on each part alone."""
   accumulated = Trained(
@@ -131,7 +128,6 @@ def test_parts_of_a_batch_give_the_mean_of_their_gradients(categories):
       np.testing.assert_allclose(result, (first + second) / 2, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.slow
 def test_gradient_norms_by_branch(categories):
   config = small_model.small_experiment(FROZEN, NO_MOMENTUM, 'trainer.gradient_norms=true')
   trained = Trained(config, categories, ONE)
@@ -177,7 +173,6 @@ SETTINGS = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize('name', SETTINGS)
 def test_five_finite_steps_with(name, categories):
   config = small_model.small_experiment(SETTINGS[name])
@@ -204,7 +199,6 @@ def test_the_step_is_traced_once(one_and_two):
     assert trained.step.tracing_count == 1
 
 
-@pytest.mark.slow
 def test_landscape_and_portrait_share_one_trace(categories):
   """Eight replicas would take minutes for a trace each of both orientations."""
   config = small_model.small_experiment(

@@ -1,1 +1,0 @@
-from tests.serving.conftest import served  # noqa: F401  A fixture.
