@@ -162,7 +162,7 @@ def _apply(settings: Settings, content: dict, where: str) -> Settings:
       if group in settings:
         changed[group] = settings[group]._replace(value={})
     if key in settings:
-      changed[key] = settings[key]._replace(value=value)
+      changed[key] = settings[key]._replace(value=_of_kind(value, settings[key].kind))
   for key, _ in pairs:
     if other := _other_choice(changed, key):
       raise InputError(f'{where}: {key} has no effect, as {other} is {changed[other].value!r}')
@@ -211,6 +211,18 @@ def fits(value: object, kind: str) -> bool:
     of_item = kind.removeprefix('list of ')
     return isinstance(value, list | tuple) and all(fits(item, of_item) for item in value)
   return isinstance(value, _TYPES[kind]) and (kind == 'bool' or not isinstance(value, bool))
+
+
+def _of_kind(value: object, kind: str) -> object:
+  """A value that fits a kind, with whole numbers as the floats that TensorFlow wants."""
+  kinds = kind.split(' or ')
+  if isinstance(value, list | tuple):
+    items = ' or '.join(one.removeprefix('list of ') for one in kinds)
+    return type(value)(_of_kind(item, items) for item in value)
+  if not isinstance(value, int) or isinstance(value, bool) or 'int' in kinds:
+    return value
+  # A larger one is refused later, with what it may be.
+  return float(value) if abs(value) <= 2**1000 else value
 
 
 def _unknown(settings: Settings, key: str) -> str:

@@ -119,6 +119,23 @@ def test_a_key_that_will_not_do(override, message):
   assert str(error.value).startswith('--params_override: ') and message in str(error.value)
 
 
+@pytest.mark.parametrize(
+  ('override', 'expected'),
+  [
+    ('task.model.roi_generator.pre_nms_min_size_threshold=2', 2.0),
+    ('task.model.anchor.aspect_ratios=[1,0.5,2]', [1.0, 0.5, 2.0]),
+    ('runtime.loss_scale=128,runtime.mixed_precision_dtype=float16', 128.0),
+    ('trainer.train_steps=7', 7),
+    ('trainer.optimizer_config.optimizer.sgd.global_clipnorm=null', None),
+  ],
+)
+def test_whole_numbers_become_the_floats_that_tensorflow_wants(override, expected):
+  """An int where it wants a float is an error when a network is built."""
+  settings = config_check.resolve(config_check.experiment_settings('oanet_synthetic'), (), override)
+  value = settings[override.partition('=')[0]].value
+  assert repr(value) == repr(expected)
+
+
 def test_another_choice_brings_its_own_keys():
   found = config_check.active(
     resolve('task.model.backbone.type=keras_resnet,task.model.backbone.keras_resnet.model_id=101')
