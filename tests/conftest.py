@@ -51,6 +51,8 @@ HEAVY_FILES = {
 TESTS = pathlib.Path(__file__).resolve().parent
 
 
+# Before xdist, which puts the group into a test's name.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
   """Marks what is heavy, and groups what shares fixtures, for processes that share the tests."""
   assert all((TESTS / name).is_file() for name in HEAVY_FILES)
