@@ -71,8 +71,7 @@ setup(
       # The reference scorer under its PyPI name. It asks for numpy 1, which is not for Python 3.13;
       # there, the tests that compare with it are skipped.
       'panopticapi-lite>=0.2.0,<0.3; python_version < "3.13"',
-      # pytest-xdist 3.8 loses its groups of tests in pytest 9.2.
-      'pytest>=8,<9.2',
+      'pytest>=8,<10',
       'pytest-xdist>=3.6,<4',
       'ruff>=0.15,<1',
       SUPERVISION,

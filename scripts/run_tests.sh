@@ -12,6 +12,6 @@ if [[ ${1-} == --core ]]; then
   core=(-m 'not slow and not heavy')
   shift
 fi
-# One process for each core; `tests/conftest.py` keeps together what shares a trained network.
-.venv/bin/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadgroup \
+# One process for each core. Neighbours share fixtures, so each begins with a part of its own.
+.venv/bin/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal \
   ${core[@]+"${core[@]}"} "$@"

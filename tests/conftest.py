@@ -51,17 +51,12 @@ HEAVY_FILES = {
 TESTS = pathlib.Path(__file__).resolve().parent
 
 
-# Before xdist, which puts the group into a test's name.
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-  """Marks what is heavy, and groups what shares fixtures, for processes that share the tests."""
   assert all((TESTS / name).is_file() for name in HEAVY_FILES)
-  with_trained = {item.path for item in items if 'trained' in item.fixturenames}
   for item in items:
-    name = item.path.relative_to(TESTS).as_posix()
-    if name in HEAVY_FILES or HEAVY_FIXTURES & {*item.fixturenames}:
+    is_heavy = item.path.relative_to(TESTS).as_posix() in HEAVY_FILES
+    if is_heavy or HEAVY_FIXTURES & {*item.fixturenames}:
       item.add_marker('heavy')
-    item.add_marker(pytest.mark.xdist_group('trained' if item.path in with_trained else name))
 
 
 SAMPLE = TESTS.parents[1] / 'shared' / 'coco_sample'
