@@ -124,7 +124,7 @@ def check_told(outcome, ground, number=None):
     assert 'waits for all' in printed and 'training on' not in printed
     assert not outcome.errors, printed
   else:
-    assert code in (0, -signal.SIGKILL if number == 9 else 0), (code, printed)
+    assert code in (0, -signal.SIGKILL if number == signal.SIGKILL else 0), (code, printed)
     assert not outcome.errors, printed
 
 
@@ -213,6 +213,9 @@ def several(total: int, *names: str) -> list:
   return [pytest.param(*trial, id='{}-{}'.format(*trial)) for trial in trials]
 
 
+SEVERAL = several(NUMBER // 16, 'convert', 'predict', 'inspect', 'train_srm', 'evaluate', 'export')
+
+
 @pytest.fixture
 def trial_of(ground, reference):
   return lambda name: Trial(name, ground, *reference(name))
@@ -237,10 +240,7 @@ def test_disturbed(name, number, trial_of, tally):
     tally.survived[kind, name] += 1
 
 
-@pytest.mark.parametrize(
-  ('name', 'number'),
-  several(NUMBER // 16, 'convert', 'predict', 'inspect', 'train_srm', 'evaluate', 'export'),
-)
+@pytest.mark.parametrize(('name', 'number'), SEVERAL)
 def test_two_at_once(name, number, trial_of, tally):
   rng = random.Random(f'{SEED}-two-{name}-{number}')
   trial = trial_of(name)
@@ -259,10 +259,7 @@ def test_two_at_once(name, number, trial_of, tally):
   tally.survived['two at once', name] += 1
 
 
-@pytest.mark.parametrize(
-  ('name', 'number'),
-  several(NUMBER // 16, 'convert', 'predict', 'inspect', 'train_srm', 'evaluate', 'export'),
-)
+@pytest.mark.parametrize(('name', 'number'), SEVERAL)
 def test_full_file_system(name, number, trial_of, tally):
   """As a limit of the size of files, but with everything that takes room in it."""
   rng = random.Random(f'{SEED}-room-{name}-{number}')
