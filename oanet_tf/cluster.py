@@ -10,7 +10,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
-import tf_keras
 from official.common import distribute_utils
 from official.core import config_definitions
 from official.modeling import performance
@@ -18,6 +17,7 @@ from official.modeling import performance
 from oanet_tf import nvidia
 from oanet_tf.config import definitions
 from oanet_tf.errors import InputError
+from oanet_tf.modeling import precision
 
 log = logging.getLogger(__name__)
 
@@ -27,19 +27,24 @@ INSTALL_FOR_GPUS = f"pip install 'tensorflow[and-cuda]=={tf.__version__}'"
 LOST_WORKER_ERRORS = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
 
 
-def configure(runtime: definitions.Runtime) -> None:
+def configure(runtime: definitions.Runtime) -> precision.Precision:
   """Sets the precision, XLA, eager execution and determinism of the process.
 
   A deterministic process needs seeds from now on, and stays deterministic.
+
+  Returns:
+    The precision that it took.
   """
+  chosen = precision.choose(runtime.mixed_precision_dtype)
   if runtime.deterministic:
     tf.config.experimental.enable_op_determinism()
     # It makes one `AddN` of several additions; see `training.step`.
     tf.config.optimizer.set_experimental_options({'arithmetic_optimization': False})
-  performance.set_mixed_precision_policy(DTYPES[runtime.mixed_precision_dtype or 'float32'])
+  performance.set_mixed_precision_policy(DTYPES[chosen.dtype])
   # XLA compiles the clusters of operations that it can.
   tf.config.optimizer.set_jit(runtime.enable_xla)
   tf.config.run_functions_eagerly(runtime.run_eagerly)
+  return chosen
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +74,7 @@ class Cluster:
     return any('GPU' in device for device in self.strategy.extended.worker_devices)
 
   def describe(self) -> str:
-    """Devices, replicas and precision, as 'the CPU (2 cores), 1 replica, float32'."""
+    """Devices and replicas, as 'the CPU (2 cores), 1 replica'."""
     devices = f'the CPU ({_count(os.cpu_count() or 1, "core")})'
     if self.has_gpu:
       gpus = tf.config.list_physical_devices('GPU')[: self.num_local_replicas]
@@ -79,7 +84,7 @@ class Cluster:
     if self.num_workers > 1:
       devices += f' of each of {self.num_workers} workers'
     replicas = _count(self.strategy.num_replicas_in_sync, 'replica')
-    return f'{devices}, {replicas}, {tf_keras.mixed_precision.global_policy().compute_dtype}'
+    return f'{devices}, {replicas}'
 
   def sum_over_workers(self, values: np.ndarray) -> np.ndarray:
     """The sum of an array over all processes, which must all call this at the same point."""

@@ -148,7 +148,7 @@ def run(
   config = folder.config
   cluster_lib.configure(config.runtime)
   cluster = cluster_lib.make_cluster(config.runtime)
-  log.info('evaluating on %s', cluster.describe())
+  log.info('evaluating on %s, in %s', cluster.describe(), folder.precision())
   with cluster.lost_workers_named(), contextlib.ExitStack() as stack:
     if cluster.is_chief:
       stack.enter_context(files.only_one(output_dir, 'evaluation'))

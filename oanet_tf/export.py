@@ -31,6 +31,7 @@ if TYPE_CHECKING:
   from oanet_tf.serving.parity import NamedImage
 
 CALIBRATED = 'tflite_int8'
+PRECISIONS = ('float32', 'bfloat16', 'auto')
 Reader = Callable[[], 'Iterable[NamedImage]']
 # Default numbers of images from the validation shards, and from the training shards.
 NUM_IMAGES = 8
@@ -78,6 +79,13 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     help=f'pictures on which {CALIBRATED} measures the ranges of activations (default: '
     f'{NUM_CALIBRATION_IMAGES} of the training shards)',
   )
+  parser.add_argument(
+    '--precision',
+    choices=PRECISIONS,
+    default='float32',
+    help='what a SavedModel computes in; auto takes bfloat16 if this machine has it (default: '
+    '%(default)s)',
+  )
   add_params_override(parser)
   return parser.parse_args(arguments)
 
@@ -109,6 +117,7 @@ def export(
   version: int | None = None,
   images: FilePath | Sequence[FilePath] | None = None,
   calibration_images: FilePath | Sequence[FilePath] | None = None,
+  precision: str = 'float32',
   params_override: str = '',
 ) -> list[dict[str, Any]]:
   """Writes a trained network to `EXPORT_DIR/FORMAT/VERSION` and compares it with that in memory.
@@ -126,6 +135,8 @@ def export(
       shards.
     calibration_images: the same, on which `tflite_int8` measures activations; None takes 100 of the
       training shards.
+    precision: what a SavedModel computes in, 'float32', 'bfloat16', or 'auto' for bfloat16 where
+      this machine has it. TFLite files have formats of their own for this.
     params_override: changes to the folder's `params.yaml`, as `a.b=1,c.d=[2,3]`.
 
   Returns:
@@ -138,6 +149,7 @@ def export(
   folder, export_dir = ModelFolder(model_dir, params_override), pathlib.Path(export_dir)
   method, values = folder.fusion(fusion), folder.values
   formats = check_formats(as_list(formats))
+  _check_precision(precision, formats)
   pictures = [as_list(paths) if paths else [] for paths in (images, calibration_images)]
   files.check_output_folder(export_dir, [model_dir, *itertools.chain(*pictures)])
   if image_size and (pixels := math.prod(image_size)) > config_values.MAX_IMAGE_PIXELS:
@@ -159,10 +171,21 @@ def export(
       method,
       image_size or values['task.validation_data.output_size'],
       *(read() for read in readers),
+      precision=precision,
     )
     # Closed before an error is printed, which would otherwise follow the bar on its line.
     with tqdm.tqdm(folders.items(), 'exporting', unit='format', file=sys.stderr) as progress:
       return [serving_formats.export(name, source, folder) for name, folder in progress]
+
+
+def _check_precision(precision: str, formats: Sequence[str]) -> None:
+  if precision not in PRECISIONS:
+    raise InputError(f'precision is one of {", ".join(PRECISIONS)}, not {precision!r}')
+  others = [name for name in formats if name != 'savedmodel']
+  if others and precision != 'float32':
+    raise InputError(
+      f'precision {precision} is for a savedmodel; export {", ".join(others)} in another run'
+    )
 
 
 def main() -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
   from oanet_tf.modeling.fusion.fuser import Fuser
   from oanet_tf.modeling.oanet import OANet
+  from oanet_tf.modeling.precision import Precision
   from oanet_tf.modeling.srm_only import SRMOnly
 
 log = logging.getLogger(__name__)
@@ -243,11 +244,26 @@ class ModelFolder:
 
     return experiments.load_experiment(config_check.BASE_EXPERIMENT, [self._params], self._override)
 
-  def load(self) -> Trained:
+  def precision(self, setting: str | None = None) -> 'Precision':
+    """What the network is to compute in.
+
+    Args:
+      setting: 'auto', 'float32' or 'bfloat16'; None takes what the training's configuration says,
+        but where that is float16, 'auto', as other machines may be slow in it.
+    """
+    from oanet_tf.modeling.precision import choose
+
+    configured = self.config.runtime.mixed_precision_dtype
+    return choose(setting or ('auto' if configured == 'float16' else configured))
+
+  def load(self, precision: str | None = None) -> Trained:
     """The network with its best weights.
 
     These are the best of the evaluations during training. Without an evaluation, they are the
     newest weights, or their moving averages if training kept them.
+
+    Args:
+      precision: the `setting` of `precision`.
 
     Raises:
       InputError: if there is no checkpoint, or the changes make another network.
@@ -255,6 +271,7 @@ class ModelFolder:
     import tensorflow as tf
 
     from oanet_tf.modeling.build import build_network
+    from oanet_tf.modeling.precision import computing_in
     from oanet_tf.training import checkpoints
     from oanet_tf.training.optimizer import load_averages
 
@@ -262,8 +279,10 @@ class ModelFolder:
     subfolder = config.trainer.best_checkpoint_export_subdir
     best = checkpoints.newest_readable(self.path / subfolder) if subfolder else None
     path = best or checkpoints.newest(self.path)
-    log.info('weights of %s', path)
-    model = build_network(config.task, self.categories)
+    chosen = self.precision(precision)
+    log.info('weights of %s, in %s', path, chosen)
+    with computing_in(chosen.dtype):
+      model = build_network(config.task, self.categories)
     try:
       if best or config.trainer.optimizer_config.ema is None:
         checkpoint = tf.train.Checkpoint(model=model)

@@ -10,6 +10,7 @@ from oanet_tf.arguments import (
   add_fusion,
   add_overwrite,
   add_params_override,
+  log_to_stderr,
   positive,
 )
 from oanet_tf.config.values import MAX_BATCH_IMAGES
@@ -97,6 +98,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> int:
   arguments = parse_arguments()
+  log_to_stderr()
   return segment_moving(arguments) if arguments.output else segment_pictures(arguments)
 
 

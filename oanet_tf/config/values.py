@@ -52,7 +52,7 @@ _MOBILENETS = (
 _CHOICES = {
   'runtime.all_reduce_alg': (None, 'nccl', 'hierarchical_copy', 'ring'),
   'runtime.distribution_strategy': ('mirrored', 'one_device'),
-  'runtime.mixed_precision_dtype': (None, 'float32', 'bfloat16', 'float16'),
+  'runtime.mixed_precision_dtype': (None, 'auto', 'float32', 'bfloat16', 'float16'),
   'task.init_checkpoint_modules': ('all', 'backbone', 'backbone,decoder'),
   'task.losses.box_loss_mean_over': ('objects', 'samples'),
   'task.mode': ('panoptic', 'srm_only'),

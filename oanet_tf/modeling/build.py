@@ -16,6 +16,7 @@ from oanet_tf.modeling.fusion.fuser import Fuser
 from oanet_tf.modeling.keras_resnet import KerasResNet
 from oanet_tf.modeling.model_garden_rois import ModelGardenROIGenerator
 from oanet_tf.modeling.oanet import OANet
+from oanet_tf.modeling.precision import keep_in_float32
 from oanet_tf.modeling.proposals import ROIGenerator
 from oanet_tf.modeling.roi_align import RoIAlign
 from oanet_tf.modeling.roi_sampling import ROISampler
@@ -144,6 +145,7 @@ def build_oanet(
     boxes_within=config.boxes_within,
   )
   _make_variables(model, config)
+  keep_in_float32(model)
   if config.frozen_level:
     for frozen in (shared, own) if own else (shared,):
       _freeze_up_to(frozen, config.frozen_level)

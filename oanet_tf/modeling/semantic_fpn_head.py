@@ -59,6 +59,7 @@ class SemanticFPNHead(tf_keras.layers.Layer):
       1,
       kernel_initializer=tf_keras.initializers.RandomNormal(stddev=0.01),
       kernel_regularizer=kernel_regularizer,
+      dtype='float32',
       name='logits',
     )
 
@@ -80,7 +81,7 @@ class SemanticFPNHead(tf_keras.layers.Layer):
           height, width = height_and_width(x)
           x = tf.cast(tf.image.resize(x, [2 * height, 2 * width]), self.compute_dtype)
       maps.append(x)
-    return tf.cast(self._logits(tf.add_n(maps)), tf.float32)
+    return self._logits(tf.add_n(maps))
 
 
 class ModelGardenSemanticHead(segmentation_heads.SegmentationHead):

@@ -46,6 +46,7 @@ class SpatialRankingModule(tf_keras.layers.Layer):
         padding='same',
         kernel_initializer='glorot_uniform',
         kernel_regularizer=kernel_regularizer,
+        dtype='float32',
         name=f'conv_{kernel[0]}x{kernel[1]}',
       )
       for kernel in CONVOLUTIONS[convolution]
@@ -56,7 +57,7 @@ class SpatialRankingModule(tf_keras.layers.Layer):
     x = instance_tensor
     for convolution in self._convolutions:
       x = convolution(x)
-    return tf.cast(x, tf.float32)
+    return x
 
 
 class Ranking(NamedTuple):

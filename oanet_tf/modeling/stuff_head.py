@@ -48,6 +48,7 @@ class StuffHead(tf_keras.layers.Layer):
       1,
       kernel_initializer=tf_keras.initializers.RandomNormal(stddev=0.01),
       kernel_regularizer=kernel_regularizer,
+      dtype='float32',
       name='logits',
     )
 
@@ -85,4 +86,4 @@ class StuffHead(tf_keras.layers.Layer):
       if level != self._levels[0]:
         x = tf.image.resize(x, finest)
       maps.append(tf.cast(x, self.compute_dtype))
-    return tf.cast(self._logits(self._fuse(tf.concat(maps, axis=-1))), tf.float32)
+    return self._logits(self._fuse(tf.concat(maps, axis=-1)))

@@ -48,13 +48,20 @@ def load_source(
   image_size: Sequence[int],
   images: Iterable[NamedImage],
   calibration_images: Iterable[NamedImage] = (),
+  *,
+  precision: str = 'float32',
 ) -> Source:
-  """Loads the network. Arguments are the attributes of `Source`, with named images of any sizes.
+  """Loads the network.
+
+  Other arguments than these are the attributes of `Source`, with named images of any sizes.
+
+  Args:
+    precision: what the network in memory computes in; see `ModelFolder.precision`.
 
   Raises:
     InputError: if the folder has no checkpoint that fits.
   """
-  trained, named = folder.load(), list(images)
+  trained, named = folder.load(precision), list(images)
   return Source(
     folder=folder,
     trained=trained,

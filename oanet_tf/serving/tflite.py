@@ -99,7 +99,7 @@ def write(
 
 def _graph(source: Source) -> _Graph:
   # The network is built again, since parts of it are replaced.
-  trained = source.folder.load()
+  trained = source.folder.load('float32')
   use_builtin_nms(trained.model, trained.config.task.model)
   module = PanopticModule(trained, source.method)
   spec = tf.TensorSpec([1, *source.image_size, 3], tf.uint8, name='image')

@@ -204,7 +204,7 @@ COSINE = (
     ('runtime.num_gpus=-1', 'from 0 to '),
     ('runtime.num_packs=0', 'from 1 to '),
     ('runtime.all_reduce_alg=sum', 'null, nccl'),
-    ('runtime.mixed_precision_dtype=float64', 'null, float32, bfloat16, float16'),
+    ('runtime.mixed_precision_dtype=float64', 'null, auto, float32, bfloat16, float16'),
     ('runtime.mixed_precision_dtype=float16,runtime.loss_scale=no scale', 'runtime.loss_scale'),
     ('runtime.mixed_precision_dtype=float16,runtime.loss_scale=0', 'runtime.loss_scale'),
     ('runtime.mixed_precision_dtype=bfloat16,runtime.loss_scale=2', 'runtime.loss_scale is 2'),
