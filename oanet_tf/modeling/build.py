@@ -12,6 +12,7 @@ from oanet_tf.data.anchors import Anchors
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.errors import InputError
 from oanet_tf.modeling.adaptive_roi_align import AdaptiveRoIAlign
+from oanet_tf.modeling.frozen_batch_norm import FrozenBatchNormalization
 from oanet_tf.modeling.fusion.fuser import Fuser
 from oanet_tf.modeling.keras_resnet import KerasResNet
 from oanet_tf.modeling.model_garden_rois import ModelGardenROIGenerator
@@ -274,7 +275,7 @@ def _freeze_batch_norm(model: OANet) -> None:
   for part in model.layers:
     for layer in part.submodules:
       if 'BatchNormalization' in type(layer).__name__:
-        layer.trainable = False
+        FrozenBatchNormalization.freeze(layer)
 
 
 def _make_variables(model: OANet, config: definitions.OANet) -> None:

@@ -137,11 +137,11 @@ def gradients_of(
   """
   scaled = isinstance(optimizer, tf_keras.mixed_precision.LossScaleOptimizer)
   replicas = tf.distribute.get_strategy().num_replicas_in_sync
-  recording = None if deterministic else tf.GradientTape(persistent=with_gradient_norms)
+  recording = None if deterministic else tf.GradientTape(persistent=True)
   with recording or contextlib.nullcontext():
     outputs = model(batch['image'], batch['image_info'], labels=batch, training=True)
-    scalars = _losses_of(task, model, outputs, batch)
-    objective = scalars['loss'] / replicas
+    scalars, decay = _losses_of(task, model, outputs, batch)
+    objective, decay_objective = scalars['loss'] / replicas, decay / replicas
     if scaled:
       objective = optimizer.get_scaled_loss(objective)
   sources, of_stuff = list(model.trainable_variables), []
@@ -156,7 +156,13 @@ def gradients_of(
   if with_gradient_norms:
     of_all = gradients.pop() * tf.cast(replicas, of_stuff[0].dtype)
     scalars.update(_gradient_norms(of_all, of_stuff[0], task.losses.stuff_weight))
-  return scalars, gradients
+  if model.losses:
+    # The decay's need only the weights: left alone, all are computed first and kept all along.
+    with tf.control_dependencies(gradients):
+      of_decay = _gradients(decay_objective, model.trainable_variables, recording)
+      gradients = [one + other for one, other in zip(gradients, of_decay, strict=True)]
+  total = scalars.pop('loss') + decay
+  return {'loss': total, **scalars, 'loss_weight_decay': decay}, gradients
 
 
 def _gradients(
@@ -198,13 +204,12 @@ def _gradient_norms(of_all: tf.Tensor, of_stuff: tf.Tensor, stuff_weight: float)
 
 def _losses_of(
   task: definitions.OANetTask, model: OANet | SRMOnly, outputs: dict[str, tf.Tensor], batch: Batch
-) -> Scalars:
-  if task.mode == 'srm_only':
-    scalars = losses.srm_only_losses(outputs, batch, task)
-  else:
-    scalars = losses.oanet_losses(outputs, batch, task, model.stuff_channels)
+) -> tuple[Scalars, tf.Tensor]:
+  """The losses of the task, and that of weight decay, which `loss` is without."""
   decay = tf.add_n(model.losses) if model.losses else tf.constant(0.0)
-  return {'loss': scalars.pop('loss') + decay, **scalars, 'loss_weight_decay': decay}
+  if task.mode == 'srm_only':
+    return losses.srm_only_losses(outputs, batch, task), decay
+  return losses.oanet_losses(outputs, batch, task, model.stuff_channels), decay
 
 
 def _zeros_like(

@@ -1,0 +1,31 @@
+"""Batch normalization with fixed statistics and scales, which takes half the memory in training."""
+
+import tensorflow as tf
+import tf_keras
+
+
+class FrozenBatchNormalization(tf_keras.layers.BatchNormalization):
+  """As Keras' layer that is not trainable.
+
+  TensorFlow's fused operation has gradients for the scales too, so its input is kept until then.
+  With fixed scales it is enough to multiply and add, and nothing is kept. In inference the fused
+  operation is better, as TensorFlow makes one of it and the convolution before.
+  """
+
+  @classmethod
+  def freeze(cls, layer: tf_keras.layers.Layer) -> None:
+    """Fixes the statistics and scales of a batch normalization of any kind."""
+    layer.trainable = False
+    if type(layer) is tf_keras.layers.BatchNormalization:
+      # The Model Garden's parts make their layers themselves, and take no other class.
+      layer.__class__ = cls
+
+  def call(
+    self, inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None
+  ) -> tf.Tensor:
+    """[..., C] -> [..., C] of the same type."""
+    # In half precision the kept input is half as large, and rounding twice would spoil the result.
+    if not training or inputs.dtype != tf.float32:
+      return super().call(inputs, training=False, mask=mask)
+    factor = self.gamma * tf.math.rsqrt(self.moving_variance + self.epsilon)
+    return inputs * factor + (self.beta - self.moving_mean * factor)
