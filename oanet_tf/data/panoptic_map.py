@@ -3,6 +3,7 @@
 H, W height and width of an image, S segments, R runs.
 """
 
+import functools
 import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -151,15 +152,14 @@ def runs(*maps: np.ndarray, channels: int = 1) -> tuple[np.ndarray, np.ndarray]:
   Returns:
     [R] int places of the runs' first pixels in the flat maps, [R] int lengths in pixels.
   """
-  is_start = np.zeros(maps[0].size, bool)
-  is_start[:channels] = True
-  for flat in (one.ravel() for one in maps):
-    is_start[channels:] |= flat[channels:] != flat[:-channels]
-  starts = np.flatnonzero(is_start)
-  if channels > 1:
-    starts //= channels
-    starts = starts[np.diff(starts, prepend=-1) > 0]
-  return starts, np.diff(starts, append=is_start.size // channels)
+  flat = [one.ravel() for one in maps]
+  changes = functools.reduce(np.logical_or, (one[channels:] != one[:-channels] for one in flat))
+  starts = (np.flatnonzero(changes) + channels) // channels
+  # Several channels of one pixel may change; the first pixel, if there is one, begins a run too.
+  is_first = np.diff(starts, prepend=0) > 0
+  count = flat[0].size // channels
+  starts = np.concatenate([np.arange(count > 0), starts[is_first]])
+  return starts, np.diff(starts, append=count)
 
 
 def summed(codes: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -302,9 +302,8 @@ def ids_at(rgb: np.ndarray, places: np.ndarray) -> np.ndarray:
   Returns:
     [R] int32.
   """
-  flat, first = rgb.ravel(), 3 * places
-  red, green, blue = (flat.take(first + channel).astype(np.int32) for channel in range(3))
-  return red + 256 * green + 65536 * blue
+  # Faster than `[places]`.
+  return rgb.reshape(-1, 3).take(places, axis=0) @ np.array([1, 256, 65536], np.int32)
 
 
 def index_of_ids(
