@@ -43,6 +43,7 @@ setup(
     'ai-edge-litert>=2.1,<3',
     'flatbuffers>=24.3',
     'h5py>=3.8,<4',
+    'kornia-rs>=0.2,<0.3',
     'ml_dtypes>=0.5,<1',
     'matplotlib>=3.7,<4',
     'numpy>=1.26,<3',

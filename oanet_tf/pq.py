@@ -157,7 +157,7 @@ def _score_pairs(
   """`PanopticQuality.statistics` of some images."""
   import numpy as np
 
-  from oanet_tf.evaluation.coco_results import read_segments
+  from oanet_tf.evaluation.coco_results import read_pairs
   from oanet_tf.evaluation.panoptic_quality import PanopticQuality
 
   # After a block of this size was freed, glibc keeps the memory of one image for the next one.
@@ -166,12 +166,7 @@ def _score_pairs(
   quality = PanopticQuality(categories)
   for pair in pairs:
     ground_truth, prediction = pair
-    quality.update(
-      read_segments(ground_truth, allow_unlisted=True),
-      read_segments(prediction),
-      ground_truth.name,
-      prediction.name,
-    )
+    quality.update_pairs(*read_pairs(*pair), ground_truth.name, prediction.name)
   return quality.statistics
 
 

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Measures the scorer of files next to panopticapi: images/s of one core and peak memory.
+"""Measures the scorer of files next to others: images of a second of CPU time, and peak memory.
 
-The two take turns on the same files, each time in a new process, from reading the JSON files to the
-result, without imports. Without --gt_json, OccludedScenes is generated. Without --pred_json, the
-predictions are the ground truth moved by a few pixels.
+The others are panopticapi and, if it is installed, hotcoco. All take turns on the same files, each
+time in a new process, from reading the JSON files to the result, without imports. Without
+--gt_json, OccludedScenes is generated. Without --pred_json, the predictions are the ground truth
+moved by a few pixels.
 """
 
 import argparse
@@ -22,11 +23,11 @@ from typing import Any, NamedTuple
 
 from oanet_tf.errors import InputError, run
 
-METHODS = ('panopticapi', 'oanet_tf')
+REFERENCE = 'panopticapi'
 
 
 class Files(NamedTuple):
-  """The files that both score."""
+  """The files that all score."""
 
   gt_json: str
   gt_dir: str
@@ -73,12 +74,17 @@ def check_panopticapi() -> None:
     raise InputError('panopticapi is missing: pip install --no-deps panopticapi-lite')
 
 
+def methods() -> list[str]:
+  """Of those that are installed."""
+  return [REFERENCE, 'oanet_tf', *(['hotcoco'] if importlib.util.find_spec('hotcoco') else [])]
+
+
 def measure(files: Files, rounds: int) -> dict[str, dict[str, float]]:
   """Prints a table; returns the medians of each method."""
   num_images = len(json.loads(pathlib.Path(files.gt_json).read_bytes())['annotations'])
-  turns = {method: [] for method in METHODS}
+  turns = {method: [] for method in methods()}
   for _ in range(rounds):
-    for method in METHODS:
+    for method in turns:
       turns[method].append(_in_new_process(_measure, method, files))
   results = {
     method: {
@@ -88,7 +94,8 @@ def measure(files: Files, rounds: int) -> dict[str, dict[str, float]]:
     for method, of_it in turns.items()
   }
   _print_table(results, num_images, rounds)
-  difference = _largest_difference(*(turns[method][0].result for method in METHODS))
+  reference, *others = (of_it[0].result for of_it in turns.values())
+  difference = max(_largest_difference(reference, other) for other in others)
   print(f'largest difference of a score: {difference:.1e}')
   return results
 
@@ -96,7 +103,7 @@ def measure(files: Files, rounds: int) -> dict[str, dict[str, float]]:
 def _print_table(results: dict[str, dict[str, float]], num_images: int, rounds: int) -> None:
   print(f'{num_images} images, medians of {rounds} rounds')
   print(f'{"":14}{"images/s/core":>14}{"ratio":>8}{"peak MB":>10}')
-  reference = results['panopticapi']['images_per_second_and_core']
+  reference = results[REFERENCE]['images_per_second_and_core']
   for method, result in results.items():
     speed = result['images_per_second_and_core']
     print(
@@ -117,7 +124,8 @@ def _in_new_process(function: Callable, *arguments: Any) -> Any:
 
 def _measure(method: str, files: Files) -> Measurement:
   # Imports are not timed.
-  score = {'panopticapi': _panopticapi_scorer, 'oanet_tf': _our_scorer}[method]()
+  scorers = {REFERENCE: _panopticapi_scorer, 'oanet_tf': _our_scorer, 'hotcoco': _hotcoco_scorer}
+  score = scorers[method]()
   with (
     open(os.devnull, 'w') as nothing,
     contextlib.redirect_stdout(nothing),
@@ -136,7 +144,8 @@ def _peak_megabytes() -> float:
 
 
 def _our_scorer() -> Callable[[Files], dict]:
-  import tqdm  # noqa: F401  Loaded by `pq.score`.
+  import kornia_rs  # noqa: F401  Loaded by `pq.score`, as the next one.
+  import tqdm  # noqa: F401
 
   from oanet_tf import pq
   from oanet_tf.evaluation import coco_results, panoptic_quality  # noqa: F401  Likewise.
@@ -161,6 +170,19 @@ def _panopticapi_scorer() -> Callable[[Files], dict]:
       results[group], per_class = counts.pq_average(categories, is_thing)
       if group == 'All':
         results['per_class'] = per_class
+    return results
+
+  return score
+
+
+def _hotcoco_scorer() -> Callable[[Files], dict]:
+  from hotcoco.panoptic import pq_compute
+
+  def score(files: Files) -> dict:
+    results = pq_compute(files.gt_json, files.pred_json, files.gt_dir, files.pred_dir)
+    for scores in results['per_class'].values():
+      # It has -1 where there is nothing to score.
+      scores |= {key: max(scores[key], 0.0) for key in ('pq', 'sq', 'rq')}
     return results
 
   return score

@@ -83,7 +83,7 @@ def test_pq(tmp_path, capsys, categories):
       writer.write(image_id, f'{image_id}.jpg', image)
   arguments = ('--gt_json', tmp_path / 'truth.json', '--num_images', 5)
   results, lines = measured(scripts.benchmark_pq, tmp_path, capsys, *arguments)
-  assert list(results) == ['panopticapi', 'oanet_tf']
+  assert list(results) == ['panopticapi', 'oanet_tf', 'hotcoco']
   assert all(value > 0 for result in results.values() for value in result.values())
   assert lines[0].startswith('5 images')
   assert lines[2].split()[2] == '1.00'

@@ -16,9 +16,11 @@ from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.panoptic_json import read_annotations
 from oanet_tf.evaluation.coco_results import (
   PanopticResultsWriter,
+  read_pairs,
   read_results,
   read_segments,
 )
+from oanet_tf.evaluation.panoptic_quality import PanopticQuality
 from tests.categories import CATEGORIES, DOG, GRASS, PERSON, SKY
 from tests.end_to_end import one_line_error, run_command
 from tests.references import approx, panopticapi_scores
@@ -152,6 +154,23 @@ def test_real_files(coco_sample, tmp_path, other_scores):
   assert result['All']['n'] > 50
 
 
+def test_pngs_that_are_read_in_pairs_give_the_bits_of_whole_maps(files, coco_sample):
+  truth = coco_sample / 'annotations' / 'panoptic_val2017.json'
+  for true_json, json_path in ((files / 'truth.json', files / 'pred.json'), (truth, truth)):
+    categories = PanopticCategories.from_json(true_json)
+    annotations, predictions = (
+      {one.image_id: one for one in read_annotations(path, path.with_suffix(''))}
+      for path in (true_json, json_path)
+    )
+    for image_id, annotation in annotations.items():
+      pair = (annotation, predictions[image_id])
+      by_pairs, by_maps = PanopticQuality(categories), PanopticQuality(categories)
+      by_pairs.update_pairs(*read_pairs(*pair))
+      by_maps.update(*map(read_segments, pair))
+      assert by_pairs.statistics.any()
+      np.testing.assert_array_equal(by_pairs.statistics, by_maps.statistics)
+
+
 def assert_equal_to_others(folder, other_scores):
   result, _ = pq.score(*map(str, arguments(folder)[1::2]), num_workers=1)
   assert result == theirs(other_scores, folder)
@@ -165,17 +184,15 @@ def test_predictions_of_more_images_than_the_truth_has(files, capsys, other_scor
 
 
 def test_ids_that_the_truth_does_not_list(files):
+  areas = {}
   for path in (files / 'truth').glob('*.png'):
     pixels = np.array(Image.open(path))
     pixels[:2, :3] = 9
     Image.fromarray(pixels).save(path)
-  # Panopticapi takes the areas of the JSON.
-  areas = {
-    image_id: np.bincount(id_map(image).ravel(), minlength=5)
-    for image_id, image in read_unlisted(files)
-  }
+    areas[int(path.stem)] = np.bincount(pixels[..., 0].ravel(), minlength=5)
 
   def with_true_areas(content):
+    # Panopticapi takes the areas of the JSON.
     for annotation in content['annotations']:
       for info in annotation['segments_info']:
         info['area'] = int(areas[annotation['image_id']][info['id']])
@@ -184,14 +201,6 @@ def test_ids_that_the_truth_does_not_list(files):
   result, _ = pq.score(*map(str, arguments(files)[1::2]), num_workers=1)
   assert result == theirs(panopticapi_scores, files)
   assert 0.1 < result['All']['pq'] < 0.9
-
-
-def read_unlisted(folder):
-  for annotation in read_annotations(folder / 'truth.json', folder / 'truth'):
-    segments = read_segments(annotation, allow_unlisted=True)
-    # What is not listed is outside the counted ids.
-    ids = np.where(segments.index > len(annotation.segment_ids), 0, segments.index)
-    yield annotation.image_id, segments._replace(index=ids)
 
 
 def test_a_predicted_segment_may_have_the_id_0(files):

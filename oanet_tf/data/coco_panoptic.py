@@ -171,15 +171,15 @@ def _read_image(entry: ImageEntry, labels_are: LabelsAre) -> _Image:
 def _read_segments(entry: ImageEntry) -> tuple[Segments, int]:
   """The segments with a pixel, as they are stored, and the number of those without one."""
   path, listed = entry.annotation.png_path, entry.annotation.segment_ids
-  png = read_id_png(pictures.read_bytes(path), path)
-  _check_size(png.size, path, entry)
+  rgb = read_id_png(pictures.read_bytes(path), path)
+  _check_size(rgb.shape[1::-1], path, entry)
   index = np.empty([entry.height, entry.width], np.uint16)
   areas = np.zeros(len(listed) + 1, np.int64)
   # In strips, since ids and the counting of areas take several times the memory of the index.
   rows = max(1, _STRIP_PIXELS // entry.width)
   for top in range(0, entry.height, rows):
     bottom = min(top + rows, entry.height)
-    strip = read_index(png.crop((0, top, entry.width, bottom)), listed, path)
+    strip = read_index(rgb[top:bottom], listed, path)
     index[top:bottom] = strip
     areas += np.bincount(strip.ravel(), minlength=len(areas))
   segments, is_empty = entry.annotation.segments(index), areas[1:] == 0

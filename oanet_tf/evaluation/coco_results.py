@@ -14,14 +14,22 @@ import re
 import zipfile
 from collections.abc import Iterator
 
+import numpy as np
+
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.json_file import check_unique
 from oanet_tf.data.panoptic_json import Annotation, read_annotations
 from oanet_tf.data.panoptic_map import (
+  NUM_IDS,
   Segments,
+  check_sizes,
+  ids_at,
+  index_of_ids,
   read_id_png,
   read_index,
+  runs,
   segments_info,
+  summed,
   write_panoptic_png,
 )
 from oanet_tf.data.pictures import read_bytes
@@ -154,21 +162,46 @@ def read_results(json_path: FilePath, folder: FilePath) -> Iterator[tuple[int | 
     yield annotation.image_id, read_segments(annotation)
 
 
-def read_segments(annotation: Annotation, allow_unlisted: bool = False) -> Segments:
+def read_segments(annotation: Annotation) -> Segments:
   """Reads an annotation's PNG; segments may be listed without having a pixel in it.
-
-  Args:
-    annotation: the PNG's.
-    allow_unlisted: whether the PNG may have ids that are not listed; see `read_index`.
 
   Raises:
     InputError: if the file is missing, damaged, no RGB PNG, or has an id that is not listed.
   """
+  index = read_index(_read_rgb(annotation), annotation.segment_ids, annotation.name)
+  return annotation.segments(index)
+
+
+def read_pairs(
+  ground_truth: Annotation, prediction: Annotation
+) -> tuple[Segments, Segments, np.ndarray]:
+  """Reads the two PNGs of an image as the K pairs of ids that pixels have in them.
+
+  Args:
+    ground_truth: its PNG may have ids that are not listed; see `Segments.with_unlisted`.
+    prediction: of the same image.
+
+  Returns:
+    Ground truth and prediction, whose `index` is [K], and [K] float64, the pixels of each pair.
+
+  Raises:
+    InputError: as `read_segments`, or if the PNGs' sizes differ.
+  """
+  true_rgb, rgb = _read_rgb(ground_truth), _read_rgb(prediction)
+  check_sizes(true_rgb.shape[:2], rgb.shape[:2], ground_truth.name, prediction.name)
+  starts, lengths = runs(true_rgb, rgb, channels=3)
+  codes = ids_at(true_rgb, starts).astype(np.int64) * NUM_IDS + ids_at(rgb, starts)
+  pairs, pixels = summed(codes, lengths)
+  true_ids, ids = np.divmod(pairs, NUM_IDS)
+  true_index = index_of_ids(true_ids, ground_truth.segment_ids, ground_truth.name, True)
+  index = index_of_ids(ids, prediction.segment_ids, prediction.name)
+  return ground_truth.segments(true_index).with_unlisted(), prediction.segments(index), pixels
+
+
+def _read_rgb(annotation: Annotation) -> np.ndarray:
   name = annotation.name
   # To verify checksums takes time, and what is wrong with ids is found anyway.
-  png = read_id_png(read_bytes(annotation.png_path, name), name, verify=False)
-  segments = annotation.segments(read_index(png, annotation.segment_ids, name, allow_unlisted))
-  return segments.with_unlisted() if allow_unlisted else segments
+  return read_id_png(read_bytes(annotation.png_path, name), name, verify=False)
 
 
 def write_testdev_zip(json_path: FilePath, folder: FilePath, zip_path: FilePath) -> None:

@@ -13,8 +13,13 @@ from typing import NamedTuple
 import numpy as np
 
 from oanet_tf.data.categories import PanopticCategories
-from oanet_tf.data.panoptic_map import Segments, check_segments_have_pixels, runs
-from oanet_tf.errors import InputError
+from oanet_tf.data.panoptic_map import (
+  Segments,
+  check_segments_have_pixels,
+  check_sizes,
+  runs,
+  summed,
+)
 from oanet_tf.printing import shown
 
 _GROUPS = ('All', 'Things', 'Stuff')
@@ -59,15 +64,36 @@ class PanopticQuality:
       InputError: if the maps' sizes differ, a predicted segment has no pixel (one of the ground
         truth without pixels is missed), or a category id is unknown.
     """
+    check_sizes(
+      ground_truth.index.shape, prediction.index.shape, ground_truth_name, prediction_name
+    )
+    starts, lengths = runs(ground_truth.index, prediction.index)
+    of_runs = (one._replace(index=one.index.ravel()[starts]) for one in (ground_truth, prediction))
+    self.update_pairs(*of_runs, lengths, ground_truth_name, prediction_name)
+
+  def update_pairs(
+    self,
+    ground_truth: Segments,
+    prediction: Segments,
+    pixels: np.ndarray,
+    ground_truth_name: str = 'ground truth',
+    prediction_name: str = 'prediction',
+  ) -> None:
+    """As `update`, for an image whose alike pixels are counted, wherever they are.
+
+    Args:
+      ground_truth: its `index` is [R].
+      prediction: likewise.
+      pixels: [R] whole numbers.
+      ground_truth_name: what to call it in an error.
+      prediction_name: likewise.
+
+    Raises:
+      InputError: as `update`.
+    """
     true_labels = ground_truth.labels(self._categories, ground_truth_name)
     prediction_labels = prediction.labels(self._categories, prediction_name)
-    sizes = [' × '.join(map(str, s.index.shape[::-1])) for s in (ground_truth, prediction)]
-    if sizes[0] != sizes[1]:
-      raise InputError(
-        f'{prediction_name}: is {sizes[1]} pixels (width × height), but {ground_truth_name} is '
-        f'{sizes[0]}'
-      )
-    pairs = _count_pairs(ground_truth, prediction)
+    pairs = _count_pairs(ground_truth, prediction, pixels)
     check_segments_have_pixels(prediction.ids, pairs.prediction_area[1:], prediction_name)
     is_crowd = np.concatenate([[True], ground_truth.is_crowd])
 
@@ -137,13 +163,10 @@ class _Pairs(NamedTuple):
     return np.bincount(self.prediction, self.pixels * where, len(self.prediction_area))
 
 
-def _count_pairs(ground_truth: Segments, prediction: Segments) -> _Pairs:
-  starts, lengths = runs(ground_truth.index, prediction.index)
-  t, p = (segments.index.ravel()[starts] for segments in (ground_truth, prediction))
+def _count_pairs(ground_truth: Segments, prediction: Segments, pixels: np.ndarray) -> _Pairs:
   num_true, num_predicted = 1 + len(ground_truth.ids), 1 + len(prediction.ids)
-  codes = t.astype(np.int64) * num_predicted + p
-  present = np.unique(codes)
-  pixels = np.bincount(np.searchsorted(present, codes), lengths, len(present))
+  codes = ground_truth.index.astype(np.int64) * num_predicted + prediction.index
+  present, pixels = summed(codes, pixels)
   t, p = np.divmod(present, num_predicted)
   # Panopticapi adds up IoUs in the order of the segment ids.
   order = np.argsort(np.concatenate([[0], ground_truth.ids])[t])

@@ -3,7 +3,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from PIL import Image
 
 from oanet_tf.data.categories import Category, PanopticCategories
 from oanet_tf.data.panoptic_map import (
@@ -13,6 +12,7 @@ from oanet_tf.data.panoptic_map import (
   read_index,
   runs,
   segments_of_masks,
+  summed,
 )
 from oanet_tf.errors import InputError
 from tests.segments import segments_of_ids
@@ -30,13 +30,12 @@ CATEGORIES = PanopticCategories(
 
 def index_of(id_map, *ids):
   """What is read of an image with these ids."""
-  png = Image.fromarray(ids_to_rgb(np.array(id_map)))
-  return read_index(png, np.array(ids, np.int32), 'map')
+  return read_index(ids_to_rgb(np.array(id_map)), np.array(ids, np.int32), 'map')
 
 
 def test_a_hand_worked_id():
   rgb = np.array([[[16, 39, 1]]], np.uint8)  # 16 + 39 * 256 + 1 * 65536
-  assert read_index(Image.fromarray(rgb), np.array([4, 75536]), 'map').tolist() == [[2]]
+  assert read_index(rgb, np.array([4, 75536]), 'map').tolist() == [[2]]
   assert ids_to_rgb(np.array([[75536]])).tolist() == rgb.tolist()
 
 
@@ -50,7 +49,7 @@ def test_inverses(ids):
   assert rgb.dtype == np.uint8
   np.testing.assert_array_equal(rgb @ np.int32([1, 256, 256**2]), ids)
   listed = np.setdiff1d(ids, [0])
-  index = read_index(Image.fromarray(rgb), listed, 'map')
+  index = read_index(rgb, listed, 'map')
   np.testing.assert_array_equal(np.concatenate([[0], listed])[index], ids)
 
 
@@ -79,6 +78,24 @@ def test_runs_go_on_from_row_to_row():
   starts, lengths = runs(np.array([[1, 1], [1, 2]]), np.array([[3, 4], [4, 4]]))
   assert starts.tolist() == [0, 1, 3] and lengths.tolist() == [1, 2, 1]
   assert [len(part) for part in runs(np.zeros([0, 3]))] == [0, 0]
+
+
+def test_runs_of_colors_are_of_pixels():
+  # The second pixel differs in green, the third from it in red and blue, the fourth from none.
+  one = np.array([[[1, 2, 3], [1, 4, 3]], [[2, 4, 5], [2, 4, 5]]], np.uint8)
+  starts, lengths = runs(one, channels=3)
+  assert starts.tolist() == [0, 1, 2] and lengths.tolist() == [1, 1, 2]
+  # Neighbouring bytes of two pixels may be alike, as in [1, 2, 3] and [3, 1, 2].
+  other = np.array([[[7, 7, 7], [7, 7, 7]], [[7, 7, 7], [7, 7, 8]]], np.uint8)
+  assert runs(one, other, channels=3)[0].tolist() == [0, 1, 2, 3]
+  shifted = np.array([[[1, 2, 3], [3, 1, 2], [3, 1, 2]]], np.uint8)
+  assert runs(shifted, channels=3)[0].tolist() == [0, 1]
+
+
+def test_lengths_are_summed_by_code():
+  codes, lengths = np.array([9, 2**47, 9, 0]), np.array([1, 2, 4, 8])
+  present, sums = summed(codes, lengths)
+  assert present.tolist() == [0, 9, 2**47] and sums.tolist() == [8, 5, 2]
 
 
 def test_labels_and_things():

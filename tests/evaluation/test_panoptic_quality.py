@@ -41,6 +41,19 @@ def test_two_matches_by_hand():
   assert result['per_class'][SKY] == {'pq': 0, 'sq': 0, 'rq': 0}
 
 
+def test_pixels_that_are_counted_are_as_many_pixels():
+  truth = segments_of_ids([5] * 6 + [9] * 4, {5: PERSON, 9: GRASS})
+  prediction = segments_of_ids([1] * 5 + [2] * 5, {1: PERSON, 2: GRASS})
+  quality = PanopticQuality(CATEGORIES)
+  # Pairs may come in any order, and twice.
+  quality.update_pairs(
+    truth._replace(index=np.array([2, 1, 1, 2])),
+    prediction._replace(index=np.array([2, 1, 2, 2])),
+    np.array([3, 5, 1, 1]),
+  )
+  np.testing.assert_array_equal(quality.statistics, score((truth, prediction)).statistics)
+
+
 def test_a_match_a_miss_and_a_false_alarm_by_hand():
   truth = segments_of_ids([1, 1, 1, 1, 2, 2], {1: PERSON, 2: PERSON})
   prediction = segments_of_ids([1, 1, 1, 3, 3, 3], {1: PERSON, 3: DOG})
