@@ -41,6 +41,7 @@ class Eager:
     self._config, self._training, self._images = config, training, images
 
   def build(self) -> None:
+    torch.manual_seed(0)
     self._model = build_model(self._config).train(self._training)
     # Weights are random, as for all. But with the statistics of no network in its frozen batch
     # normalization, each block would add as much as it gets, and activations grow 256-fold.
@@ -104,6 +105,7 @@ def config_of(name: str) -> CfgNode:
   model = config.MODEL
   model.DEVICE = 'cpu'
   model.WEIGHTS = ''
+  # Random weights expect pixels of about unit variance.
   model.PIXEL_STD = [58.0] * 3
   model.RPN.POST_NMS_TOPK_TRAIN = model.RPN.POST_NMS_TOPK_TEST = COUNTS['proposals']
   model.ROI_HEADS.BATCH_SIZE_PER_IMAGE = COUNTS['rois']
@@ -114,7 +116,8 @@ def config_of(name: str) -> CfgNode:
   model.PANOPTIC_FPN.COMBINE.INSTANCES_CONFIDENCE_THRESH = 0.0
   # And one class for all things.
   model.SEM_SEG_HEAD.NUM_CLASSES = NUM_STUFF + 1
-  config.SOLVER.BASE_LR *= 1 / config.SOLVER.IMS_PER_BATCH
+  # The rate of one image, so that the losses stay finite.
+  config.SOLVER.BASE_LR /= config.SOLVER.IMS_PER_BATCH
   config.TEST.DETECTIONS_PER_IMAGE = COUNTS['detections']
   if name in TRAINING_ALONE:
     model.BACKBONE.FREEZE_AT = 0
@@ -125,7 +128,7 @@ def recipes() -> pathlib.Path:
   """The folder of configs: in a checkout that was not installed, or in the package."""
   package = pathlib.Path(detectron2.__file__).parent
   folders = (package.parent / 'configs', package / 'model_zoo' / 'configs')
-  return next(folder for folder in folders if (folder / RECIPE).is_file())
+  return folders[0] if folders[0].is_dir() else folders[1]
 
 
 def unlabelled(size: list[int], original: list[int]) -> dict:
