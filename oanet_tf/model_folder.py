@@ -5,8 +5,8 @@ import functools
 import logging
 import os
 import pathlib
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from oanet_tf import files
 from oanet_tf.config import check as config_check
@@ -23,6 +23,7 @@ from oanet_tf.files import FilePath
 if TYPE_CHECKING:
   # These load TensorFlow, which takes seconds.
   import numpy as np
+  import tensorflow as tf
   from official.core import config_definitions
 
   from oanet_tf.modeling.fusion.fuser import Fuser
@@ -119,6 +120,18 @@ def write_model(
 
   write_settings(folder, config, categories)
   checkpoints.save(tf.train.Checkpoint(model=model), folder, step=0, max_to_keep=1)
+
+
+def _without_initial_values(
+  create: 'Callable[..., tf.Variable]', **arguments: Any
+) -> 'tf.Variable':
+  """Makes a variable of zeros, for weights that are read next; random ones take seconds."""
+  import tensorflow as tf
+
+  # Keras' layers give a shape; other variables, such as a metric's, come with a value.
+  if shape := arguments['shape']:
+    arguments['initial_value'] = functools.partial(tf.zeros, shape, arguments['dtype'])
+  return create(**arguments)
 
 
 class Trained(NamedTuple):
@@ -272,6 +285,7 @@ class ModelFolder:
 
     from oanet_tf.modeling.build import build_network
     from oanet_tf.modeling.precision import computing_in
+    from oanet_tf.modeling.tracing import garbage_kept
     from oanet_tf.training import checkpoints
     from oanet_tf.training.optimizer import load_averages
 
@@ -281,7 +295,11 @@ class ModelFolder:
     path = best or checkpoints.newest(self.path)
     chosen = self.precision(precision)
     log.info('weights of %s, in %s', path, chosen)
-    with computing_in(chosen.dtype):
+    with (
+      garbage_kept(),
+      computing_in(chosen.dtype),
+      tf.variable_creator_scope(_without_initial_values),
+    ):
       model = build_network(config.task, self.categories)
     try:
       if best or config.trainer.optimizer_config.ema is None:

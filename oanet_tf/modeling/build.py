@@ -1,5 +1,7 @@
 """Builds the network from the config, which no other file of `modeling` reads as a whole."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import tensorflow as tf
 import tf_keras
@@ -56,6 +58,8 @@ def build_srm_only(
   return SRMOnly(module, categories.num_things, categories.num_stuff)
 
 
+# Nothing here needs AutoGraph, which Keras applies to each kind of layer.
+@tf.autograph.experimental.do_not_convert
 def build_oanet(
   config: definitions.OANet, categories: PanopticCategories, l2_weight_decay: float = 0.0
 ) -> OANet:
@@ -146,13 +150,14 @@ def build_oanet(
     boxes_within=config.boxes_within,
   )
   _make_variables(model, config)
-  keep_in_float32(model)
+  # Only now do all layers exist: the Model Garden's heads create theirs when first called.
+  layers = [part for part in model.submodules if isinstance(part, tf_keras.layers.Layer)]
+  keep_in_float32(layers)
   if config.frozen_level:
     for frozen in (shared, own) if own else (shared,):
       _freeze_up_to(frozen, config.frozen_level)
   if config.batch_norm == 'frozen':
-    # Only now do all layers exist: the Model Garden's heads create theirs when first called.
-    _freeze_batch_norm(model)
+    _freeze_batch_norm(layers)
   return model
 
 
@@ -270,12 +275,11 @@ def _freeze_up_to(backbone: tf_keras.Model, level: int) -> None:
   tf_keras.Model(backbone.input, backbone.output[str(level)]).trainable = False
 
 
-def _freeze_batch_norm(model: OANet) -> None:
+def _freeze_batch_norm(layers: Iterable[tf_keras.layers.Layer]) -> None:
   """Fixes statistics and scales: those of a pretrained backbone, and the identity in the heads."""
-  for part in model.layers:
-    for layer in part.submodules:
-      if 'BatchNormalization' in type(layer).__name__:
-        FrozenBatchNormalization.freeze(layer)
+  for layer in layers:
+    if 'BatchNormalization' in type(layer).__name__:
+      FrozenBatchNormalization.freeze(layer)
 
 
 def _make_variables(model: OANet, config: definitions.OANet) -> None:

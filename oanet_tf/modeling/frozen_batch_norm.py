@@ -16,16 +16,17 @@ class FrozenBatchNormalization(tf_keras.layers.BatchNormalization):
   def freeze(cls, layer: tf_keras.layers.Layer) -> None:
     """Fixes the statistics and scales of a batch normalization of any kind."""
     layer.trainable = False
-    if type(layer) is tf_keras.layers.BatchNormalization:
+    if type(layer) is tf_keras.layers.BatchNormalization and layer.fused:
       # The Model Garden's parts make their layers themselves, and take no other class.
       layer.__class__ = cls
 
-  def call(
-    self, inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None
-  ) -> tf.Tensor:
-    """[..., C] -> [..., C] of the same type."""
+  def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+    """[B, H, W, C] -> [B, H, W, C] of the same type."""
     # In half precision the kept input is half as large, and rounding twice would spoil the result.
     if not training or inputs.dtype != tf.float32:
-      return super().call(inputs, training=False, mask=mask)
+      return tf.compat.v1.nn.fused_batch_norm(
+        inputs, self.gamma, self.beta, self.moving_mean, self.moving_variance, self.epsilon,
+        is_training=False,
+      )[0]  # fmt: skip
     factor = self.gamma * tf.math.rsqrt(self.moving_variance + self.epsilon)
     return inputs * factor + (self.beta - self.moving_mean * factor)

@@ -8,7 +8,7 @@ boxes, suppression and fusion are float32 too.
 import contextlib
 import pathlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -81,15 +81,13 @@ def computing_in(dtype: str) -> Iterator[None]:
     tf_keras.mixed_precision.set_global_policy(before)
 
 
-def keep_in_float32(model: tf_keras.Model) -> None:
-  """Lets the layers compute in float32 whose results would suffer; see the module's text.
+def keep_in_float32(layers: Iterable[tf_keras.layers.Layer]) -> None:
+  """Lets those layers compute in float32 whose results would suffer; see the module's text.
 
   Args:
-    model: with its variables, which are float32.
+    layers: of the network, with their variables, which are float32.
   """
-  for layer in model.submodules:
-    if isinstance(layer, tf_keras.layers.Layer) and (
-      _LAST_LAYERS.fullmatch(layer.name) or isinstance(layer, _OF_WHOLE_MAPS)
-    ):
+  for layer in layers:
+    if _LAST_LAYERS.fullmatch(layer.name) or isinstance(layer, _OF_WHOLE_MAPS):
       # There is no public function for this, and the Model Garden's heads take no types of layers.
       layer._set_dtype_policy('float32')

@@ -17,6 +17,7 @@ from oanet_tf.data.panoptic_map import Segments
 from oanet_tf.errors import InputError, first_line
 from oanet_tf.files import FilePath
 from oanet_tf.model_folder import Trained
+from oanet_tf.modeling.tracing import garbage_kept
 from oanet_tf.prediction.predictor import OUTPUTS, Predictor, segments_of_outputs
 from oanet_tf.serving.panoptic_module import SEGMENT_INPUTS, PanopticModule
 
@@ -32,14 +33,16 @@ def of_trained(trained: Trained, method: str) -> Predictor:
     InputError: if a file that the fusion needs cannot be read.
   """
   module = PanopticModule(trained, method, segments_only=True)
-  function = tf.function(module.segment, SEGMENT_INPUTS, autograph=False)
+  with garbage_kept():
+    function = tf.function(module.segment, SEGMENT_INPUTS, autograph=False).get_concrete_function()
 
   def segment(images: Sequence[np.ndarray]) -> list[Segments]:
     shapes = np.array([image.shape[:2] for image in images], np.int32)
     batch = np.zeros([len(images), *shapes.max(axis=0), 3], np.uint8)
     for canvas, image, (height, width) in zip(batch, images, shapes, strict=True):
       canvas[:height, :width] = image
-    return _segments(function(batch, shapes), trained.categories)
+    outputs = function(tf.constant(batch), tf.constant(shapes))
+    return _segments(outputs, trained.categories)
 
   return Predictor(segment, trained.categories)
 

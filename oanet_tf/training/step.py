@@ -10,6 +10,7 @@ import tf_keras
 from oanet_tf.config import definitions
 from oanet_tf.modeling.oanet import OANet
 from oanet_tf.modeling.srm_only import SRMOnly
+from oanet_tf.modeling.tracing import garbage_kept
 from oanet_tf.training import losses
 from oanet_tf.training.optimizer import Optimizer, create_variables
 
@@ -83,6 +84,11 @@ class TrainStep:
       Scalar losses, averaged over micro-batches and replicas; `loss` is their weighted sum with
       weight decay.
     """
+    is_traced = self.tracing_count > 0
+    with contextlib.nullcontext() if is_traced else garbage_kept():
+      return self._take(micro_batches)
+
+  def _take(self, micro_batches: Sequence[Batch]) -> Scalars:
     if self._num_micro_batches == 1:
       return self._whole(micro_batches[0])
     results = [self._accumulate(batch) for batch in micro_batches]
