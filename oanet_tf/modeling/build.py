@@ -33,8 +33,9 @@ from oanet_tf.modeling.torch_resnet import TorchResNet
 # The stuff branch uses P2–P5 (Figure 3); coarser levels serve the RPN alone. The Model Garden's
 # uses all.
 COARSEST_STUFF_LEVEL = 5
-# Half precision cannot tell neighbouring pixels of a large image apart.
-BOXES_IN_FLOAT32 = {'dtype': 'float32'}
+# Half precision cannot tell neighbouring pixels of a large image apart, and spoils RoIAlign's
+# gradient, which sums many numbers.
+IN_FLOAT32 = {'dtype': 'float32'}
 
 
 def build_network(
@@ -136,7 +137,7 @@ def build_oanet(
       num_classes=num_classes, **detection_head, **norm_options
     ),
     detection_generator=detection_generator.DetectionGenerator(
-      **config.detection_generator.as_dict(), **BOXES_IN_FLOAT32
+      **config.detection_generator.as_dict(), **IN_FLOAT32
     ),
     mask_roi_aligner=_roi_align(config.mask_roi_aligner, config.roi_layers),
     mask_head=instance_heads.MaskHead(
@@ -202,10 +203,10 @@ def _roi_generator(config: definitions.OANet) -> ROIGenerator | ModelGardenROIGe
 
 def _roi_align(config: definitions.RoIAlign, roi_layers: str) -> tf_keras.layers.Layer:
   if roi_layers == 'model_garden':
-    return roi_aligner.MultilevelROIAligner(config.crop_size)
+    return roi_aligner.MultilevelROIAligner(config.crop_size, **IN_FLOAT32)
   if config.samples:
-    return RoIAlign(**config.as_dict())
-  return AdaptiveRoIAlign(crop_size=config.crop_size, max_level=config.max_level)
+    return RoIAlign(**config.as_dict(), **IN_FLOAT32)
+  return AdaptiveRoIAlign(crop_size=config.crop_size, max_level=config.max_level, **IN_FLOAT32)
 
 
 def _stuff_channels(config: definitions.StuffHead, categories: PanopticCategories) -> StuffChannels:

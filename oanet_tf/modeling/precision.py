@@ -1,7 +1,7 @@
 """The type that the network computes in: bfloat16 where the machine has it, as it is twice as fast.
 
 Weights are float32 in any case, and so is what bfloat16's 8 bits would spoil: logits and offsets,
-of which scores and boxes are made, the ranking module, and statistics over whole maps. Losses,
+of which scores and boxes are made, the ranking module, RoIAlign, and sums over whole maps. Losses,
 boxes, suppression and fusion are float32 too.
 """
 
@@ -88,6 +88,19 @@ def keep_in_float32(layers: Iterable[tf_keras.layers.Layer]) -> None:
     layers: of the network, with their variables, which are float32.
   """
   for layer in layers:
+    if layer.compute_dtype == 'bfloat16' and getattr(layer, 'use_bias', False):
+      _add_bias_by_sum(layer)
     if _LAST_LAYERS.fullmatch(layer.name) or isinstance(layer, _OF_WHOLE_MAPS):
       # There is no public function for this, and the Model Garden's heads take no types of layers.
       layer._set_dtype_policy('float32')
+
+
+def _add_bias_by_sum(layer: tf_keras.layers.Layer) -> None:
+  """Replaces the operation by which a layer adds its bias.
+
+  On the CPU, the gradient of `BiasAdd` sums bfloat16 in bfloat16, where 256 + 1 is 256. A sum's
+  gradient is summed in float32, and is merged with the convolution as well.
+  """
+  activation = layer.activation
+  layer.use_bias = False
+  layer.activation = lambda outputs: activation(outputs + layer.bias)

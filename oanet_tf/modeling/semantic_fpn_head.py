@@ -79,7 +79,8 @@ class SemanticFPNHead(tf_keras.layers.Layer):
         x = stage(x)
         if level != self._levels[0]:
           height, width = height_and_width(x)
-          x = tf.cast(tf.image.resize(x, [2 * height, 2 * width]), self.compute_dtype)
+          x = tf.image.resize(tf.cast(x, tf.float32), [2 * height, 2 * width])
+          x = tf.cast(x, self.compute_dtype)
       maps.append(x)
     return self._logits(tf.add_n(maps))
 

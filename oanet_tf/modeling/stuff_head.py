@@ -84,6 +84,7 @@ class StuffHead(tf_keras.layers.Layer):
       for conv in self._towers[str(level)]:
         x = conv(x)
       if level != self._levels[0]:
-        x = tf.image.resize(x, finest)
+        # The gradient sums many numbers.
+        x = tf.image.resize(tf.cast(x, tf.float32), finest)
       maps.append(tf.cast(x, self.compute_dtype))
     return self._logits(self._fuse(tf.concat(maps, axis=-1)))

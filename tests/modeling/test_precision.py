@@ -1,12 +1,18 @@
 """What the network computes in on which machine, and what stays float32 whatever that is."""
 
+import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras
 
 from oanet_tf.modeling import build, precision
+from oanet_tf.training import losses
 from tests import small_model
 from tests.categories import TIE_ON_PERSON as CATEGORIES
+
+# None is large enough, so the heads learn from true boxes, whatever the proposals are.
+NO_PROPOSALS = 'task.model.roi_generator.pre_nms_min_size_threshold=1000'
+LARGEST_ERROR = 0.3
 
 
 def cpu_info(flags):
@@ -112,3 +118,52 @@ def test_what_the_network_gives_is_float32():
     kinds = {tensor.dtype for tensor in tf.nest.flatten(outputs)}
     assert tf.bfloat16 not in kinds
     assert tf.float32 in kinds
+
+
+def gradients(model, task, batch):
+  with tf.GradientTape() as tape:
+    outputs = model(batch['image'], batch['image_info'], labels=batch, training=True)
+    loss = losses.oanet_losses(outputs, batch, task, model.stuff_channels)['loss']
+  return tape.gradient(loss, model.trainable_variables)
+
+
+def test_gradients_are_those_of_float32_but_for_rounding():
+  task = small_model.small_experiment('task.model.batch_norm=frozen', NO_PROPOSALS).task
+  batch = small_model.training_batch(task, CATEGORIES, small_model.TIE_ON_PERSON)
+  exact = build.build_oanet(task.model, CATEGORIES)
+  with precision.computing_in('bfloat16'):
+    rounded = build.build_oanet(task.model, CATEGORIES)
+  rounded.set_weights(exact.get_weights())
+  expected, found = (gradients(model, task, batch) for model in (exact, rounded))
+  for variable, one, other in zip(exact.trainable_variables, expected, found, strict=True):
+    if one is None:
+      assert other is None
+    elif tf.norm(one) > 1e-4:
+      error = tf.norm(tf.cast(other, tf.float32) - one) / tf.norm(one)
+      assert error < LARGEST_ERROR, variable.name
+
+
+@pytest.mark.parametrize(
+  'make',
+  [
+    lambda: tf_keras.layers.Conv2D(2, 1, activation='relu'),
+    lambda: tf_keras.layers.Conv2DTranspose(2, 1),
+    lambda: tf_keras.layers.Dense(2),
+  ],
+)
+def test_the_gradient_of_a_bias_counts_further_than_256(make):
+  """8 · 64 · 64 outputs each rise with the bias; TensorFlow's own gradient ends at 256 on CPUs."""
+  with precision.computing_in('bfloat16'):
+    layer = make()
+  layer.build([None, 64, 64, 3])
+  layer.set_weights([layer.get_weights()[0], np.array([1.0, 2.0])])
+  images = tf.zeros([8, 64, 64, 3])
+  before = layer(images)
+  precision.keep_in_float32([layer])
+  with tf.GradientTape() as tape:
+    after = layer(images)
+    total = tf.reduce_sum(tf.cast(after, tf.float32))
+  assert after.dtype == tf.bfloat16
+  assert (after == before).numpy().all()
+  assert tape.gradient(total, layer.bias).numpy().tolist() == [32768.0, 32768.0]
+  assert [variable.shape.rank for variable in layer.trainable_variables][1:] == [1]
