@@ -5,6 +5,7 @@ import types
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from oanet_tf import files
@@ -95,6 +96,31 @@ def test_every_fusion(trained, tmp_path, monkeypatch, capsys, method, override):
   code, *_ = run(monkeypatch, capsys, trained[0] / 'model', tmp_path, *flags)
   assert code == 0
   assert formats.read_record(tmp_path)['savedmodel/1']['fusion'] == method
+
+
+@pytest.mark.slow
+def test_a_saved_model_in_bfloat16(trained, tmp_path, monkeypatch, capsys, caplog):
+  with caplog.at_level('INFO', 'oanet_tf'):
+    code, *_ = run(monkeypatch, capsys, trained[0] / 'model', tmp_path, '--precision', 'bfloat16')
+  assert code == 0
+  assert 'in bfloat16' in caplog.text
+  graph = tf.saved_model.load(tmp_path / 'savedmodel' / '1').signatures['serving_default'].graph
+  kinds = {
+    node.attr['T'].type
+    for function in graph.as_graph_def().library.function
+    for node in function.node_def
+    if node.op == 'Conv2D'
+  }
+  assert kinds == {tf.bfloat16.as_datatype_enum, tf.float32.as_datatype_enum}
+
+
+def test_a_precision_is_for_a_saved_model(model_dir, tmp_path, monkeypatch, capsys):
+  formats_given = ['--formats', 'savedmodel,tflite_float16', '--precision', 'auto']
+  outcome = run(monkeypatch, capsys, model_dir, tmp_path / 'exports', *formats_given)
+  assert 'tflite_float16' in end_to_end.one_line_error(outcome)
+  with pytest.raises(InputError, match='float64'):
+    export.export(model_dir, tmp_path / 'exports', precision='float64')
+  assert not any(tmp_path.iterdir())
 
 
 @pytest.fixture
