@@ -2,8 +2,9 @@
 """Measures the network against the Model Garden's and Detectron2's, with ResNet-50 and FPN.
 
   ours                oanet_tf: a training step with all losses, or an image to its panoptic map
-  ours_unfused        the same without ranking and fusion, as far as panoptic_fpn; inference alone
-  ours_unfrozen       the same with the stem and res2 trained too; training alone
+  ours_bfloat16       the same in mixed bfloat16, for machines that have it
+  ours_unfused        the first without ranking and fusion, as far as panoptic_fpn; inference alone
+  ours_unfrozen       the first with the stem and res2 trained too; training alone
   mask_rcnn           official.vision's Mask R-CNN with its defaults: to boxes and masks
   mask_rcnn_equal     the same with our numbers of proposals, RoIs, masks and detections, and with
                       batched NMS
@@ -36,6 +37,7 @@ import tempfile
 from typing import NamedTuple
 
 from benchmark_model_contenders import (
+  BFLOAT16,
   CONTENDERS,
   CONVOLUTION,
   DETECTRON2,
@@ -109,8 +111,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     '--contenders',
     nargs='+',
     choices=CONTENDERS,
-    default=[name for name in CONTENDERS if name not in TRAINING_ALONE],
-    help='(default: all but those unfrozen)',
+    default=[name for name in CONTENDERS if name not in (BFLOAT16, *TRAINING_ALONE)],
+    help='(default: all in float32 but those unfrozen)',
   )
   parser.add_argument(
     '--modes', nargs='+', choices=('train', 'infer'), default=('train', 'infer'), help='(both)'
@@ -157,7 +159,7 @@ def contenders_of(
     if name not in others
   }
   if original and mode == 'infer':
-    for name in contenders.keys() & {'ours', INFERENCE_ALONE, *DETECTRON2}:
+    for name in contenders.keys() & {'ours', BFLOAT16, INFERENCE_ALONE, *DETECTRON2}:
       contenders[name]['original'] = original
   return contenders
 
@@ -268,7 +270,7 @@ def print_table(mode: str, size: str, batch: int, measured: dict) -> None:
 
 def rival_of(name: str, measured: dict[str, dict]) -> dict | None:
   """The row of ours that a contender is compared with, or None."""
-  if name in ('ours', 'ours_unfrozen', CONVOLUTION):
+  if name in ('ours', BFLOAT16, 'ours_unfrozen', CONVOLUTION):
     return None
   ours = measured.get('ours')
   return ours if name in (INFERENCE_ALONE, 'detectron2') else measured.get('ours_unfrozen', ours)

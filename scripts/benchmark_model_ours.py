@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 from benchmark_model_contenders import (
+  BFLOAT16,
   COUNTS,
   INFERENCE_ALONE,
   NUM_OBJECTS,
@@ -22,6 +23,7 @@ from oanet_tf.data import preprocess
 from oanet_tf.data.categories import Category, PanopticCategories
 from oanet_tf.modeling.build import build_fuser, build_oanet
 from oanet_tf.modeling.fusion.methods import fuse
+from oanet_tf.modeling.precision import computing_in
 from oanet_tf.training.optimizer import build_learning_rate, build_optimizer
 from oanet_tf.training.step import TrainStep
 
@@ -39,8 +41,8 @@ def contender(
   """A training step with all losses, or an image to its panoptic map.
 
   Args:
-    name: 'ours'; 'ours_unfused', without ranking and fusion; or 'ours_unfrozen', which trains the
-      stem and res2 too.
+    name: 'ours'; 'ours_bfloat16', in mixed bfloat16; 'ours_unfused', without ranking and fusion; or
+      'ours_unfrozen', which trains the stem and res2 too.
     mode: 'train' or 'infer'.
     size: [height, width] of images.
     batch: images.
@@ -56,7 +58,8 @@ def contender(
     prepare = training(config, categories, size, batch)
   else:
     prepare = inference(config, categories, size, batch, original or size, name != INFERENCE_ALONE)
-  return Graph(prepare, batch, detections)
+  dtype = 'bfloat16' if name == BFLOAT16 else 'float32'
+  return Graph(computing_in(dtype)(prepare), batch, detections)
 
 
 def config_of(size: list[int], detections: int, frozen: bool) -> ExperimentConfig:

@@ -120,6 +120,7 @@ def test_each_mode_has_its_contenders():
   assert inference.keys() - training.keys() == {'ours_unfused'}
   assert {name for name, options in inference.items() if 'original' in options} == {
     'ours',
+    'ours_bfloat16',
     'ours_unfused',
     'detectron2',
   }
