@@ -12,39 +12,30 @@ import numpy as np
 import tensorflow as tf
 from official.common import distribute_utils
 from official.core import config_definitions
-from official.modeling import performance
 
 from oanet_tf import nvidia
 from oanet_tf.config import definitions
 from oanet_tf.errors import InputError
-from oanet_tf.modeling import precision
 
 log = logging.getLogger(__name__)
 
-DTYPES = {'float32': tf.float32, 'bfloat16': tf.bfloat16, 'float16': tf.float16}
 INSTALL_FOR_GPUS = f"pip install 'tensorflow[and-cuda]=={tf.__version__}'"
 # What TensorFlow raises when another worker is lost.
 LOST_WORKER_ERRORS = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
 
 
-def configure(runtime: definitions.Runtime) -> precision.Precision:
-  """Sets the precision, XLA, eager execution and determinism of the process.
+def configure(runtime: definitions.Runtime) -> None:
+  """Sets XLA, eager execution and determinism of the process.
 
   A deterministic process needs seeds from now on, and stays deterministic.
-
-  Returns:
-    The precision that it took.
   """
-  chosen = precision.choose(runtime.mixed_precision_dtype)
   if runtime.deterministic:
     tf.config.experimental.enable_op_determinism()
     # It makes one `AddN` of several additions; see `training.step`.
     tf.config.optimizer.set_experimental_options({'arithmetic_optimization': False})
-  performance.set_mixed_precision_policy(DTYPES[chosen.dtype])
   # XLA compiles the clusters of operations that it can.
   tf.config.optimizer.set_jit(runtime.enable_xla)
   tf.config.run_functions_eagerly(runtime.run_eagerly)
-  return chosen
 
 
 @dataclasses.dataclass(frozen=True)

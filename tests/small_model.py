@@ -17,7 +17,9 @@ SMALL_PARTS = (
   'task.model.detection_generator.max_num_detections=6,'
   'task.train_data.output_size=[64,64],task.validation_data.output_size=[64,64],'
   'task.train_data.max_num_instances=5,task.train_data.global_batch_size=2,'
-  'task.validation_data.global_batch_size=2,task.model.fusion.stuff_area_limit=20'
+  'task.validation_data.global_batch_size=2,task.model.fusion.stuff_area_limit=20,'
+  # Tests compare exactly, on any machine.
+  'runtime.mixed_precision_dtype=float32'
 )
 OVERRIDES = f'task.model.backbone.resnet.depth_multiplier=0.25,{SMALL_PARTS}'
 MOBILE_OVERRIDES = f'task.model.backbone.mobilenet.filter_size_scale=0.35,{SMALL_PARTS}'

@@ -73,10 +73,10 @@ def run(
   model_dir = pathlib.Path(model_dir)
   # Not 0: if TensorFlow's seed is 0, tf.data takes no tensor as a seed.
   tf_keras.utils.set_random_seed(config.task.seed + 1)
-  precision = cluster_lib.configure(config.runtime)
+  cluster_lib.configure(config.runtime)
   cluster = cluster_lib.make_cluster(config.runtime)
   doing = 'evaluating' if mode == 'eval' else 'training'
-  log.info('%s on %s, in %s', doing, cluster.describe(), precision)
+  log.info('%s on %s, in %s', doing, cluster.describe(), state_lib.precision_of(config))
   if mode != 'eval':
     warn_without_gpu(config, cluster)
   categories = state_lib.find_categories(config.task, model_dir)

@@ -18,6 +18,7 @@ from oanet_tf.data.categories import CATEGORIES_FILE, PanopticCategories
 from oanet_tf.errors import InputError, first_line
 from oanet_tf.modeling.build import build_network
 from oanet_tf.modeling.oanet import OANet
+from oanet_tf.modeling.precision import Precision, choose, computing_in
 from oanet_tf.modeling.srm_only import SRMOnly
 from oanet_tf.training import checkpoints
 from oanet_tf.training.optimizer import (
@@ -75,7 +76,8 @@ def create_state(
     InputError: if workers find different checkpoints, or `init_checkpoint` does not fit.
   """
   with cluster.strategy.scope():
-    model = build_network(config.task, categories, config.task.losses.l2_weight_decay)
+    with computing_in(precision_of(config).dtype):
+      model = build_network(config.task, categories, config.task.losses.l2_weight_decay)
     learning_rate = build_learning_rate(config)
     optimizer = build_optimizer(config, learning_rate)
     if isinstance(optimizer, ema_optimizer.ExponentialMovingAverage):
@@ -90,6 +92,11 @@ def create_state(
   )
   _restore(state, model_dir)
   return state
+
+
+def precision_of(config: config_definitions.ExperimentConfig) -> Precision:
+  """What the network computes in on this machine."""
+  return choose(config.runtime.mixed_precision_dtype)
 
 
 def find_categories(task: definitions.OANetTask, model_dir: pathlib.Path) -> PanopticCategories:

@@ -1,7 +1,9 @@
 """Steps of a small network on one or two replicas."""
 
 from oanet_tf.modeling import build
+from oanet_tf.modeling.precision import computing_in
 from oanet_tf.training.optimizer import build_learning_rate, build_optimizer
+from oanet_tf.training.state import precision_of
 from oanet_tf.training.step import TrainStep
 from tests import small_model
 from tests.devices import mirrored
@@ -15,7 +17,7 @@ class Trained:
     self.task = config.task
     self.categories = categories
     self.strategy = mirrored(devices)
-    with self.strategy.scope():
+    with self.strategy.scope(), computing_in(precision_of(config).dtype):
       self.model = build.build_oanet(
         config.task.model, categories, config.task.losses.l2_weight_decay
       )

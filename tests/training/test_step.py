@@ -3,8 +3,6 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
-from oanet_tf import cluster as cluster_lib
-from oanet_tf.config import experiments
 from oanet_tf.data import preprocess
 from oanet_tf.training import losses
 from tests import small_model
@@ -178,20 +176,16 @@ SETTINGS = {
 @pytest.mark.parametrize('name', SETTINGS)
 def test_five_finite_steps_with(name, categories):
   config = small_model.small_experiment(SETTINGS[name])
-  cluster_lib.configure(config.runtime)
-  try:
-    trained = Trained(config, categories, TWO)
-    parts = config.trainer.gradient_accumulation_steps
-    before = trained.model.get_weights()
-    for _ in range(5):
-      batches = [trained.batch(TIE_ON_PERSON, PERSON)] * parts
-      scalars = losses_of(trained.step(batches))
-      assert all(np.isfinite(list(scalars.values()))), scalars
-    after = trained.model.get_weights()
-    assert all(np.isfinite(value).all() and value.dtype == np.float32 for value in after)
-    assert any((a != b).any() for a, b in zip(after, before, strict=True))
-  finally:
-    cluster_lib.configure(experiments.load_experiment('oanet_synthetic').runtime)
+  trained = Trained(config, categories, TWO)
+  parts = config.trainer.gradient_accumulation_steps
+  before = trained.model.get_weights()
+  for _ in range(5):
+    batches = [trained.batch(TIE_ON_PERSON, PERSON)] * parts
+    scalars = losses_of(trained.step(batches))
+    assert all(np.isfinite(list(scalars.values()))), scalars
+  after = trained.model.get_weights()
+  assert all(np.isfinite(value).all() and value.dtype == np.float32 for value in after)
+  assert any((a != b).any() for a, b in zip(after, before, strict=True))
 
 
 def test_the_step_is_traced_once(one_and_two):
