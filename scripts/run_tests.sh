@@ -12,6 +12,8 @@ if [[ ${1-} == --core ]]; then
   core=(-m 'not slow and not heavy')
   shift
 fi
+# Without bytecode, each process, and each command that a test starts, compiles the package again.
+unset PYTHONDONTWRITEBYTECODE
 # One process for each core. Neighbours share fixtures, so each begins with a part of its own.
 .venv/bin/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal \
   ${core[@]+"${core[@]}"} "$@"

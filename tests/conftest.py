@@ -1,24 +1,11 @@
 import pathlib
 import signal
-from collections.abc import Callable
-from typing import NamedTuple
 
 import hypothesis
 import pytest
 
-from tests import devices  # noqa: F401  Before TensorFlow is used.
-
-# isort: split
-
-import tensorflow as tf
-
-from oanet_tf.config import experiments
-from oanet_tf.model_folder import ModelFolder
-from oanet_tf.serving import parity, saved_model
-from oanet_tf.training import loop
-from tests import end_to_end, references
+from tests import references
 from tests.categories import TIE_ON_PERSON
-from tests.serving.reference import image_predictor
 
 # Timings on a busy machine say nothing.
 hypothesis.settings.register_profile('untimed', deadline=None)
@@ -49,6 +36,14 @@ HEAVY_FILES = {
   'training/test_task.py',
 }
 TESTS = pathlib.Path(__file__).resolve().parent
+# What takes longest to make, in each process that asks for it.
+DEAR_FIXTURES = ('served', 'trained')
+
+
+def pytest_configure(config):
+  """Loads TensorFlow where tests run: not in the process that starts those of pytest-xdist."""
+  if config.getoption('dist', 'no') == 'no':
+    config.pluginmanager.import_plugin('tests.networks')
 
 
 def pytest_collection_modifyitems(items):
@@ -57,6 +52,16 @@ def pytest_collection_modifyitems(items):
     is_heavy = item.path.relative_to(TESTS).as_posix() in HEAVY_FILES
     if is_heavy or HEAVY_FIXTURES & {*item.fixturenames}:
       item.add_marker('heavy')
+  first_with_dear_fixtures(items)
+
+
+def first_with_dear_fixtures(items):
+  """Sorts by file, so that one process of pytest-xdist, which begins there, has all of them."""
+  ranks = {}
+  for item in items:
+    rank = next((n for n, name in enumerate(DEAR_FIXTURES) if name in item.fixturenames), 9)
+    ranks[item.path] = min(rank, ranks.get(item.path, rank))
+  items.sort(key=lambda item: ranks[item.path])
 
 
 SAMPLE = TESTS.parents[1] / 'shared' / 'coco_sample'
@@ -83,42 +88,3 @@ def other_scores(request):
 def categories():
   """Two things and two stuff categories, with ids that are neither contiguous nor sorted."""
   return TIE_ON_PERSON
-
-
-@pytest.fixture(scope='session')
-def trained(tmp_path_factory):
-  """A folder with `scenes`, `shards` and, in `model`, a network after 4 steps; and its scores."""
-  folder = tmp_path_factory.mktemp('trained')
-  end_to_end.make_shards(folder)
-  config = experiments.load_experiment(
-    'oanet_synthetic', (), end_to_end.training_overrides(folder, steps=4)
-  )
-  return folder, loop.run(config, folder / 'model', 'train_and_eval')
-
-
-class Served(NamedTuple):
-  """A small network, its results in memory, and its SavedModel."""
-
-  source: parity.Source
-  predict: Callable
-  folder: pathlib.Path
-  signatures: dict[str, Callable]
-
-
-@pytest.fixture(
-  scope='session', params=['[64,64]', pytest.param('[48,80]', marks=pytest.mark.slow)]
-)
-def served(request, trained, tmp_path_factory):
-  """Of a network that sees all images on a square, or by their orientation."""
-  images = parity.shard_images(f'{trained[0]}/shards/val-*', 3)
-  # After a few steps of training nothing is certain.
-  override = (
-    f'task.validation_data.output_size={request.param},'
-    'task.model.fusion.score_threshold=0.02,task.model.fusion.mask_threshold=0.2'
-  )
-  folder = ModelFolder(trained[0] / 'model', override)
-  source = parity.load_source(folder, 'srm', (64, 64), images)
-  folder = tmp_path_factory.mktemp('served') / '1'
-  saved_model.write(source, folder)
-  predict = image_predictor(source.trained, 'srm')
-  return Served(source, predict, folder, tf.saved_model.load(str(folder)).signatures)

@@ -112,14 +112,14 @@ def broken(folder, kind):
   return path
 
 
-def test_broken_pictures_are_told_and_the_rest_goes_on(model_dir, tmp_path, monkeypatch, capsys):
+def test_broken_pictures_are_told_and_the_rest_goes_on(network, tmp_path, monkeypatch, capsys):
   paths, output = (
     [broken(tmp_path, kind) for kind in ('empty', 'text', 'truncated')],
     tmp_path / 'o',
   )
   for name in ('after.png', 'before.png', 'broken_not.png'):
     save(tmp_path / name, gradient())
-  code, stdout, stderr = run(monkeypatch, capsys, model_dir, tmp_path, output, '--batch_size', 1)
+  code, stdout, stderr = run(monkeypatch, capsys, 'x', tmp_path, output, '--batch_size', 1)
   assert code == 1 and '3 pictures' in stdout
   told = [line for line in stderr.splitlines() if 'left out: ' in line]
   assert len(told) == 3

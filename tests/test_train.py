@@ -15,8 +15,7 @@ from oanet_tf import files
 from oanet_tf.cluster import Cluster
 from oanet_tf.config import experiments
 from oanet_tf.model_folder import ModelFolder
-from oanet_tf.training import loop
-from oanet_tf.training.state import create_state
+from oanet_tf.training import loop, state
 from tests import end_to_end
 from tests.categories import TIE_ON_PERSON
 from tests.commands import run_without_tensorflow, train
@@ -145,8 +144,8 @@ def test_the_backbone_is_loaded_from_a_model_garden_checkpoint(trained, tmp_path
   path = tf.train.Checkpoint(backbone=model.backbone).save(str(tmp_path / 'ckpt'))
   config.task.init_checkpoint = path
   cluster = Cluster(tf.distribute.get_strategy())
-  state = create_state(config, categories, tmp_path / 'model', cluster)
-  for loaded, saved in zip(state.model.backbone.weights, model.backbone.weights, strict=True):
+  model_of_run = state.create_state(config, categories, tmp_path / 'model', cluster).model
+  for loaded, saved in zip(model_of_run.backbone.weights, model.backbone.weights, strict=True):
     np.testing.assert_array_equal(loaded, saved)
 
 
@@ -298,7 +297,9 @@ def test_a_second_process_in_a_model_folder_is_refused(
 
 
 @pytest.mark.parametrize('modules', ['all', 'backbone,decoder'])
-def test_weights_of_as_many_other_categories_are_told(trained, tmp_path, caplog, modules):
+def test_weights_of_as_many_other_categories_are_told(
+  trained, tmp_path, caplog, monkeypatch, modules
+):
   folder, _ = trained
   model_dir = tmp_path / 'other'
   shutil.copytree(folder / 'model', model_dir)
@@ -310,10 +311,13 @@ def test_weights_of_as_many_other_categories_are_told(trained, tmp_path, caplog,
   )
   config.task.init_checkpoint_modules = modules
   cluster = Cluster(tf.distribute.get_strategy())
+  # To build it takes seconds.
+  network = state.build_network(config.task, categories)
+  monkeypatch.setattr(state, 'build_network', lambda *_: network)
   for init in (model_dir, model_dir / 'ckpt-4', folder / 'model'):
     caplog.clear()
     config.task.init_checkpoint = str(init)
-    create_state(config, categories, tmp_path / 'model', cluster)
+    state.create_state(config, categories, tmp_path / 'model', cluster)
     warned = [one.message for one in caplog.records if one.message.startswith(f'{path}: ')]
     assert len(warned) == (modules == 'all' and init != folder / 'model')
     for message in warned:

@@ -1,6 +1,7 @@
 """What the value of a key may be whatever the other keys' are."""
 
 import fnmatch
+import functools
 import pathlib
 import re
 from typing import NoReturn
@@ -121,13 +122,22 @@ def _check_limits(key: str, value: object) -> None:
     if name in NEEDED:
       raise InputError(f'{key} is null; the chosen schedule needs it')
     return
+  if (limits := _limits_of(name)) is None:
+    return
+  low, high = limits
   several = isinstance(value, list | tuple)
   items = value if several else [value]
+  if not all(low <= item <= high for item in items) or not (items or name in _MAY_BE_EMPTY):
+    refuse(key, value, f'{"one or more numbers " * several}from {low} to {high}')
+
+
+@functools.cache
+def _limits_of(name: str) -> tuple[float, float] | None:
+  """What values may be from and to, by the last part of their keys."""
   for low, high, names in LIMITS:
     if any(fnmatch.fnmatchcase(name, known) for known in names.split()):
-      if not all(low <= item <= high for item in items) or not (items or name in _MAY_BE_EMPTY):
-        refuse(key, value, f'{"one or more numbers " * several}from {low} to {high}')
-      return
+      return low, high
+  return None
 
 
 def _check_text(key: str, text: str) -> None:

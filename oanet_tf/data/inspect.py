@@ -138,7 +138,7 @@ def checked_records(
 
   dataset = (
     shard_files.records_of(str(shard), count)
-    .map(tf_example.decode, tf.data.AUTOTUNE, deterministic=True)
+    .map(tf_example.traced(tf_example.decode), tf.data.AUTOTUNE, deterministic=True)
     .prefetch(2)
   )
   records = interruptible(dataset.as_numpy_iterator())

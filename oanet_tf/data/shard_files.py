@@ -283,7 +283,7 @@ def named_errors(input_path: str | Sequence[str], with_images: bool = True) -> I
     tf.errors.NotFoundError,
     tf.errors.PermissionDeniedError,
   ) as error:
-    decode = tf_example.decode if with_images else tf_example.decode_annotations
+    decode = tf_example.traced(tf_example.decode if with_images else tf_example.decode_annotations)
     shards = list_shards(input_path) if isinstance(input_path, str) else input_path
     for shard in shards:
       dataset = tf.data.TFRecordDataset(shard).map(decode)

@@ -3,7 +3,8 @@
 H, W height and width of the image, S segments, M objects.
 """
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -147,6 +148,17 @@ def decode(serialized: 'tf.Tensor') -> dict[str, 'tf.Tensor']:
 def decode_annotations(serialized: 'tf.Tensor') -> dict[str, 'tf.Tensor']:
   """`decode` without `image`, which may be damaged or empty."""
   return _decode_annotations(_parse(serialized))
+
+
+@functools.cache
+def traced(decode: Callable[['tf.Tensor'], dict[str, 'tf.Tensor']]) -> Callable:
+  """`decode` or `decode_annotations` for tf.data, traced once, which takes a second.
+
+  Without this, each dataset that it is mapped over traces it again.
+  """
+  import tensorflow as tf
+
+  return tf.function(decode, [tf.TensorSpec([], tf.string)], autograph=False)
 
 
 def _decode_annotations(parsed: dict[str, 'tf.Tensor']) -> dict[str, 'tf.Tensor']:

@@ -66,14 +66,14 @@ def test_batches_have_one_orientation(batches):
   assert shapes == {(32, 64), (64, 32)}
 
 
-def test_an_epoch_gives_each_image_at_most_once_and_nearly_all(shards, scene_categories):
+def test_an_epoch_gives_each_image_at_most_once_and_nearly_all(batches):
   epochs = {}
-  for batch in training(shards, scene_categories, global_batch_size=2).take(30):
+  for batch in batches:
     epoch, _ = position_of(batch)
     epochs.setdefault(epoch, []).extend(preprocess.source_ids(batch['source_id'].numpy()))
   for ids in (epochs[0], epochs[1]):
-    # What does not fill a batch, of either orientation, waits for another epoch.
-    assert len(set(ids)) == len(ids) and 22 <= len(ids) <= 24
+    # Up to three of each orientation do not fill a batch, and wait for another epoch.
+    assert len(set(ids)) == len(ids) and 18 <= len(ids) <= 24
   assert epochs[0] != epochs[1]
 
 
@@ -155,7 +155,7 @@ def read_all(dataset, task):
 
 @pytest.mark.parametrize('damaged', ['truncated', 'bit flipped'], indirect=True)
 def test_a_damaged_shard_is_named(damaged, scene_categories):
-  task = settings(damaged / 'train-*')
+  task = settings(damaged / 'train-*', output_size=[64, 64])
   with pytest.raises(InputError, match=r'train-00001-of-00003\.tfrecord: .*record'):
     read_all(input_pipeline.training_input(task, scene_categories), task)
 
@@ -195,7 +195,7 @@ def test_a_shard_that_changes_after_it_was_counted(shards, tmp_path, change, fac
 
 def test_categories_that_do_not_fit(shards):
   categories = PanopticCategories([Category(1, 'person', True, (0, 0, 0))])
-  task = settings(shards / 'train-*')
+  task = settings(shards / 'train-*', output_size=[64, 64])
   dataset = input_pipeline.training_input(task, categories)
   with pytest.raises(InputError, match=r'categories\.json'):
     read_all(dataset, task)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from oanet_tf.modeling import adaptive_roi_align
 from oanet_tf.modeling.adaptive_roi_align import AdaptiveRoIAlign
 from oanet_tf.modeling.roi_align import RoIAlign, assign_levels
 from tests.modeling.test_roi_align import MAP
@@ -45,6 +46,12 @@ ROIS = np.array([roi for roi, _ in TORCHVISION.values()], np.float32)
 BINS = np.array([bins for _, bins in TORCHVISION.values()], np.float32).reshape(-1, 2, 2, 2)
 
 
+@pytest.fixture
+def few_groups(monkeypatch):
+  """For graphs: each group is traced, and so many take seconds."""
+  monkeypatch.setattr(adaptive_roi_align, '_GROUPS', 3)
+
+
 def align(maps, rois, crop_size=2, **settings):
   layer = AdaptiveRoIAlign(crop_size=crop_size, **settings)
   return layer({k: tf.constant(v) for k, v in maps.items()}, tf.constant(rois))
@@ -57,19 +64,29 @@ def one_by_one(cells, roi, side):
   counts = np.ceil(size / side).astype(int)
   if (counts <= 0).any():
     return result
-  for row, column in np.ndindex(side, side):
-    for sample in np.ndindex(*counts):
-      position = low + (np.array([row, column]) + (np.array(sample) + 0.5) / counts) * size / side
-      if (position < -1).any() or (position > cells.shape[:2]).any():
-        continue
-      y, x = np.clip(position, 0, np.subtract(cells.shape[:2], 1))
-      top, left = int(y), int(x)
-      bottom, right = min(top + 1, cells.shape[0] - 1), min(left + 1, cells.shape[1] - 1)
-      y, x = y - top, x - left
+  rows, columns = (
+    list(samples(*of_axis, side))
+    for of_axis in zip(low, size, counts, cells.shape[:2], strict=True)
+  )
+  for row, top, bottom, y in rows:
+    for column, left, right, x in columns:
       above = (1 - x) * cells[top, left] + x * cells[top, right]
       below = (1 - x) * cells[bottom, left] + x * cells[bottom, right]
-      result[row, column] += ((1 - y) * above + y * below) / counts.prod()
-  return result
+      result[row, column] += (1 - y) * above + y * below
+  return result / counts.prod()
+
+
+def samples(low, size, count, length, side):
+  """Along an axis, the bin of each sample, the cells around it, and how near it is to the second.
+
+  Without those further than a cell outside.
+  """
+  for index, sample in np.ndindex(side, count):
+    position = low + (index + (sample + 0.5) / count) * size / side
+    if -1 <= position <= length:
+      position = min(max(position, 0), length - 1)
+      first = int(position)
+      yield index, first, min(first + 1, length - 1), position - first
 
 
 def random_maps(rng, batch, height, width, channels=3, levels=(2, 3, 4, 5)):
@@ -156,7 +173,7 @@ def test_equals_a_fixed_number_where_every_bin_needs_it(samples):
 
 
 @pytest.mark.parametrize('crop_size', [7, 14])
-def test_sides_of_whole_bins_take_no_sample_more(crop_size):
+def test_sides_of_whole_bins_take_no_sample_more(crop_size, few_groups):
   """A graph divides by multiplying with the reciprocal, by which 21 / 7 would be more than 3."""
   cells = np.random.default_rng(0).normal(size=(1, 6, 140, 2)).astype(np.float32)
   layer = AdaptiveRoIAlign(crop_size=crop_size)
@@ -180,7 +197,7 @@ def test_lengths_round_as_torchvisions():
   np.testing.assert_allclose(align({'0': cells}, roi, 7), expected, atol=1e-4)
 
 
-def test_sizes_and_number_may_be_unknown_when_traced():
+def test_sizes_and_number_may_be_unknown_when_traced(few_groups):
   rng = np.random.default_rng(0)
   layer = AdaptiveRoIAlign(crop_size=2)
   specs = {str(n): tf.TensorSpec([None, None, None, 3]) for n in (2, 3, 4, 5)}
@@ -196,7 +213,7 @@ def test_sizes_and_number_may_be_unknown_when_traced():
     np.testing.assert_array_equal(function(maps, rois), align(maps, rois))
 
 
-def test_the_shape_is_static_where_it_is_known():
+def test_the_shape_is_static_where_it_is_known(few_groups):
   layer = AdaptiveRoIAlign(crop_size=7)
   spec = tf.TensorSpec([2, None, None, 8]), tf.TensorSpec([2, 16, 4])
   function = tf.function(lambda maps, rois: layer({'2': maps}, rois), spec, autograph=False)

@@ -110,11 +110,8 @@ def norms(model):
 
 
 @pytest.fixture(scope='module')
-def networks(categories):
-  return {
-    batch_norm: build_small(categories, f'task.model.batch_norm={batch_norm}')
-    for batch_norm in ('frozen', 'sync')
-  }
+def network(categories):
+  return build_small(categories, 'task.model.batch_norm=frozen')
 
 
 def build_small(categories, *overrides, model_id=50):
@@ -127,8 +124,8 @@ def build_small(categories, *overrides, model_id=50):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('batch_norm', ['frozen', 'sync'])
-def test_the_backbone_trains_with_each_batch_norm(batch_norm, networks):
-  backbone = networks[batch_norm].backbone
+def test_the_backbone_trains_with_each_batch_norm(batch_norm, categories):
+  backbone = build_small(categories, f'task.model.batch_norm={batch_norm}').backbone
   norms = [
     layer for layer in backbone.layers if isinstance(layer, tf_keras.layers.BatchNormalization)
   ]
@@ -164,9 +161,8 @@ def h5(keras_50, tmp_path_factory):
 
 @pytest.mark.parametrize('modules', ['all', 'backbone'])
 @pytest.mark.parametrize('top', [False, True])
-def test_weights_of_keras_give_its_outputs(modules, top, networks, keras_50, h5, tmp_path, caplog):
+def test_weights_of_keras_give_its_outputs(modules, top, network, keras_50, h5, tmp_path, caplog):
   caplog.set_level(logging.INFO, 'oanet_tf')
-  network = networks['frozen']
   clear(network)
   if top:
     h5 = pathlib.Path(shutil.copy(h5, tmp_path))
@@ -252,16 +248,16 @@ BAD_FILES = {
 
 
 @pytest.mark.parametrize('name', BAD_FILES)
-def test_a_bad_file_is_named_in_one_line_and_changes_nothing(name, networks, h5, tmp_path):
+def test_a_bad_file_is_named_in_one_line_and_changes_nothing(name, network, h5, tmp_path):
   make, message = BAD_FILES[name]
   path = tmp_path / 'weights.h5'
   make(path, h5)
-  clear(networks['sync'])
+  clear(network)
   with pytest.raises(InputError) as error:
-    load_initial_weights(networks['sync'], str(path))
+    load_initial_weights(network, str(path))
   assert str(error.value).startswith(f'{path}: ') and '\n' not in str(error.value)
   assert message in str(error.value)
-  assert untouched(networks['sync'])
+  assert untouched(network)
 
 
 def test_keras_weights_for_the_model_gardens_backbone_name_the_settings(categories, h5):
@@ -270,13 +266,13 @@ def test_keras_weights_for_the_model_gardens_backbone_name_the_settings(categori
     load_initial_weights(network, str(h5))
 
 
-def test_keras_weights_hold_no_decoder(networks, h5):
+def test_keras_weights_hold_no_decoder(network, h5):
   with pytest.raises(InputError, match='decoder'):
-    load_initial_weights(networks['sync'], str(h5), 'backbone,decoder')
+    load_initial_weights(network, str(h5), 'backbone,decoder')
 
 
-def test_a_checkpoint_of_the_model_gardens_resnet_is_refused(networks, tmp_path):
+def test_a_checkpoint_of_the_model_gardens_resnet_is_refused(network, tmp_path):
   garden = resnet.ResNet(50)
   path = tf.train.Checkpoint(backbone=garden).save(str(tmp_path / 'ckpt'))
   with pytest.raises(InputError, match=r'task\.model\.backbone'):
-    load_initial_weights(networks['sync'], path)
+    load_initial_weights(network, path)

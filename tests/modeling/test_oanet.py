@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -158,14 +160,10 @@ def test_sharing_modes(categories, sharing, backbones, decoders):
   batch = small_model.training_batch(task, categories, small_model.TIE_ON_PERSON)
   with tf.GradientTape() as tape:
     loss = all_losses(model, task, batch)['loss_stuff']
-  touched = tape.gradient(loss, model.backbone.trainable_variables)
-  shares_backbone = any(gradient is not None for gradient in touched)
-  assert shares_backbone == (sharing != 'none')
-  touched = []
-  with tf.GradientTape() as tape:
-    loss = all_losses(model, task, batch)['loss_stuff']
-  touched = tape.gradient(loss, model.decoder.trainable_variables)
-  assert any(gradient is not None for gradient in touched) == (sharing == 'backbone_and_fpn')
+  parts = (model.backbone, model.decoder)
+  of_parts = tape.gradient(loss, [part.trainable_variables for part in parts])
+  is_shared = [any(gradient is not None for gradient in touched) for touched in of_parts]
+  assert is_shared == [sharing != 'none', sharing == 'backbone_and_fpn']
 
 
 def test_all_of_a_mobilenet_is_trained_but_its_classifier(categories):
@@ -199,8 +197,8 @@ def test_other_ranking_convolutions(categories, convolution):
   np.testing.assert_allclose(tf.reduce_sum(ranking.map, -1), 1.0, atol=1e-5)
 
 
-def test_merging_by_detection_score_does_not_rank(categories, monkeypatch):
-  model, task = make(categories)
+def test_merging_by_detection_score_does_not_rank(small, monkeypatch):
+  model, task = small
   fuser = build.build_fuser(task, model)
   batch = fuser.batch(model(BLACK, INFO, training=False), INFO, [64, 64])
   monkeypatch.setattr(type(model.spatial_ranking), '__call__', None)
@@ -209,8 +207,8 @@ def test_merging_by_detection_score_does_not_rank(categories, monkeypatch):
     fuse(batch, 'srm')
 
 
-def test_thresholds_of_the_fusion_are_read_when_it_is_built(categories):
-  model, task = make(categories)
+def test_thresholds_of_the_fusion_are_read_when_it_is_built(small):
+  model, task = small[0], copy.deepcopy(small[1])
   outputs = model(BLACK, INFO, training=False)
   for threshold, all_kept in ((1.0, False), (0.0, True)):
     task.model.fusion.score_threshold = threshold
@@ -229,7 +227,8 @@ def test_frozen_batch_norm_is_not_trained(categories):
     np.testing.assert_array_equal(old, variable)
 
 
-@pytest.mark.parametrize('model_id', [34, 50])
+# The small network has the blocks of the 34th.
+@pytest.mark.parametrize('model_id', [pytest.param(34, marks=pytest.mark.slow), 50])
 def test_deeper_backbones(categories, model_id):
   model, _ = make(categories, f'task.model.backbone.resnet.model_id={model_id}')
   assert model(BLACK, INFO, training=False)['stuff_logits'].shape[-1] == 4
@@ -241,8 +240,8 @@ def test_resnet_101(categories):
   assert model(BLACK, INFO, training=False)['stuff_logits'].shape[-1] == 4
 
 
-def test_weight_decay_is_half_the_sum_of_squares_of_the_kernels(categories):
-  model, task = make(categories)
+def test_weight_decay_is_half_the_sum_of_squares_of_the_kernels(small):
+  model, task = small
   kernels = [v for v in model.trainable_variables if 'kernel' in v.name]
   expected = 0.5 * task.losses.l2_weight_decay * sum(float(tf.reduce_sum(k**2)) for k in kernels)
   assert float(tf.add_n(model.losses)) == pytest.approx(expected, rel=1e-4)

@@ -49,7 +49,8 @@ def test_no_more_boxes_are_compared_than_asked_for():
   settings = maskrcnn.ROIGenerator(pre_nms_top_k=30)
   generate = ROIGenerator(settings)
   inputs = predictions(np.random.default_rng(0))
-  graph = tf.function(lambda: generate(*inputs, SHAPES, True)).get_concrete_function().graph
+  function = tf.function(lambda: generate(*inputs, SHAPES, True), autograph=False)
+  graph = function.get_concrete_function().graph
   (suppression,) = (o for o in graph.get_operations() if o.type == 'CombinedNonMaxSuppression')
   assert suppression.inputs[0].shape == (2, 30, 4, 4)
 

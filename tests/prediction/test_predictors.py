@@ -49,13 +49,17 @@ def in_memory(served, pictures):
     yield segments, scores
 
 
-def test_a_saved_model_segments_as_the_network_in_memory(served, pictures):
-  predictor = of_saved_model(served.folder)
-  assert predictor.categories == served.source.trained.categories
-  assert_equal(predictor.segment(pictures), in_memory(served, pictures))
+@pytest.fixture(scope='module')
+def saved(served):
+  return of_saved_model(served.folder)
 
 
-def test_a_saved_model_with_the_categories_of_another_is_refused(served, pictures, tmp_path):
+def test_a_saved_model_segments_as_the_network_in_memory(saved, served, pictures):
+  assert saved.categories == served.source.trained.categories
+  assert_equal(saved.segment(pictures), in_memory(served, pictures))
+
+
+def test_a_saved_model_with_the_categories_of_another_is_refused(served, tmp_path):
   folder = tmp_path / 'model'
   shutil.copytree(served.folder, folder)
   path = folder / 'assets' / 'categories.json'
@@ -64,12 +68,12 @@ def test_a_saved_model_with_the_categories_of_another_is_refused(served, picture
     category['name'] = f'other {category["name"]}'
   path.write_text(json.dumps(content))
   with pytest.raises(InputError, match=f"{path}: .*'other "):
-    of_saved_model(folder).segment(pictures)
+    of_saved_model(folder).segment(served.source.images[:1])
 
 
 @pytest.mark.parametrize('size', [(8192, 4097), (1, 2**16 + 1)])
-def test_an_image_that_a_saved_model_does_not_take_is_told(served, size):
-  model = Model(of_saved_model(served.folder))
+def test_an_image_that_a_saved_model_does_not_take_is_told(saved, size):
+  model = Model(saved)
   told = (
     f'a.png: has {size[0]} x {size[1]} pixels; the model takes at most 33554432, and 65536 along'
   )
@@ -87,12 +91,9 @@ def test_a_model_folder_segments_in_batches_as_alone(served, pictures):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('kind', ['model_folder', 'saved_model'])
-def test_threads_may_share_a_predictor(served, pictures, kind):
+def test_threads_may_share_a_predictor(saved, served, pictures, kind):
   source = served.source
-  if kind == 'model_folder':
-    predictor = of_trained(source.trained, source.method)
-  else:
-    predictor = of_saved_model(served.folder)
+  predictor = saved if kind == 'saved_model' else of_trained(source.trained, source.method)
   expected = list(in_memory(served, pictures))
   with concurrent.futures.ThreadPoolExecutor(4) as pool:
     found = list(pool.map(lambda picture: predictor.segment([picture])[0], pictures * 3))

@@ -96,7 +96,8 @@ def test_each_picture_is_seen_in_its_orientation_and_comes_in_its_place(oblong, 
 
 def test_of_a_fixed_size_all_shapes_are_static(categories):
   module = module_of(categories, (32, 64))
-  fixed = tf.function(module.segment_fixed, [tf.TensorSpec([1, 40, 20, 3], tf.uint8)])
+  specs = [tf.TensorSpec([1, 40, 20, 3], tf.uint8)]
+  fixed = tf.function(module.segment_fixed, specs, autograph=False)
   function = fixed.get_concrete_function()
   assert all(spec.shape.is_fully_defined() for spec in function.structured_outputs.values())
   image = np.full((1, 40, 20, 3), 153, np.uint8)

@@ -11,7 +11,7 @@ from oanet_tf.serving.tflite_file import check_builtins, read_metadata, with_met
 
 def convert(function, *specs, with_tensorflow=False, custom=False):
   module = tf.Module()
-  concrete = tf.function(function, specs).get_concrete_function()
+  concrete = tf.function(function, specs, autograph=False).get_concrete_function()
   converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], module)
   if with_tensorflow:
     converter.target_spec.supported_ops.add(tf.lite.OpsSet.SELECT_TF_OPS)
