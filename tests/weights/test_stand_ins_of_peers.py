@@ -47,7 +47,7 @@ def detectron2_folder(detectron2_file, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def detectron2(detectron2_folder):
-  return ModelFolder(detectron2_folder).load()
+  return ModelFolder(detectron2_folder).load('float32')
 
 
 def detectron2_input(expected):
@@ -171,7 +171,7 @@ def model_garden_folder(model_garden_stand_in, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def model_garden(model_garden_folder):
-  return ModelFolder(model_garden_folder).load()
+  return ModelFolder(model_garden_folder).load('float32')
 
 
 @pytest.mark.parametrize('pictures', ['unscaled', 'scaled', 'coco'])

@@ -78,7 +78,7 @@ def test_mask_rcnns_are_imported(network, tmp_path):
   folder = ModelFolder(tmp_path / 'model')
   # All stuff is void until its head is trained.
   assert folder.values['task.model.fusion.stuff_area_limit'] == 2**31 - 1
-  model = folder.load().model
+  model = folder.load('float32').model
   features = model.decoder(model.backbone(tf.constant(random_input('image'))))
   logits, deltas = model.rpn_head(features)
   for place in range(5):
