@@ -330,13 +330,10 @@ class Runtime(config_definitions.RuntimeConfig):
   """Devices and precision.
 
   Attributes:
-    mixed_precision_dtype: what the network computes in: 'auto', 'float32', 'bfloat16', 'float16';
-      None is float32. See `modeling.precision.choose`.
     deterministic: whether the same configuration, seed, data and device give the same weights bit
       for bit. Several replicas cannot.
   """
 
-  mixed_precision_dtype: str | None = 'auto'
   deterministic: bool = False
 
 

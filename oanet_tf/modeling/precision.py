@@ -49,7 +49,7 @@ def choose(setting: str | None) -> Precision:
       one the processor, have it; None is float32.
   """
   if setting != 'auto':
-    return Precision(setting or 'float32', 'as runtime.mixed_precision_dtype says')
+    return Precision(setting or 'float32', 'as asked for' if setting else 'the default')
   gpus = tf.config.list_physical_devices('GPU')
   if gpus:
     return _of_gpus([tf.config.experimental.get_device_details(gpu) for gpu in gpus])
