@@ -4,6 +4,7 @@ It answers in lines of JSON: how long the start took; for each line that it read
 took; and when there are no more, its peak memory and GFLOP.
 """
 
+import argparse
 import importlib
 import json
 import os
@@ -50,4 +51,6 @@ def seconds_of(function: Callable[[], None]) -> float:
 
 
 if __name__ == '__main__':
-  main(json.loads(sys.argv[1]))
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument('options', type=json.loads, help='arguments of a contender, as JSON')
+  main(parser.parse_args().options)

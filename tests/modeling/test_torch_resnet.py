@@ -156,7 +156,8 @@ def test_it_trains_with_each_batch_norm(batch_norm, categories, files):
   assert (norms[0].moving_mean.numpy() == mean).all() == (batch_norm == 'frozen')
   inference = backbone(random_input('image'))
   difference = tf.reduce_max(tf.abs(features['5'] - inference['5']))
-  assert (float(difference) == 0.0) == (batch_norm == 'frozen')
+  # Frozen norms compute alike in both, up to rounding.
+  assert (float(difference) < 1e-3) == (batch_norm == 'frozen')
 
 
 def test_weight_decay_is_on_the_kernels_alone():
