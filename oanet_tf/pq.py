@@ -164,9 +164,9 @@ def _score_pairs(
   # Otherwise the system clears new pages for each, which takes a quarter of the time.
   np.empty(2**24, np.uint8)
   quality = PanopticQuality(categories)
-  for pair in pairs:
-    ground_truth, prediction = pair
-    quality.update_pairs(*read_pairs(*pair), ground_truth.name, prediction.name)
+  for ground_truth, prediction in pairs:
+    found = read_pairs(ground_truth, prediction)
+    quality.update_pairs(*found, ground_truth.name, prediction.name)
   return quality.statistics
 
 

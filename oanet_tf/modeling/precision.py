@@ -88,11 +88,11 @@ def keep_in_float32(layers: Iterable[tf_keras.layers.Layer]) -> None:
     layers: of the network, with their variables, which are float32.
   """
   for layer in layers:
-    if layer.compute_dtype == 'bfloat16' and getattr(layer, 'use_bias', False):
-      _add_bias_by_sum(layer)
     if _LAST_LAYERS.fullmatch(layer.name) or isinstance(layer, _OF_WHOLE_MAPS):
       # There is no public function for this, and the Model Garden's heads take no types of layers.
       layer._set_dtype_policy('float32')
+    elif layer.compute_dtype == 'bfloat16' and getattr(layer, 'use_bias', False):
+      _add_bias_by_sum(layer)
 
 
 def _add_bias_by_sum(layer: tf_keras.layers.Layer) -> None:
