@@ -139,3 +139,12 @@ def test_no_integer_is_computed_but_for_shapes():
     if output.dtype == tf.int32 and output.shape.rank not in (0, 1)
   ]
   assert not large
+
+
+@pytest.mark.parametrize('bins', [1, 4, 11, 1000])
+def test_in_parts_it_is_the_same(bins):
+  layer = RoIAlign(crop_size=2)
+  features = {'0': tf.constant(MAP[None]), '1': tf.constant(MAP[None, ::2, ::2])}
+  expected = layer(features, tf.constant(ROIS[None])).numpy()
+  layer.bins_at_once = bins
+  np.testing.assert_array_equal(layer(features, tf.constant(ROIS[None])), expected)

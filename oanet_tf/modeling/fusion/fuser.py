@@ -80,6 +80,7 @@ class Fuser:
     canvas_size: Sequence[int] | tf.Tensor,
     ground_truth: GroundTruth | None = None,
     whole_size: Sequence[int] | None = None,
+    score_threshold: float | tf.Tensor | None = None,
   ) -> 'FusionBatch':
     """Prepares a batch of images for the fusions.
 
@@ -91,9 +92,12 @@ class Fuser:
       ground_truth: for the fusion 'oracle'.
       whole_size: [height, width] of the network input in pixels of the originals, if it is known
         when the graph is made.
+      score_threshold: of detections; None takes that of the settings.
     """
     canvas = Canvas.of_size(image_info, canvas_size)
-    return FusionBatch(self, outputs, canvas, ground_truth, whole_size)
+    if score_threshold is None:
+      score_threshold = self.settings.score_threshold
+    return FusionBatch(self, outputs, canvas, ground_truth, whole_size, score_threshold)
 
 
 class FusionBatch:
@@ -116,6 +120,7 @@ class FusionBatch:
     canvas: Canvas,
     ground_truth: GroundTruth | None,
     whole_size: Sequence[int] | None,
+    score_threshold: float | tf.Tensor,
   ):
     self.fuser = fuser
     self.outputs = outputs
@@ -125,7 +130,7 @@ class FusionBatch:
     sides = height_and_width(outputs['stuff_logits'])
     self._input_size = [side * fuser.stuff_stride for side in sides]
     self.instances = Instances(
-      outputs, fuser.settings, self._input_size, fuser.ranking_module.stride
+      outputs, fuser.settings, score_threshold, self._input_size, fuser.ranking_module.stride
     )
 
   @functools.cached_property

@@ -25,7 +25,8 @@ class Instances:
 
   Args:
     outputs: of `OANet` in inference.
-    settings: thresholds.
+    settings: thresholds for masks.
+    score_threshold: for detections.
     input_size: [height, width] of the network input.
     stride: of the canvas on which instances are compared, relative to the network input.
   """
@@ -34,6 +35,7 @@ class Instances:
     self,
     outputs: Mapping[str, tf.Tensor],
     settings: Fusion,
+    score_threshold: float | tf.Tensor,
     input_size: Sequence[Size],
     stride: int,
   ):
@@ -41,6 +43,7 @@ class Instances:
       outputs[f'detection_{name}'] for name in ('boxes', 'scores', 'classes', 'masks')
     )
     self._settings = settings
+    self._score_threshold = score_threshold
     self._rules = RULES[settings.rules]
     self._input_size = input_size
     self._stride = stride
@@ -48,7 +51,7 @@ class Instances:
   @functools.cached_property
   def kept(self) -> tf.Tensor:
     """[B, N] bool: detections with a high enough score that are not suppressed."""
-    kept = self._rules.reaches(self.scores, self._settings.score_threshold)
+    kept = self._rules.reaches(self.scores, self._score_threshold)
     threshold = self._settings.suppression_threshold
     return suppress(self._pasted, kept, threshold) if threshold < 1.0 else kept
 

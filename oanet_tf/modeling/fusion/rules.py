@@ -36,7 +36,7 @@ class Rules(NamedTuple):
   counts_hidden_stuff: bool
   resampling: Resampling
 
-  def reaches(self, values: tf.Tensor, threshold: float) -> tf.Tensor:
+  def reaches(self, values: tf.Tensor, threshold: float | tf.Tensor) -> tf.Tensor:
     """Whether values are high enough."""
     return values > threshold if self.strict else values >= threshold
 
