@@ -31,6 +31,7 @@ setup(
       'prediction/shipped/*',
       'prediction/shipped/pictures/*',
       'reporting/report.*',
+      'serving/web_page/*',
     ]
   },
   entry_points={'console_scripts': ['oanet = oanet_tf.__main__:run']},

@@ -24,13 +24,14 @@ from oanet_tf.errors import InputError
 from oanet_tf.files import FilePath, as_list
 from oanet_tf.model_folder import ModelFolder
 from oanet_tf.serving import formats as serving_formats
-from oanet_tf.serving import tflite_int8
+from oanet_tf.serving import litert_js, tflite_int8
 
 if TYPE_CHECKING:
   # This loads TensorFlow, which takes seconds.
   from oanet_tf.serving.parity import NamedImage
 
 CALIBRATED = 'tflite_int8'
+PAGE = 'web'
 PRECISIONS = ('float32', 'bfloat16', 'auto')
 Reader = Callable[[], 'Iterable[NamedImage]']
 # Default numbers of images from the validation shards, and from the training shards.
@@ -86,6 +87,14 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     help='what a SavedModel computes in; auto takes bfloat16 if this machine has it (default: '
     '%(default)s)',
   )
+  parser.add_argument(
+    '--offline',
+    nargs='+',
+    default=[],
+    metavar='TGZ_OR_DIR',
+    help=f'for {PAGE}: puts LiteRT.js beside the page, which otherwise loads it from a CDN; '
+    f'archives that "npm pack {" ".join(litert_js.PACKAGES)}" wrote, or a node_modules',
+  )
   add_params_override(parser)
   return parser.parse_args(arguments)
 
@@ -118,6 +127,7 @@ def export(
   images: FilePath | Sequence[FilePath] | None = None,
   calibration_images: FilePath | Sequence[FilePath] | None = None,
   precision: str = 'float32',
+  offline: FilePath | Sequence[FilePath] = (),
   params_override: str = '',
 ) -> list[dict[str, Any]]:
   """Writes a trained network to `EXPORT_DIR/FORMAT/VERSION` and compares it with that in memory.
@@ -126,7 +136,7 @@ def export(
     model_dir: folder of a training.
     export_dir: is made if needed.
     formats: one or several of 'savedmodel', 'tflite_float32', 'tflite_float16', 'tflite_dynamic',
-      'tflite_int8'.
+      'tflite_int8', 'web'.
     fusion: how segments are merged; None takes what the configuration says.
     image_size: [height, width] for formats of a fixed size; None takes
       `task.validation_data.output_size`.
@@ -137,6 +147,7 @@ def export(
       training shards.
     precision: what a SavedModel computes in, 'float32', 'bfloat16', or 'auto' for bfloat16 where
       this machine has it. TFLite files have formats of their own for this.
+    offline: archives of npm, or a `node_modules`, with LiteRT.js for 'web'; none for a CDN.
     params_override: changes to the folder's `params.yaml`, as `a.b=1,c.d=[2,3]`.
 
   Returns:
@@ -150,6 +161,10 @@ def export(
   method, values = folder.fusion(fusion), folder.values
   formats = check_formats(as_list(formats))
   _check_precision(precision, formats)
+  offline = as_list(offline)
+  if offline and PAGE not in formats:
+    raise InputError(f'offline is for the format {PAGE}')
+  litert_js.check(offline)
   pictures = [as_list(paths) if paths else [] for paths in (images, calibration_images)]
   files.check_output_folder(export_dir, [model_dir, *itertools.chain(*pictures)])
   if image_size and (pixels := math.prod(image_size)) > config_values.MAX_IMAGE_PIXELS:
@@ -172,6 +187,7 @@ def export(
       image_size or values['task.validation_data.output_size'],
       *(read() for read in readers),
       precision=precision,
+      offline=offline,
     )
     # Closed before an error is printed, which would otherwise follow the bar on its line.
     with tqdm.tqdm(folders.items(), 'exporting', unit='format', file=sys.stderr) as progress:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes what comes with the package in oanet_tf/prediction/shipped: the quickstart's network as an
-# 8-bit TFLite file, two pictures of its validation split, and the scores that it reaches there.
+# Makes what comes with the package in oanet_tf/prediction/shipped: the quickstart's network as the
+# TFLite file of oanet demo, two pictures of its validation split, and the scores that it reaches there.
 # Takes the quickstart's network if there is one, and trains it otherwise.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -10,7 +10,7 @@ python=.venv/bin/python
 run=runs/quickstart
 scenes=$run/occluded_scenes
 shipped=oanet_tf/prediction/shipped
-file=occluded_scenes_int8.tflite
+file=occluded_scenes.tflite
 work=runs/shipped
 
 bash scripts/make_occluded_scenes.sh "$scenes" tfrecords/synthetic
@@ -18,14 +18,14 @@ $python -m oanet_tf.train --experiment oanet_synthetic --model_dir "$run/model" 
 
 rm -rf "$work"
 $python -m oanet_tf.export --model_dir "$run/model" --export_dir "$work/exports" \
-  --formats tflite_int8 --version 1
-$python -m oanet_tf.predict --model "$work/exports/tflite_int8/1/model.tflite" \
+  --formats web --version 1
+$python -m oanet_tf.predict --model "$work/exports/web/1/model.tflite" \
   --images "$scenes/val" --output_dir "$work/results"
 $python -m oanet_tf.pq --gt_json "$scenes/annotations/panoptic_val.json" \
   --pred_json "$work/results/predictions.json" --output "$work/quality.json"
 
 mkdir -p "$shipped/pictures"
-cp "$work/exports/tflite_int8/1/model.tflite" "$shipped/$file"
+cp "$work/exports/web/1/model.tflite" "$shipped/$file"
 cp "$scenes"/val/0000000000{04,07}.jpg "$shipped/pictures"
 $python - "$work/quality.json" "$run/model/params.yaml" "$shipped/network.json" << 'END'
 import json, pathlib, sys

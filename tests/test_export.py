@@ -123,6 +123,16 @@ def test_a_precision_is_for_a_saved_model(model_dir, tmp_path, monkeypatch, caps
   assert not any(tmp_path.iterdir())
 
 
+def test_a_copy_of_litert_js_is_for_a_page(model_dir, tmp_path, monkeypatch, capsys):
+  output = tmp_path / 'exports'
+  outcome = run(monkeypatch, capsys, model_dir, output, '--offline', 'node_modules')
+  assert 'web' in end_to_end.one_line_error(outcome)
+  given = ['--formats', 'web', '--offline', str(tmp_path / 'none.tgz')]
+  outcome = run(monkeypatch, capsys, model_dir, output, *given)
+  assert 'none.tgz: does not exist' in end_to_end.one_line_error(outcome)
+  assert not any(tmp_path.iterdir())
+
+
 @pytest.fixture
 def source(monkeypatch):
   """Of the formats of `tests.serving.formats`, which look at nothing but the fusion's name."""

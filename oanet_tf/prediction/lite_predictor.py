@@ -5,7 +5,6 @@ import threading
 from collections.abc import Sequence
 
 import numpy as np
-from ai_edge_litert.interpreter import SignatureRunner
 
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.panoptic_map import Segments
@@ -14,7 +13,7 @@ from oanet_tf.files import FilePath
 from oanet_tf.prediction.predictor import OUTPUTS, Predictor, segments_of_outputs
 from oanet_tf.serving.letterbox import from_canvas, letterbox
 from oanet_tf.serving.tflite_archive import DESCRIPTION_FILE, read_description
-from oanet_tf.serving.tflite_runner import runner
+from oanet_tf.serving.tflite_runner import Runner, runner
 
 
 def of_tflite(path: FilePath) -> Predictor:
@@ -47,7 +46,7 @@ def of_tflite(path: FilePath) -> Predictor:
   return Predictor(segment, categories)
 
 
-def _described_network(path: pathlib.Path, description: dict) -> tuple[SignatureRunner, list[int]]:
+def _described_network(path: pathlib.Path, description: dict) -> tuple[Runner, list[int]]:
   """The network as a function of `image`, and the [height, width] of that.
 
   Raises:
@@ -55,7 +54,7 @@ def _described_network(path: pathlib.Path, description: dict) -> tuple[Signature
     MemoryError: if there is not enough memory.
   """
   try:
-    run = runner(path)
+    run = runner(path, description)
   except (ValueError, RuntimeError) as error:
     if fact := lack_of_memory(error):
       raise MemoryError(fact) from None

@@ -11,7 +11,7 @@ from oanet_tf.prediction.predictor import Predictor, open_predictor
 from oanet_tf.prediction.result import Result
 
 # Comes with the package; scripts/make_shipped_network.sh makes it.
-SHIPPED_MODEL = pathlib.Path(__file__).with_name('shipped') / 'occluded_scenes_int8.tflite'
+SHIPPED_MODEL = pathlib.Path(__file__).with_name('shipped') / 'occluded_scenes.tflite'
 SHIPPED_PICTURES = SHIPPED_MODEL.with_name('pictures')
 
 

@@ -18,6 +18,10 @@ from oanet_tf.config.definitions import OANet as OANetConfig
 from oanet_tf.modeling import model_garden_rois
 from oanet_tf.modeling.oanet import OANet
 from oanet_tf.modeling.proposals import Limits, best_boxes
+from oanet_tf.modeling.roi_align import RoIAlign
+
+# All 49,000 of 1,000 RoIs would take 800 MB, which a browser does not give.
+_BINS_AT_ONCE = 2**12
 
 
 def use_builtin_nms(model: OANet, config: OANetConfig) -> None:
@@ -35,6 +39,9 @@ def use_builtin_nms(model: OANet, config: OANetConfig) -> None:
     model.roi_generator = Proposals(limits, best_boxes)
   model.detection_generator = Detections(config.detection_generator)
   model.all_shapes_static = True
+  for aligner in (model.roi_aligner, model.mask_roi_aligner):
+    if isinstance(aligner, RoIAlign):
+      aligner.bins_at_once = _BINS_AT_ONCE
 
 
 class Kept(NamedTuple):

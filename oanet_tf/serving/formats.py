@@ -21,6 +21,7 @@ FORMATS = {
   'tflite_float16': 'oanet_tf.serving.tflite:FLOAT16',
   'tflite_dynamic': 'oanet_tf.serving.tflite:DYNAMIC',
   'tflite_int8': 'oanet_tf.serving.tflite:INT8',
+  'web': 'oanet_tf.serving.web:FORMAT',
 }
 RECORD_FILE = 'export.json'
 # Of TensorFlow Serving.

@@ -6,17 +6,15 @@ import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 import tensorflow as tf
 
-from oanet_tf.config.values import CANVAS_STRIDE
 from oanet_tf.data import geometry
 from oanet_tf.data.preprocess import network_input
-from oanet_tf.data.resizing import DTYPES, resize
+from oanet_tf.data.resizing import DTYPES
 from oanet_tf.model_folder import Trained
-from oanet_tf.modeling.fusion.fuser import FusionBatch
+from oanet_tf.modeling.fusion.fuser import FusionBatch, Panoptic
 from oanet_tf.modeling.fusion.methods import fuse
-from oanet_tf.serving.letterbox import PADDING_COLOR, size_within
+from oanet_tf.serving.fixed_canvas import FixedCanvas
 from oanet_tf.serving.segment_table import segment_table
 
 # Inputs of `PanopticModule.segment`. No static shape depends on the images, so it is traced once.
@@ -161,23 +159,11 @@ class PanopticModule(tf.Module):
     Args:
       image: [1, H, W, 3] uint8 RGB as `letterbox.letterbox` makes it, H and W static.
     """
-    canvas_size = image.shape[1:3].as_list()
-    fit, canvas = geometry.canvas_of(self.output_size, portrait=canvas_size[0] > canvas_size[1])
-    scaled = size_within(canvas_size, fit)
-    if self._task.validation_data.tight_padding:
-      canvas = [-(-side // CANVAS_STRIDE) * CANVAS_STRIDE for side in scaled]
-    scale = np.divide(scaled, canvas_size).astype(np.float32)
-    # In float32, since TFLite can neither resize uint8 nor pad it.
-    resized = resize(tf.cast(image[0], tf.float32), list(scaled), self._task.model.resizing)[None]
-    size = size_on_canvas(image[0])
-    valid = tf.maximum(tf.round(size * scale), 1.0)
-    padded = tf.image.pad_to_bounding_box(tf.cast(resized, tf.float32), 0, 0, *canvas)
-    return self._results(
-      tf.cast(padded, resized.dtype),
-      tf.stack([size, valid, scale, tf.zeros([2])])[None],
-      tf.constant(canvas_size),
-      whole_size=np.ceil(np.float32(canvas) / scale).astype(int),
+    canvas = FixedCanvas(self._task, image.shape[1:3].as_list())
+    results = self._results(
+      *canvas.network_input(image), tf.constant(canvas.size), whole_size=canvas.whole_size
     )
+    return without_bool(results)
 
   def _segment_each(self, prepared: Prepared, canvas_size: tf.Tensor) -> dict[str, tf.Tensor]:
     """Segments images one by one, each with its own padding."""
@@ -239,21 +225,8 @@ class PanopticModule(tf.Module):
     whole_size: Sequence[int] | None = None,
   ) -> dict[str, tf.Tensor]:
     batch = self._batch_of(images, image_info, canvas_size, whole_size)
-    maps, ids = fuse(batch, self._method), tf.constant(self._category_ids)
-    instances = batch.instances
-    results = {
-      'panoptic_category_mask': tf.gather(ids, maps.category_mask),
-      'panoptic_instance_mask': maps.instance_mask,
-      'image_shape': geometry.original_size(image_info),
-      **segment_table(
-        maps,
-        instances.scores,
-        instances.classes,
-        batch.stuff_scores(maps),
-        ids,
-        batch.fuser.num_things,
-      ),
-    }
+    instances, ids = batch.instances, tf.constant(self._category_ids)
+    results = segments_of(batch, fuse(batch, self._method), ids)
     if self._segments_only:
       return results
     return {
@@ -267,16 +240,34 @@ class PanopticModule(tf.Module):
     }
 
 
-def size_on_canvas(canvas: tf.Tensor) -> tf.Tensor:
-  """[H, W, 3] uint8 of `letterbox.letterbox` -> [2] float32, height and width of the image on it.
+def without_bool(results: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+  """The same with uint8 instead of bool, which LiteRT does not take in a browser."""
+  return {
+    name: tf.cast(values, tf.uint8) if values.dtype == tf.bool else values
+    for name, values in results.items()
+  }
 
-  Rows at the bottom and columns on the right that are entirely `PADDING_COLOR` are padding.
+
+def segments_of(
+  batch: FusionBatch, maps: Panoptic, category_ids: tf.Tensor
+) -> dict[str, tf.Tensor]:
+  """The masks, `image_shape` and the segments, as `PanopticModule` has them.
+
+  Args:
+    batch: that was fused.
+    maps: of it.
+    category_ids: [1 + T + S] int32, the dataset's id of each label.
   """
-  is_image = tf.reduce_any(tf.cast(canvas, tf.int32) != tf.constant(PADDING_COLOR), axis=2)
-
-  def extent(axis: int) -> tf.Tensor:
-    has_some = tf.reduce_any(is_image, axis=1 - axis)
-    ends = tf.range(1.0, canvas.shape[axis] + 1.0)
-    return tf.reduce_max(tf.where(has_some, ends, 1.0))
-
-  return tf.stack([extent(0), extent(1)])
+  return {
+    'panoptic_category_mask': tf.gather(category_ids, maps.category_mask),
+    'panoptic_instance_mask': maps.instance_mask,
+    'image_shape': geometry.original_size(batch.canvas.image_info),
+    **segment_table(
+      maps,
+      batch.instances.scores,
+      batch.instances.classes,
+      batch.stuff_scores(maps),
+      category_ids,
+      batch.fuser.num_things,
+    ),
+  }

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from oanet_tf.data import shard_files, tf_example
 from oanet_tf.data.interruptible import interruptible
+from oanet_tf.files import FilePath
 from oanet_tf.model_folder import ModelFolder, Trained
 from oanet_tf.serving.letterbox import letterbox
 from oanet_tf.serving.panoptic_module import PanopticModule
@@ -27,6 +28,7 @@ class Source(NamedTuple):
     images: [H, W, 3] uint8 RGB of any sizes, on which exports are compared with the network.
     image_names: what to call them in messages.
     calibration_images: [H, W, 3] uint8 RGB of `image_size`, for 8-bit formats.
+    offline: where a page takes its copy of LiteRT.js from; see `litert_js.copy`.
   """
 
   folder: ModelFolder
@@ -36,6 +38,7 @@ class Source(NamedTuple):
   images: Sequence[np.ndarray]
   image_names: Sequence[str]
   calibration_images: Sequence[np.ndarray] = ()
+  offline: Sequence[FilePath] = ()
 
   def module(self) -> PanopticModule:
     """The function that is exported."""
@@ -50,6 +53,7 @@ def load_source(
   calibration_images: Iterable[NamedImage] = (),
   *,
   precision: str = 'float32',
+  offline: Sequence[FilePath] = (),
 ) -> Source:
   """Loads the network.
 
@@ -70,6 +74,7 @@ def load_source(
     images=[image for _, image in named],
     image_names=[name for name, _ in named],
     calibration_images=[letterbox(image, image_size) for _, image in calibration_images],
+    offline=offline,
   )
 
 

@@ -23,7 +23,7 @@ from oanet_tf.serving.parity import Format, Parity, Results, Source, first_resul
 from oanet_tf.serving.tflite_archive import CHECKSUM, DESCRIPTION_FILE, checksum, with_files
 from oanet_tf.serving.tflite_description import LABELS_FILE, describe, labels_text
 from oanet_tf.serving.tflite_file import check_builtins, with_metadata
-from oanet_tf.serving.tflite_runner import runner
+from oanet_tf.serving.tflite_runner import SIGNATURE, runner
 
 MODEL_FILE = 'model.tflite'
 
@@ -58,12 +58,31 @@ def _int8(graph: _Graph, source: Source) -> bytes:
 def _convert(
   graph: _Graph, optimizations: Sequence[tf.lite.Optimize] = (), types: Sequence[tf.DType] = ()
 ) -> bytes:
-  converter = tf.lite.TFLiteConverter.from_concrete_functions([graph.function], graph.module)
+  return convert(graph.function, graph.module, optimizations, types)
+
+
+def convert(
+  function: tf.types.experimental.ConcreteFunction,
+  module: tf.Module,
+  optimizations: Sequence[tf.lite.Optimize] = (),
+  types: Sequence[tf.DType] = (),
+) -> bytes:
+  """A function as a TFLite file, whose signature is `SIGNATURE`.
+
+  Args:
+    function: to convert.
+    module: with its weights.
+    optimizations, types: of the converter.
+
+  Raises:
+    InputError: if there is no room for the converter's own files.
+  """
+  converter = tf.lite.TFLiteConverter.from_concrete_functions([function], module)
   converter.optimizations = list(optimizations)
   converter.target_spec.supported_types = list(types)
   model = converter.convert()
-  # Without room for its own files, the converter leaves the signature out and says nothing.
-  if tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY.encode() not in model:
+  # Without room, the converter leaves the signature out and says nothing.
+  if SIGNATURE.encode() not in model:
     folder = tempfile.gettempdir()
     raise InputError(
       f'{folder}: the TFLite converter cannot write there; make room, or set TMPDIR to a folder '
@@ -110,7 +129,8 @@ def _graph(source: Source) -> _Graph:
 def compare(source: Source, folder: pathlib.Path) -> Parity:
   """Compares the file with the network in memory, on images of the file's input size."""
   expected_of = tf.function(source.module().segment_fixed, autograph=False)
-  found_of = runner(folder / MODEL_FILE)
+  description = json.loads((folder / DESCRIPTION_FILE).read_text())
+  found_of = runner(folder / MODEL_FILE, description)
 
   def pairs() -> Iterator[tuple[Results, Results]]:
     for image in source.images:

@@ -3,20 +3,25 @@
 A damaged model can end the process that LiteRT runs in, so nothing is given to LiteRT unchecked.
 """
 
+import contextlib
 import hashlib
 import io
 import json
 import os
 import pathlib
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import BinaryIO
 
 from oanet_tf.errors import InputError, first_line
 
 DESCRIPTION_FILE = 'model.json'
+# The second of two steps, a TFLite file itself; see `serving.two_steps`.
+MERGE_FILE = 'merge.tflite'
 # In the description: SHA-256 of all bytes before the archive, in hexadecimal.
 CHECKSUM = 'sha256'
+# The same of all of `MERGE_FILE`.
+MERGE_CHECKSUM = 'merge_sha256'
 # Of the archive, and of a file in it. A description has 100 bytes for each category.
 MAX_BYTES = 2**22
 _CHUNK = 2**20
@@ -72,25 +77,54 @@ def read_description(path: pathlib.Path) -> dict:
   return description
 
 
+def read_file(path: pathlib.Path, name: str) -> bytes:
+  """A file in a TFLite file of `oanet_tf.export`.
+
+  Raises:
+    InputError: if it cannot be read, is damaged, or is not there.
+  """
+  try:
+    with path.open('rb') as file, _reading(path), _archive(file)[0] as archive:
+      return archive.read(_checked(archive, name))
+  except OSError as error:
+    raise InputError(f'{path}: cannot be read ({error.strerror or first_line(error)})') from None
+
+
 def _read_archive(file: BinaryIO, path: pathlib.Path) -> tuple[dict, int]:
   """The description, and the number of bytes before the archive."""
-  size = file.seek(0, os.SEEK_END)
-  before = file.seek(max(0, size - MAX_BYTES))
-  end = io.BytesIO(file.read(MAX_BYTES))
-  try:
-    with zipfile.ZipFile(end) as archive:
-      if archive.getinfo(DESCRIPTION_FILE).file_size > MAX_BYTES:
-        raise ValueError(f'its {DESCRIPTION_FILE} is larger than {MAX_BYTES} bytes')
-      description = json.loads(archive.read(DESCRIPTION_FILE))
+  with _reading(path):
+    archive, before = _archive(file)
+    with archive:
+      description = json.loads(archive.read(_checked(archive, DESCRIPTION_FILE)))
       model_bytes = before + min(entry.header_offset for entry in archive.infolist())
     if not isinstance(description, dict):
       raise ValueError(f'its {DESCRIPTION_FILE} is no JSON object')
+  return description, model_bytes
+
+
+def _archive(file: BinaryIO) -> tuple[zipfile.ZipFile, int]:
+  """The archive, and how many bytes of the file are not looked at as they come before it."""
+  before = file.seek(max(0, file.seek(0, os.SEEK_END) - MAX_BYTES))
+  return zipfile.ZipFile(io.BytesIO(file.read(MAX_BYTES))), before
+
+
+def _checked(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
+  entry = archive.getinfo(name)
+  if entry.file_size > MAX_BYTES:
+    raise ValueError(f'its {name} is larger than {MAX_BYTES} bytes')
+  return entry
+
+
+@contextlib.contextmanager
+def _reading(path: pathlib.Path) -> Iterator[None]:
+  """Turns what is said of damaged archives into an `InputError`."""
+  try:
+    yield
   except Exception as error:  # zipfile raises nearly anything on damaged archives.
     raise InputError(
       f'{path}: is cut off, damaged or not of oanet export ({first_line(error)}); copy or export '
       'it again'
     ) from None
-  return description, model_bytes
 
 
 def _checksum_of(file: BinaryIO, number: int) -> str:

@@ -25,7 +25,7 @@ OUTPUTS = {
   'segment_category_id': 'category id',
   'segment_label_id': 'place of the category among categories, things first, from 1',
   'segment_instance_id': 'value in panoptic_instance_mask, 0 for stuff',
-  'segment_is_thing': 'whether it is an object',
+  'segment_is_thing': '1 for an object, else 0',
   'segment_score': 'score of the detection; of stuff, the mean probability of its pixels',
   'segment_area': 'pixels',
   'segment_box': 'y1, x1, y2, x2 in pixels, y2 and x2 exclusive',
@@ -35,6 +35,8 @@ OUTPUTS = {
   'detection_classes': 'category id',
   'detection_masks': 'probability at each cell of the box',
   'ranking_scores': 'of the spatial ranking module; of two categories, the higher lies on top',
+  'stuff_logits': 'of the stuff branch, for the second step',
+  'image_info': 'how the picture lies in the network input, for the second step',
 }
 # The outputs whose values are lines of `LABELS_FILE`.
 WITH_CATEGORY_IDS = ('panoptic_category_mask', 'segment_category_id', 'detection_classes')
@@ -50,11 +52,34 @@ def describe(model: bytes, format_name: str, source: Source) -> dict:
   """
   interpreter = Interpreter(model_content=model)
   runner = interpreter.get_signature_runner(SIGNATURE)
-  (image,) = runner.get_input_details().values()
   outputs = runner.get_output_details()
   by_index = {details['index']: name for name, details in outputs.items()}
   # In the order of the file, which metadata must follow.
   names = [by_index[details['index']] for details in interpreter.get_output_details()]
+  outputs = {name: outputs[name] for name in names}
+  return _description(format_name, source, runner.get_input_details(), outputs)
+
+
+def describe_two_steps(
+  network: bytes, merge: bytes, format_name: str, source: Source, fusions: list[str]
+) -> dict:
+  """The same of a network and a fusion in two TFLite files, with the outputs of both.
+
+  Args:
+    network, merge: the files.
+    format_name: a key of `formats.FORMATS`.
+    source: that it was made from.
+    fusions: that the network is good for.
+  """
+  interpreters = [Interpreter(model_content=model) for model in (network, merge)]
+  first, second = (one.get_signature_runner(SIGNATURE) for one in interpreters)
+  outputs = {**first.get_output_details(), **second.get_output_details()}
+  described = _description(format_name, source, first.get_input_details(), outputs)
+  return {**described, 'fusions': fusions}
+
+
+def _description(format_name: str, source: Source, inputs: dict, outputs: dict) -> dict:
+  (image,) = inputs.values()
   return {
     'format': format_name,
     'fusion': source.method,
@@ -70,8 +95,8 @@ def describe(model: bytes, format_name: str, source: Source) -> dict:
       'deviation': list(preprocess_ops.STDDEV_RGB),
     },
     'outputs': [
-      {'name': name, **_shape_and_dtype(outputs[name]), 'description': OUTPUTS[name]}
-      for name in names
+      {'name': name, **_shape_and_dtype(details), 'description': OUTPUTS[name]}
+      for name, details in outputs.items()
     ],
     'categories': source.trained.categories.to_coco(),
   }

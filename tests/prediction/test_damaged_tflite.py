@@ -58,7 +58,7 @@ def swapped(random):
   random.shuffle(names)
   entries = dict(zip(files, (files[name] for name in names)))
   entries.pop(random.choice([*entries, None]), None)
-  other = random.choice([good[:start], good[start // 2:start], files['labels.txt']])
+  other = random.choice([good[:start], good[start // 2:start], files['merge.tflite']])
   return with_files(other, entries)
 
 for seed in range(int(first), int(last)):
@@ -160,8 +160,19 @@ def test_a_model_that_litert_does_not_take_is_told(shipped, tmp_path):
     oanet_tf.load(path)
 
 
+def test_a_fusion_of_another_file_is_told(shipped, tmp_path):
+  model, files = shipped
+  path = tmp_path / 'model.tflite'
+  path.write_bytes(with_files(model, {**files, 'merge.tflite': model[: 2**16]}))
+  with pytest.raises(oanet_tf.InputError, match=r'its merge\.tflite is that of another file'):
+    oanet_tf.load(path)
+  path.write_bytes(with_files(model, {'model.json': files['model.json']}))
+  with pytest.raises(oanet_tf.InputError, match=r"There is no item named 'merge\.tflite'"):
+    oanet_tf.load(path)
+
+
 def test_a_lack_of_memory_is_not_told_as_a_fault_of_the_file(monkeypatch):
-  def fail(_):
+  def fail(*_):
     raise ValueError("Mmap of '3' at offset '0' failed with error '12'.")
 
   monkeypatch.setattr(lite_predictor, 'runner', fail)

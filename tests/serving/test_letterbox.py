@@ -5,8 +5,8 @@ import tensorflow as tf
 from hypothesis import strategies as st
 from official.vision.ops import preprocess_ops
 
+from oanet_tf.serving.fixed_canvas import size_on_canvas
 from oanet_tf.serving.letterbox import PADDING_COLOR, from_canvas, letterbox, size_within
-from oanet_tf.serving.panoptic_module import size_on_canvas
 
 SIDES = st.integers(1, 90)
 
