@@ -26,6 +26,7 @@ COMMANDS = {
   'report': Command('oanet_tf.report', 'a page on what one fusion gains over another'),
   'pq': Command('oanet_tf.pq', 'panoptic quality of files'),
   'export': Command('oanet_tf.export', 'write a SavedModel or TFLite files'),
+  'demo': Command('oanet_tf.demo', 'segment pictures in the browser'),
   'client': Command('oanet_tf.client', 'send pictures to TensorFlow Serving'),
   'download': Command('oanet_tf.download', 'fetch COCO, backbones and published networks'),
   'import_weights': Command('oanet_tf.import_weights', 'weights of other packages'),
