@@ -147,7 +147,7 @@ def of_file(source: 'Source', folder: pathlib.Path) -> Contender:
   from oanet_tf.serving import tflite
   from oanet_tf.serving.letterbox import from_canvas, letterbox
 
-  segment = tflite.runner(folder / tflite.MODEL_FILE, os.cpu_count())
+  segment = tflite.runner(folder / tflite.MODEL_FILE, num_threads=os.cpu_count())
   labels = source.trained.categories.label_of_id_table()
 
   def run(picture: 'np.ndarray') -> tuple['Segments', float]:
