@@ -35,6 +35,9 @@ OUTPUTS = {
   'detection_classes': 'category id',
   'detection_masks': 'probability at each cell of the box',
   'ranking_scores': 'of the spatial ranking module; of two categories, the higher lies on top',
+}
+# Of the first of two steps.
+_FOR_THE_SECOND_STEP = {
   'stuff_logits': 'of the stuff branch, for the second step',
   'image_info': 'how the picture lies in the network input, for the second step',
 }
@@ -80,6 +83,7 @@ def describe_two_steps(
 
 def _description(format_name: str, source: Source, inputs: dict, outputs: dict) -> dict:
   (image,) = inputs.values()
+  descriptions = {**OUTPUTS, **_FOR_THE_SECOND_STEP}
   return {
     'format': format_name,
     'fusion': source.method,
@@ -95,7 +99,7 @@ def _description(format_name: str, source: Source, inputs: dict, outputs: dict) 
       'deviation': list(preprocess_ops.STDDEV_RGB),
     },
     'outputs': [
-      {'name': name, **_shape_and_dtype(details), 'description': OUTPUTS[name]}
+      {'name': name, **_shape_and_dtype(details), 'description': descriptions[name]}
       for name, details in outputs.items()
     ],
     'categories': source.trained.categories.to_coco(),

@@ -68,7 +68,8 @@ def test_masks_of_detections_alone_are_computed(small, counts, monkeypatch):
 
   of_some, of_all = masks(False), masks(True)
   number = max(*counts, 1)
-  np.testing.assert_array_equal(of_some[:, :number], of_all[:, :number])
+  # A convolution of fewer RoIs rounds otherwise on some processors.
+  np.testing.assert_allclose(of_some[:, :number], of_all[:, :number], rtol=0, atol=1e-6)
   assert not of_some[:, number:].any() and (of_all > 0.0).all()
 
 

@@ -188,13 +188,18 @@ def steps_of(opened):
   return segment_one.__closure__[names.index('run')].cell_contents
 
 
+def slow(*values):
+  return pytest.param(*values, marks=pytest.mark.slow)
+
+
 SMALL = Image.open(PICTURES[0]).convert('RGB')
 LARGE = Image.open(PICTURES[1]).convert('RGB').resize((700, 500), Image.Resampling.BICUBIC)
 TALL = SMALL.crop((20, 0, 90, 128)).resize((53, 301), Image.Resampling.BICUBIC)
 
 
 @pytest.mark.parametrize(
-  ('image', 'form'), [(SMALL, 'PNG'), (LARGE, 'PNG'), (TALL, 'PNG'), (LARGE, 'JPEG')]
+  ('image', 'form'),
+  [slow(SMALL, 'PNG'), slow(LARGE, 'PNG'), (TALL, 'PNG'), (LARGE, 'JPEG')],
 )
 def test_the_map_is_that_of_litert_in_python(browser, tmp_path, image, form):
   content = encoded(image, form)
@@ -210,8 +215,10 @@ def test_the_map_is_that_of_litert_in_python(browser, tmp_path, image, form):
   assert theirs == pytest.approx(ours, abs=0.01)
 
 
-@pytest.mark.parametrize('threshold', [0.1, 0.9])
-@pytest.mark.parametrize('order', ['heuristic', 'srm'])
+@pytest.mark.parametrize(
+  ('threshold', 'order'),
+  [(0.1, 'heuristic'), slow(0.1, 'srm'), slow(0.9, 'heuristic'), slow(0.9, 'srm')],
+)
 def test_merging_once_more_is_as_in_python(browser, tmp_path, threshold, order):
   give(browser, encoded(SMALL))
   choose(browser, order)
@@ -345,7 +352,7 @@ def test_a_segment_is_named_where_the_pointer_is_and_in_the_list(browser):
   assert sorted(names) == sorted(one['label'] for one in result.segments_info)
 
 
-@pytest.mark.parametrize('image', [SMALL, LARGE, TALL])
+@pytest.mark.parametrize('image', [SMALL, slow(LARGE), slow(TALL)])
 def test_names_do_not_cover_each_other_nor_leave_the_picture(browser, image):
   give(browser, encoded(image))
   set_threshold(browser, 0.05)
@@ -433,7 +440,7 @@ def test_contrast(browser, url, dark):
   assert [one for one in found if one[1] < 4.5] == []
 
 
-@pytest.mark.parametrize('width', [320, 390, 1280])
+@pytest.mark.parametrize('width', [slow(320), 390, slow(1280)])
 def test_nothing_leaves_the_window_sideways(browser, url, width):
   browser.open(url, width=width, height=800)
   browser.wait_until(READY)
