@@ -38,9 +38,9 @@ async function timed(name, work) {
 
 // ---------- the network
 async function start() {
-  const answer = await fetch('model.json');
-  about = answer.ok ? await answer.json().catch(() => ({})) : {};
-  if (!about.fusions || !about.categories || !about.input) {
+  say('Loading …');
+  about = await fetch('model.json').then((answer) => answer.json()).catch(() => ({}));
+  if (!about?.fusions || !about.categories || !about.input) {
     throw new Error('model.json is missing, or of another kind of model; use oanet export --formats web');
   }
   litert = await import('@litertjs/core').catch(() => {
