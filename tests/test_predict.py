@@ -14,7 +14,7 @@ from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.class_prior import ClassPrior
 from oanet_tf.data.panoptic_map import Scores, segments_of_masks
 from oanet_tf.errors import InputError
-from oanet_tf.prediction.model import Model
+from oanet_tf.prediction.model import SHIPPED_MODEL, Model
 from oanet_tf.prediction.predictor import Predictor, find_model
 from tests import end_to_end
 from tests.categories import CATEGORIES
@@ -127,9 +127,9 @@ def test_broken_pictures_are_told_and_the_rest_goes_on(network, tmp_path, monkey
   assert len(json.loads((output / 'predictions.json').read_text())['images']) == 3
 
 
-def test_nothing_is_written_if_no_picture_can_be_read(model_dir, tmp_path, monkeypatch, capsys):
+def test_nothing_is_written_if_no_picture_can_be_read(tmp_path, monkeypatch, capsys):
   path = broken(tmp_path, 'text')
-  outcome = run(monkeypatch, capsys, model_dir, path, tmp_path / 'output')
+  outcome = run(monkeypatch, capsys, SHIPPED_MODEL, path, tmp_path / 'output')
   message = end_to_end.one_line_error(outcome)
   assert 'none of 1 ' in message
   assert not (tmp_path / 'output').exists()

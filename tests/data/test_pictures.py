@@ -204,7 +204,8 @@ def test_a_transparent_color_of_16_bits_is_refused():
 KINDS = ('JPEG', 'PNG', 'GIF', 'BMP', 'TIFF', 'WEBP')
 
 
-@settings(max_examples=300, deadline=None)
+# Some are of the largest size that is taken, and are decoded.
+@settings(max_examples=100, deadline=None)
 @given(
   st.sampled_from(KINDS),
   st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=8),

@@ -95,7 +95,10 @@ def test_features_of_odd_sides_equal_torchvisions(depth, stride_in, backbones):
     assert np.std(features[level]) == pytest.approx(deviation, abs=1e-3)
 
 
-@pytest.mark.parametrize('depth', BLOCKS)
+@pytest.mark.parametrize(
+  'depth',
+  [pytest.param(depth, marks=[pytest.mark.slow] if depth > 50 else []) for depth in BLOCKS],
+)
 def test_layers_are_named_as_in_detectron2(depth):
   numbers, is_bottleneck = BLOCKS[depth]
   backbone = TorchResNet(depth)
