@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import tqdm
 
 from oanet_tf import files
-from oanet_tf.errors import InputError
+from oanet_tf.errors import InputError, first_line
 from oanet_tf.printing import shown
 
 
@@ -84,4 +84,6 @@ def _reading(archive: pathlib.Path) -> Iterator[None]:
     EOFError,
     RuntimeError,  # A password or a compression that `zipfile` does not know.
   ) as error:
-    raise InputError(f'{archive}: is damaged ({error}); remove it and start again') from None
+    raise InputError(
+      f'{archive}: is damaged ({first_line(error)}); remove it and start again'
+    ) from None

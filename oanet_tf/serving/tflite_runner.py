@@ -29,7 +29,7 @@ class Runner(Protocol):
   def get_output_details(self) -> dict[str, Any]: ...
 
 
-class TwoSteps:
+class TwoStepRunner:
   """The network and its fusion, one after the other; the outputs are those of both.
 
   Args:
@@ -82,4 +82,4 @@ def runner(
   threshold = description.get('score_threshold')
   if not isinstance(threshold, int | float):
     raise ValueError(f'its score_threshold is {threshold!r}')
-  return TwoSteps(network, merge, threshold, description.get('fusion') == 'srm')
+  return TwoStepRunner(network, merge, threshold, description.get('fusion') == 'srm')

@@ -101,6 +101,11 @@ def test_a_damaged_archive(tmp_path):
   refused(sources, tmp_path / 'page', r'0\.tgz: is damaged')
 
 
+def test_an_empty_archive_is_told_in_a_line(tmp_path):
+  (tmp_path / 'empty.tgz').touch()
+  refused([tmp_path / 'empty.tgz'], tmp_path / 'page', r'empty\.tgz: is damaged [^\\]*; remove it')
+
+
 def test_an_archive_of_something_else(tmp_path):
   other = archive(tmp_path / 'other.tgz', {'readme': 'text'})
   refused([other], tmp_path / 'page', 'is no package of npm')
