@@ -10,7 +10,7 @@ import subprocess
 import time
 
 NAMES = ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable', 'chrome')
-_SECONDS = 30
+_SECONDS = 90
 
 
 def find_chromium():
