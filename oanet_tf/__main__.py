@@ -25,7 +25,7 @@ COMMANDS = {
   'evaluate': Command('oanet_tf.evaluate', 'score the fusions of a trained network'),
   'report': Command('oanet_tf.report', 'a page on what one fusion gains over another'),
   'pq': Command('oanet_tf.pq', 'panoptic quality of files'),
-  'export': Command('oanet_tf.export', 'write a SavedModel or TFLite files'),
+  'export': Command('oanet_tf.export', 'write a SavedModel, TFLite files or a page'),
   'demo': Command('oanet_tf.demo', 'segment pictures in the browser'),
   'client': Command('oanet_tf.client', 'send pictures to TensorFlow Serving'),
   'download': Command('oanet_tf.download', 'fetch COCO, backbones and published networks'),

@@ -19,11 +19,11 @@ from oanet_tf.serving import litert_js, page, page_server
 from oanet_tf.serving.tflite_archive import (
   DESCRIPTION_FILE,
   MERGE_FILE,
+  MODEL_FILE,
   read_description,
   read_file,
 )
 
-MODEL_FILE = 'model.tflite'
 EXPORT = 'oanet export --formats web'
 SHIPPED_NOTE = 'This network knows only generated pictures: try one of the examples.'
 
@@ -120,7 +120,6 @@ def has_screen() -> bool:
 
 def main() -> None:
   arguments = parse_arguments()
-  litert_js.check(arguments.offline)
   model = find_page_model(arguments.model) if arguments.model else None
   with tempfile.TemporaryDirectory(prefix='oanet_demo_') as name:
     folder = pathlib.Path(name)

@@ -162,9 +162,7 @@ def export(
   formats = check_formats(as_list(formats))
   _check_precision(precision, formats)
   offline = as_list(offline)
-  if offline and PAGE not in formats:
-    raise InputError(f'offline is for the format {PAGE}')
-  litert_js.check(offline)
+  _check_page(formats, method, offline)
   pictures = [as_list(paths) if paths else [] for paths in (images, calibration_images)]
   files.check_output_folder(export_dir, [model_dir, *itertools.chain(*pictures)])
   if image_size and (pixels := math.prod(image_size)) > config_values.MAX_IMAGE_PIXELS:
@@ -202,6 +200,18 @@ def _check_precision(precision: str, formats: Sequence[str]) -> None:
     raise InputError(
       f'precision {precision} is for a savedmodel; export {", ".join(others)} in another run'
     )
+
+
+def _check_page(formats: Sequence[str], method: str, offline: Sequence[str]) -> None:
+  if offline and PAGE not in formats:
+    raise InputError(f'offline is for the format {PAGE}')
+  if PAGE in formats and method not in serving_formats.PAGE_FUSIONS:
+    raise InputError(
+      f'a page fuses by {" or ".join(serving_formats.PAGE_FUSIONS)}, not by {method}; choose one '
+      'with --fusion'
+    )
+  if offline:
+    litert_js.check(offline)
 
 
 def main() -> None:

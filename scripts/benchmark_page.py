@@ -21,7 +21,7 @@ import numpy as np
 from oanet_tf import demo, errors, files
 from oanet_tf.arguments import positive
 from oanet_tf.errors import InputError
-from oanet_tf.serving import litert_js, page_server
+from oanet_tf.serving import page_server
 from oanet_tf.serving.letterbox import letterbox
 from oanet_tf.serving.tflite_archive import read_description
 
@@ -131,7 +131,6 @@ def main() -> None:
   )
   parser.add_argument('--output', type=pathlib.Path, help='JSON file for the medians')
   arguments = parser.parse_args()
-  litert_js.check(arguments.offline)
   for path in arguments.images:
     if not path.is_file():
       raise InputError(f'{path}: there is no such file')

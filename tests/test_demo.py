@@ -1,6 +1,7 @@
 """`oanet demo`: which model it takes, and what it serves."""
 
 import http.client
+import json
 import shutil
 import signal
 import subprocess
@@ -15,7 +16,7 @@ from oanet_tf import demo
 from oanet_tf.errors import InputError
 from oanet_tf.prediction.model import SHIPPED_MODEL
 from oanet_tf.serving import page_server
-from oanet_tf.serving.tflite_archive import with_files
+from oanet_tf.serving.tflite_archive import checksum, with_files
 from tests.commands import run_without_tensorflow
 
 
@@ -45,9 +46,9 @@ def test_no_model(tmp_path, name):
 def test_a_file_for_other_programs_is_refused(tmp_path):
   path = tmp_path / 'model.tflite'
   model = b'\0\0\0\0TFL3'
-  digest = 'd2b2e4f2'
-  path.write_bytes(with_files(model, {'model.json': b'{"sha256": "%s"}' % digest.encode()}))
-  with pytest.raises(InputError, match=r'model\.tflite: is damaged'):
+  description = {'sha256': checksum(model), 'format': 'tflite_int8'}
+  path.write_bytes(with_files(model, {'model.json': json.dumps(description).encode()}))
+  with pytest.raises(InputError, match=r'is a tflite_int8 for other programs'):
     demo.make_page(tmp_path, path)
 
 

@@ -130,6 +130,9 @@ def test_a_copy_of_litert_js_is_for_a_page(model_dir, tmp_path, monkeypatch, cap
   given = ['--formats', 'web', '--offline', str(tmp_path / 'none.tgz')]
   outcome = run(monkeypatch, capsys, model_dir, output, *given)
   assert 'none.tgz: does not exist' in end_to_end.one_line_error(outcome)
+  given = ['--formats', 'savedmodel,web', '--fusion', 'upsnet']
+  outcome = run(monkeypatch, capsys, model_dir, output, *given)
+  assert 'heuristic or srm, not by upsnet' in end_to_end.one_line_error(outcome)
   assert not any(tmp_path.iterdir())
 
 

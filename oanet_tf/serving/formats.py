@@ -24,6 +24,8 @@ FORMATS = {
   'web': 'oanet_tf.serving.web:FORMAT',
 }
 RECORD_FILE = 'export.json'
+# Of pages: those that differ only in the order of instances, by the value of `by_ranking`.
+PAGE_FUSIONS = ('heuristic', 'srm')
 # Of TensorFlow Serving.
 MAX_VERSION = 2**63 - 1
 

@@ -3,6 +3,7 @@
 import json
 import pathlib
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 
 from oanet_tf import files
@@ -43,12 +44,9 @@ def wasm_url(is_copied: bool) -> str:
 
 
 def check(sources: Sequence[files.FilePath]) -> None:
-  """Raises `InputError` if a source is neither a folder nor a file named as npm names archives."""
-  for source in map(pathlib.Path, sources):
-    if not source.exists():
-      raise InputError(f'{source}: does not exist; {_NPM_PACK} writes two archives')
-    if source.is_file() and source.suffix != '.tgz':
-      raise InputError(f'{source}: is neither a .tgz of npm pack nor a folder node_modules')
+  """Raises the errors of `copy`, before other work is lost by them."""
+  with tempfile.TemporaryDirectory() as folder:
+    copy(sources, pathlib.Path(folder))
 
 
 def copy(sources: Sequence[files.FilePath], folder: pathlib.Path) -> None:
@@ -59,8 +57,14 @@ def copy(sources: Sequence[files.FilePath], folder: pathlib.Path) -> None:
     folder: of the page.
 
   Raises:
-    InputError: if a package is missing, of another version or incomplete, or an archive is damaged.
+    InputError: if a source is neither, or damaged, or a package is missing, of another version or
+      incomplete.
   """
+  for source in map(pathlib.Path, sources):
+    if not source.exists():
+      raise InputError(f'{source}: does not exist; {_NPM_PACK} writes two archives')
+    if source.is_file() and source.suffix != '.tgz':
+      raise InputError(f'{source}: is neither a .tgz of npm pack nor a folder node_modules')
   with files.temporary_folder(folder / FOLDER) as unpacked:
     packages = dict(_found(sources, unpacked))
     for name in PACKAGES:

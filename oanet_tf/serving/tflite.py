@@ -20,12 +20,16 @@ from oanet_tf.serving.builtin_nms import use_builtin_nms
 from oanet_tf.serving.letterbox import letterbox
 from oanet_tf.serving.panoptic_module import PanopticModule
 from oanet_tf.serving.parity import Format, Parity, Results, Source, first_results, parity_of
-from oanet_tf.serving.tflite_archive import CHECKSUM, DESCRIPTION_FILE, checksum, with_files
+from oanet_tf.serving.tflite_archive import (
+  CHECKSUM,
+  DESCRIPTION_FILE,
+  MODEL_FILE,
+  checksum,
+  with_files,
+)
 from oanet_tf.serving.tflite_description import LABELS_FILE, describe, labels_text
 from oanet_tf.serving.tflite_file import check_builtins, with_metadata
 from oanet_tf.serving.tflite_runner import SIGNATURE, runner
-
-MODEL_FILE = 'model.tflite'
 
 
 class _Graph(NamedTuple):

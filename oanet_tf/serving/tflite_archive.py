@@ -15,6 +15,7 @@ from typing import BinaryIO
 
 from oanet_tf.errors import InputError, first_line
 
+MODEL_FILE = 'model.tflite'
 DESCRIPTION_FILE = 'model.json'
 # The second of two steps, a TFLite file itself; see `serving.two_steps`.
 MERGE_FILE = 'merge.tflite'

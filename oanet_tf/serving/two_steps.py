@@ -15,11 +15,10 @@ from oanet_tf.modeling.fusion import order
 from oanet_tf.modeling.fusion.fuser import FusionBatch
 from oanet_tf.modeling.fusion.methods import ordered_by
 from oanet_tf.serving.fixed_canvas import FixedCanvas
+from oanet_tf.serving.formats import PAGE_FUSIONS
 from oanet_tf.serving.panoptic_module import segments_of, without_bool
 from oanet_tf.serving.tflite_runner import BY_RANKING, SCORE_THRESHOLD
 
-# The fusions that differ only in the order of instances, by the value of `by_ranking`.
-METHODS = ('heuristic', 'srm')
 SETTINGS = (SCORE_THRESHOLD, BY_RANKING)
 # Of the network's outputs, those that a fusion needs.
 _DETECTIONS = ('detection_boxes', 'detection_scores', 'detection_classes', 'detection_masks')
@@ -43,7 +42,7 @@ class TwoSteps(tf.Module):
 
   def __init__(self, trained: Trained, image_size: Sequence[int]):
     super().__init__()
-    model, fuser = trained.model, trained.fuser(METHODS)
+    model, fuser = trained.model, trained.fuser(PAGE_FUSIONS)
     self.variables_of_model = model.variables
     canvas = FixedCanvas(trained.config.task, image_size)
     ids = trained.categories.id_of_label_table()

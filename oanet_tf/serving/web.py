@@ -9,6 +9,7 @@ from oanet_tf import files
 from oanet_tf.errors import InputError
 from oanet_tf.serving import page
 from oanet_tf.serving.builtin_nms import use_builtin_nms
+from oanet_tf.serving.formats import PAGE_FUSIONS
 from oanet_tf.serving.parity import Format, Source
 from oanet_tf.serving.tflite import MODEL_FILE, compare, convert
 from oanet_tf.serving.tflite_archive import (
@@ -21,7 +22,7 @@ from oanet_tf.serving.tflite_archive import (
 )
 from oanet_tf.serving.tflite_description import describe_two_steps
 from oanet_tf.serving.tflite_file import check_builtins
-from oanet_tf.serving.two_steps import METHODS, TwoSteps
+from oanet_tf.serving.two_steps import TwoSteps
 
 
 def write(source: Source, folder: pathlib.Path) -> None:
@@ -32,17 +33,12 @@ def write(source: Source, folder: pathlib.Path) -> None:
   cannot run the fusion.
 
   Args:
-    source: what is exported.
+    source: what is exported, with one of `PAGE_FUSIONS`.
     folder: an empty folder.
 
   Raises:
-    InputError: if the fusion is none of a page, or the network has an operation that TFLite does
-      not have.
+    InputError: if the network has an operation that TFLite does not have.
   """
-  if source.method not in METHODS:
-    raise InputError(
-      f'a page fuses by {" or ".join(METHODS)}, not by {source.method}; choose one with --fusion'
-    )
   network, merge = _convert(source)
   description = describe_two_steps(network, merge, 'web', source, _methods(source))
   checksums = {CHECKSUM: checksum(network), MERGE_CHECKSUM: checksum(merge)}
@@ -60,7 +56,7 @@ def _methods(source: Source) -> list[str]:
     source.folder.check_ranking_module(['srm'])
   except InputError:
     return ['heuristic']
-  return list(METHODS)
+  return list(PAGE_FUSIONS)
 
 
 def _convert(source: Source) -> tuple[bytes, bytes]:
