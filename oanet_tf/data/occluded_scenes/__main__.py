@@ -5,6 +5,7 @@ import argparse
 from oanet_tf import errors
 from oanet_tf.arguments import ArgumentParser
 from oanet_tf.data.occluded_scenes.dataset import generate
+from oanet_tf.data.occluded_scenes.scenes import ORDERS
 
 
 def main() -> None:
@@ -23,6 +24,12 @@ def main() -> None:
   parser.add_argument('--num_val', type=int, default=200, help='images of the val split')
   parser.add_argument('--image_size', type=int, default=128, help='longer side, in pixels')
   parser.add_argument('--seed', type=int, default=0, help='the same seed gives the same bytes')
+  parser.add_argument(
+    '--order',
+    choices=list(ORDERS),
+    default='category',
+    help='what decides which thing lies on top: mostly the categories, or what the scene shows',
+  )
   arguments = parser.parse_args()
   generate(**vars(arguments))
   print(f'wrote {arguments.output_dir}')

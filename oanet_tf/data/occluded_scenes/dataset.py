@@ -15,7 +15,8 @@ from pycocotools import mask as coco_mask
 from oanet_tf import files
 from oanet_tf.data import panoptic_map
 from oanet_tf.data.occluded_scenes import scenes, shapes
-from oanet_tf.data.occluded_scenes.scenes import Scene, Thing
+from oanet_tf.data.occluded_scenes.scenes import Scene
+from oanet_tf.data.occluded_scenes.stage import Thing
 from oanet_tf.errors import InputError
 from oanet_tf.files import FilePath
 
@@ -121,11 +122,16 @@ def panoptic_annotation(scene: Scene, image_id: int) -> tuple[np.ndarray, list[d
   return segment_map, segments
 
 
-def instance_annotations(scene: Scene, rng: np.random.Generator, image_id: int) -> list[dict]:
+def instance_annotations(
+  scene: Scene, rng: np.random.Generator, image_id: int, order: str = 'category'
+) -> list[dict]:
   """Annotates the things; each annotation has the id of its panoptic segment."""
   annotations = []
   for number, thing in enumerate(scene.things, start=1):
-    mask = instance_mask(thing, scene.things[number:], rng, scene.image_size)
+    if scenes.ORDERS[order].whole_outlines:
+      mask = thing.mask
+    else:
+      mask = instance_mask(thing, scene.things[number:], rng, scene.image_size)
     index = len(scene.stuff_names) + number - 1
     annotation = _annotation(image_id, index, thing.name, thing.is_crowd, mask)
     annotations.append({**annotation, 'image_id': image_id})
@@ -133,13 +139,13 @@ def instance_annotations(scene: Scene, rng: np.random.Generator, image_id: int) 
 
 
 def _write_image(
-  folder: pathlib.Path, split: str, index: int, image_size: int, seed: int
+  folder: pathlib.Path, split: str, index: int, image_size: int, seed: int, order: str
 ) -> tuple[dict, dict, list[dict]]:
   """Writes an image and its PNG; returns its entries of `images` and of both `annotations`."""
   rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(SPLITS.index(split), index)))
   image_id = index + 1
   stem = f'{image_id:012d}'
-  scene = scenes.plan_scene(rng, image_size)
+  scene = scenes.plan_scene(rng, image_size, order)
   image = scenes.render(scene, rng)
   segment_map, segments = panoptic_annotation(scene, image_id)
   Image.fromarray(image).save(folder / split / f'{stem}.jpg', quality=95)
@@ -156,14 +162,17 @@ def _write_image(
     'id': image_id,
   }
   panoptic = {'segments_info': segments, 'file_name': f'{stem}.png', 'image_id': image_id}
-  return record, panoptic, instance_annotations(scene, rng, image_id)
+  return record, panoptic, instance_annotations(scene, rng, image_id, order)
 
 
-def _write_split(folder: pathlib.Path, split: str, count: int, image_size: int, seed: int) -> None:
+def _write_split(
+  folder: pathlib.Path, split: str, count: int, image_size: int, seed: int, order: str
+) -> None:
+  name = 'OccludedScenes' if order == 'category' else f'OccludedScenes, order by {order}'
   (folder / split).mkdir()
   (folder / 'annotations' / f'panoptic_{split}').mkdir(parents=True)
   written = [
-    _write_image(folder, split, index, image_size, seed)
+    _write_image(folder, split, index, image_size, seed, order)
     for index in tqdm.trange(count, desc=split, unit='image')
   ]
   images, panoptic, instances = zip(*written, strict=True) if written else ((), (), ())
@@ -176,7 +185,7 @@ def _write_split(folder: pathlib.Path, split: str, count: int, image_size: int, 
   ):
     content = {
       'info': {
-        'description': f'OccludedScenes, made with seed {seed}',
+        'description': f'{name}, made with seed {seed}',
         'url': '',
         'version': '1.0',
         'year': int(_DATE[:4]),
@@ -197,6 +206,7 @@ def generate(
   num_val: int = 200,
   image_size: int = 128,
   seed: int = 0,
+  order: str = 'category',
 ) -> None:
   """Writes the dataset: a folder of JPEGs for each split, and `annotations`.
 
@@ -209,6 +219,7 @@ def generate(
     num_val: images of the val split, in [0, 2^19 - 1].
     image_size: longer side of the images in pixels, in [64, 4096].
     seed: at least 0.
+    order: what decides which thing lies on top, a key of `scenes.ORDERS`.
 
   Raises:
     InputError: if an argument is out of range, or the folder is not empty or cannot be made.
@@ -221,6 +232,8 @@ def generate(
   ):
     if not low <= value <= high:
       raise InputError(f'{name} {value} is not in [{low}, {high}]')
+  if order not in scenes.ORDERS:
+    raise InputError(f'order {order!r} is not one of {", ".join(scenes.ORDERS)}')
   folder = pathlib.Path(output_dir).resolve()
   with files.writing(folder):
     if folder.exists() and next(folder.iterdir(), None):
@@ -228,4 +241,4 @@ def generate(
   with files.making_folder(folder) as partial:
     for split, count in zip(SPLITS, (num_train, num_val), strict=True):
       with files.writing(folder):
-        _write_split(partial, split, count, image_size, seed)
+        _write_split(partial, split, count, image_size, seed, order)

@@ -15,7 +15,7 @@ from pycocotools.coco import COCO
 
 from oanet_tf.data.categories import PanopticCategories
 from oanet_tf.data.occluded_scenes import dataset as occluded_scenes
-from oanet_tf.data.occluded_scenes import scenes, shapes
+from oanet_tf.data.occluded_scenes import scenes, shapes, stage
 from oanet_tf.data.panoptic_map import MAX_SEGMENT_ID
 from oanet_tf.errors import InputError
 from tests.data.occluded_scenes.test_scenes import rectangle
@@ -51,8 +51,8 @@ def hashes(folder):
   }
 
 
-def generate_small(folder, num_train=3, num_val=2, image_size=64, seed=0):
-  occluded_scenes.generate(folder, num_train, num_val, image_size, seed)
+def generate_small(folder, num_train=3, num_val=2, image_size=64, seed=0, order='category'):
+  occluded_scenes.generate(folder, num_train, num_val, image_size, seed, order)
   return hashes(folder)
 
 
@@ -67,6 +67,7 @@ def generate_small(folder, num_train=3, num_val=2, image_size=64, seed=0):
     ({'image_size': 63}, 'image_size 63 '),
     ({'image_size': 10**6}, 'image_size 1000000 '),
     ({'seed': -5}, 'seed -5 '),
+    ({'order': 'chaos'}, "order 'chaos' .*category, context"),
   ],
 )
 def test_arguments_out_of_range_are_refused(tmp_path, arguments, message):
@@ -154,10 +155,14 @@ def test_image_depends_on_seed_split_and_index_only(tmp_path):
     'again': {},
     'longer': {'num_train': 5, 'num_val': 0},
     'other': {'seed': 1},
+    'context': {'order': 'context'},
+    'context again': {'order': 'context'},
   }.items():
     images[name] = generate_small(tmp_path / name, **arguments)
   first, longer, other = images['first'], images['longer'], images['other']
   assert first == images['again']
+  assert images['context'] == images['context again']
+  assert images['context'] != first
   pictures = [name for name in first if name.endswith(('.jpg', '.png'))]
   assert len(pictures) == 10
   for name in pictures:
@@ -336,7 +341,7 @@ def test_annotations_of_a_scene_without_things():
 
 def test_crowd_is_one_segment():
   figures = [rectangle('person', 0, x, 5, x + 5).figures[0] for x in (0, 20)]
-  scene = scene_of(halves(), scenes.Thing('person', figures, depth=0.0))
+  scene = scene_of(halves(), stage.Thing('person', figures, depth=0.0))
   _, segments = occluded_scenes.panoptic_annotation(scene, 1)
   instances = occluded_scenes.instance_annotations(scene, np.random.default_rng(0), 1)
   for annotations in (segments, instances):
@@ -373,6 +378,14 @@ def test_margin_scales_with_the_image():
     rectangle('person', 0, 0, 20, 20), [rectangle('table', 11, 0, 40, 40)], image_size=256
   )
   assert areas.keys() == {400, 220, 260, 300, 340}
+
+
+def test_in_scenes_of_context_things_are_outlined_whole():
+  scene = scene_of(halves(), rectangle('person', 0, 0, 20, 20), rectangle('table', 11, 0, 30, 40))
+  annotations = occluded_scenes.instance_annotations(
+    scene, np.random.default_rng(0), 1, order='context'
+  )
+  assert [annotation['area'] for annotation in annotations] == [400, 760]
 
 
 @hypothesis.given(

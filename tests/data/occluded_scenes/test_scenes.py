@@ -1,11 +1,12 @@
 """Tests of the scenes of OccludedScenes: who lies on whom, what there is, and what is hidden."""
 
 import collections
+import itertools
 
 import numpy as np
 import pytest
 
-from oanet_tf.data.occluded_scenes import scenes, shapes
+from oanet_tf.data.occluded_scenes import scenes, shapes, stage
 
 
 @pytest.fixture(scope='module')
@@ -51,10 +52,92 @@ def test_things_of_a_category_overlap(planned, name):
   assert overlaps(planned, name, name) > 10
 
 
+# Who lies on whom where only the scene tells
+
+
+@pytest.fixture(scope='module')
+def in_context():
+  """400 planned, unpainted scenes, ordered by context."""
+  rng = np.random.default_rng(8)
+  return [scenes.plan_scene(rng, 128, 'context') for _ in range(400)]
+
+
+@pytest.mark.parametrize(
+  'pair',
+  [('person', 'table'), ('person', 'tie'), ('person', 'bag'), ('table', 'cup'), ('car', 'dog'),
+   ('ball', 'person')],
+)  # fmt: skip
+def test_both_orders_are_about_equally_frequent(in_context, pair):
+  counts = overlaps(in_context, *pair), overlaps(in_context, *pair[::-1])
+  assert sum(counts) > 25
+  assert 0.3 < counts[0] / sum(counts) < 0.7
+
+
+@pytest.mark.parametrize(
+  'pair', [('person', 'table'), ('person', 'tie'), ('person', 'bag'), ('table', 'cup')]
+)
+def test_a_table_of_categories_is_at_chance(in_context, pair):
+  pixels = collections.Counter()
+  for scene in in_context:
+    things = list(zip(scene.things, scene.visible, strict=True))
+    for (one, visible), (other, _) in itertools.permutations(things, 2):
+      pixels[one.name, other.name] += (visible & other.mask).sum()
+  assert 0.25 < pixels[pair] / (pixels[pair] + pixels[pair[::-1]]) < 0.75
+
+
+@pytest.mark.parametrize('name', ['person', 'car', 'table'])
+def test_what_stands_lower_is_in_front(in_context, name):
+  pairs = [
+    (back, front)
+    for scene in in_context
+    for index, back in enumerate(scene.things)
+    for front in scene.things[index + 1 :]
+    if {back.name, front.name} <= {'person', 'car', 'table'} and not back.is_crowd
+    if name in (back.name, front.name) and (back.mask & front.mask).any()
+  ]
+  assert len(pairs) > 20
+  for back, front in pairs:
+    feet = [pose.y + pose.height / 2 for (pose, _), *_ in (back.figures, front.figures)]
+    assert feet[0] < feet[1]
+
+
+@pytest.mark.parametrize(('small', 'large'), [('tie', 'person'), ('cup', 'table')])
+def test_what_is_contained_is_in_front_and_what_touches_is_behind(in_context, small, large):
+  shares = {True: [], False: []}
+  for scene in in_context:
+    for thing in scene.things:
+      if thing.name == small:
+        assert thing.host.name == large
+        in_front = scene.things.index(thing) > scene.things.index(thing.host)
+        shares[in_front].append((thing.mask & thing.host.mask).sum() / thing.mask.sum())
+  assert min(len(shares[True]), len(shares[False])) > 20
+  assert min(shares[True]) == 1.0
+  assert min(shares[False]) >= 0.2 and max(shares[False]) <= 0.45
+
+
+def test_of_dog_and_car_what_the_edge_cuts_off_is_in_front(in_context):
+  fronts = []
+  for scene in in_context:
+    for back, front in itertools.pairwise(scene.things):
+      beside = front.depth - back.depth < 1e-5 and {back.name, front.name} == {'car', 'dog'}
+      if beside and (back.mask & front.mask).any():
+        assert front.mask[:, [0, -1]].any() and not back.mask[:, [0, -1]].any()
+        fronts.append(front.name)
+  assert fronts.count('car') > 8 < fronts.count('dog')
+
+
+def test_at_least_half_of_each_thing_shows(in_context):
+  for scene in in_context:
+    for thing, visible in zip(scene.things, scene.visible, strict=True):
+      assert visible.sum() >= 0.5 * thing.mask.sum()
+
+
 # What is in the scenes
 
 
-def test_frequencies(planned):
+@pytest.mark.parametrize('order', ['category', 'context'])
+def test_frequencies(request, order):
+  planned = request.getfixturevalue({'category': 'planned', 'context': 'in_context'}[order])
   names = collections.Counter(t.name for s in planned for t in s.things if not t.is_crowd)
   assert names.keys() == shapes.SILHOUETTES.keys()
   assert min(names['tie'], names['cup']) > 0.27 * len(planned)  # 400 in 1500 images
@@ -127,13 +210,13 @@ def rectangle(name, top, left, bottom, right, host=None):
   drawing = np.zeros((40, 40), np.uint8)
   drawing[top:bottom, left:right] = shapes.FLAT
   pose = shapes.Pose(0.0, 0.0, 1.0, 1.0, angle=0.0)
-  figure = scenes.Figure(pose, drawing)
-  return scenes.Thing(name, [figure], depth=0.0, host=host)
+  figure = stage.Figure(pose, drawing)
+  return stage.Thing(name, [figure], depth=0.0, host=host)
 
 
 def test_mask_of_a_crowd_is_that_of_all_its_figures():
   first, second = rectangle('person', 0, 0, 10, 10), rectangle('person', 5, 5, 15, 15)
-  crowd = scenes.Thing('person', first.figures + second.figures, depth=0.0)
+  crowd = stage.Thing('person', first.figures + second.figures, depth=0.0)
   assert crowd.is_crowd and not first.is_crowd
   np.testing.assert_array_equal(crowd.mask, first.mask | second.mask)
   assert crowd.mask.sum() == 175  # 100 + 100, 25 of them shared
@@ -153,3 +236,9 @@ def test_thing_of_which_just_enough_shows_is_kept():
   things, visible = scenes._drop_hidden([car, *dogs], 10)
   assert things == [car, *dogs] and [int(mask.sum()) for mask in visible] == [10, 200, 190]
   assert scenes._drop_hidden([car, *dogs], 11)[0] == dogs
+
+
+def test_thing_that_shows_too_small_a_part_is_dropped():
+  car, dog = rectangle('car', 0, 0, 20, 20), rectangle('dog', 0, 0, 20, 11)
+  assert scenes._drop_hidden([car, dog], 20, min_share=0.5)[0] == [dog]
+  assert scenes._drop_hidden([car, dog], 20, min_share=0.45)[0] == [car, dog]
