@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Sequence
 
 from oanet_tf import errors, files
-from oanet_tf.arguments import ArgumentParser, add_overwrite
+from oanet_tf.arguments import ArgumentParser, add_overwrite, names
 from oanet_tf.data.pictures import find_pictures, read_picture
 from oanet_tf.errors import InputError
 from oanet_tf.model_folder import ModelFolder
@@ -17,7 +17,7 @@ _FIGURES = {
   'gradients': ("Figure 5: each branch's gradient at the backbone, over training", 'none'),
   'sharing': ('Figure 6: networks side by side, such as with and without sharing', 'many'),
   'scores': ('Figure 7: each instance with its detection and its ranking score', 'one'),
-  'fusions': ('Figure 8: merged by detection score, and by ranking score', 'many'),
+  'fusions': ('Figure 8: merged by detection score, and by ranking score, or otherwise', 'many'),
 }
 _SEVERAL_MODELS = ('gradients', 'sharing')
 _COMPARED = ('heuristic', 'srm')
@@ -45,6 +45,14 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
       subparser.add_argument('--image', required=True, dest='images', nargs=1, metavar='FILE')
     elif images == 'many':
       subparser.add_argument('--images', required=True, nargs='+', metavar='FILE_OR_DIR')
+    if name == 'fusions':
+      subparser.add_argument(
+        '--fusions',
+        type=names,
+        default=','.join(_COMPARED),
+        metavar='NAME,…',
+        help='(default: %(default)s)',
+      )
     subparser.add_argument('--output', required=True, type=pathlib.Path, help='PNG to write')
     add_overwrite(subparser)
   return parser.parse_args(arguments)
@@ -53,9 +61,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 def main() -> None:
   arguments = parse_arguments()
   output, images = arguments.output, getattr(arguments, 'images', [])
+  fusions = getattr(arguments, 'fusions', _COMPARED)
   if arguments.figure != 'gradients':
     for folder in arguments.model_dir:
-      ModelFolder(folder).fusion('srm')
+      for method in fusions:
+        ModelFolder(folder).fusion(method)
   pictures = find_pictures(images) if images else []
   if len(pictures) > 1 and _FIGURES[arguments.figure][1] == 'one':
     raise InputError(
@@ -68,7 +78,7 @@ def main() -> None:
     if arguments.figure == 'gradients':
       _draw_gradients(arguments.model_dir, output)
     else:
-      _draw_predictions(arguments.figure, arguments.model_dir, pictures, output)
+      _draw_predictions(arguments.figure, arguments.model_dir, pictures, fusions, output)
   print(output)
 
 
@@ -89,10 +99,11 @@ def _draw_predictions(
   figure: str,
   model_dirs: Sequence[pathlib.Path],
   pictures: Sequence[pathlib.Path],
+  fusions: Sequence[str],
   output: pathlib.Path,
 ) -> None:
   """Draws a figure that needs networks; all but 'sharing' use the first."""
-  names = network_names(model_dirs)
+  of_network = network_names(model_dirs)
   # TensorFlow takes seconds to load, so arguments are checked before.
   from oanet_tf.paper import drawings
   from oanet_tf.paper.examples import predictions
@@ -100,12 +111,12 @@ def _draw_predictions(
   if figure == 'sharing':
     of_networks = [list(predictions(folder, pictures, ['srm'])) for folder in model_dirs]
   else:
-    found = list(predictions(model_dirs[0], pictures, _COMPARED))
+    found = list(predictions(model_dirs[0], pictures, fusions))
   with files.replacing(output) as temporary:
     if figure == 'sharing':
-      drawings.sharing(dict(zip(names, of_networks, strict=True)), temporary)
+      drawings.sharing(dict(zip(of_network, of_networks, strict=True)), temporary)
     elif figure == 'fusions':
-      drawings.fusions(found, _COMPARED, temporary)
+      drawings.fusions(found, fusions, temporary)
     else:
       draw = {'ranking_map': drawings.ranking_map, 'scores': drawings.scores}[figure]
       draw(found[0], temporary)

@@ -50,7 +50,7 @@ def test_predictions_are_those_of_predict(model_dir, pictures):
 def test_draws_what_the_paper_draws(model_dir, pictures, tmp_path, monkeypatch, capsys):
   for name, flags in (
     ('ranking_map', ['--image', pictures[0]]),
-    ('fusions', ['--images', *pictures[:2]]),
+    ('fusions', ['--images', *pictures[:2], '--fusions', 'heuristic,srm,pairwise']),
     ('gradients', []),
   ):
     output = tmp_path / f'{name}.png'
@@ -77,6 +77,7 @@ def test_names_of_networks(model_dir, tmp_path):
 @pytest.mark.parametrize(
   ('arguments', 'message'),
   [
+    (['fusions', '--images', 'PICTURE', '--model_dir', 'MODEL', '--fusions', 'oracle'], 'oracle'),
     (['scores', '--image', 'none.jpg', '--model_dir', 'MODEL'], 'none.jpg: '),
     (['scores', '--image', 'MODEL', '--model_dir', 'MODEL'], 'MODEL'),
     (['scores', '--image', str(PICTURES), '--model_dir', 'MODEL'], f'{PICTURES}: has 2 pictures'),

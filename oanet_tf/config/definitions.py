@@ -111,12 +111,33 @@ class SpatialRanking(hyperparams.Config):
 
 
 @dataclasses.dataclass
+class OcclusionHead(hyperparams.Config):
+  """Tells of two instances that overlap which lies on top, for the fusion 'pairwise'.
+
+  Attributes:
+    enabled: whether the network has it.
+    crop_size: of masks and features, along a side.
+    num_filters: channels of all its layers.
+    max_pairs: of an image in the fusion; those that share the most pixels.
+    num_sampled_pairs: of an image in training: so many of annotated objects, and so many of sampled
+      RoIs with their predicted masks.
+  """
+
+  enabled: bool = False
+  crop_size: int = 14
+  num_filters: int = 32
+  max_pairs: int = 64
+  num_sampled_pairs: int = 8
+
+
+@dataclasses.dataclass
 class Fusion(hyperparams.Config):
   """How detections and stuff logits become a panoptic map.
 
   Attributes:
     method: of prediction and export. 'srm' orders instances by ranking score, 'heuristic' by
-      detection score, and 'class_prior' by how often their categories lie on each other. 'upsnet'
+      detection score, and 'class_prior' by how often their categories lie on each other.
+      'pairwise' asks the occlusion head of each pair that overlaps. 'upsnet'
       takes the largest logit at each pixel.
     rules: of merging: those of 'panopticapi', 'model_garden' or 'detectron2', which differ in how
       masks and logits are resampled, what an equal value is, and when stuff is counted
@@ -208,16 +229,18 @@ class OANet(hyperparams.Config):
   mask_head: maskrcnn.MaskHead = dataclasses.field(default_factory=maskrcnn.MaskHead)
   stuff_head: StuffHead = dataclasses.field(default_factory=StuffHead)
   spatial_ranking: SpatialRanking = dataclasses.field(default_factory=SpatialRanking)
+  occlusion_head: OcclusionHead = dataclasses.field(default_factory=OcclusionHead)
   fusion: Fusion = dataclasses.field(default_factory=Fusion)
 
 
 @dataclasses.dataclass
 class Losses(hyperparams.Config):
-  """Eq. 1: the instance branch's five losses + λ · stuff + SRM.
+  """Eq. 1: the instance branch's five losses + λ · stuff + SRM; and the occlusion head's.
 
   Attributes:
     rpn_class_weight, rpn_box_weight, class_weight, box_weight, mask_weight: of the five losses.
     stuff_weight: λ.
+    occlusion_weight: of the occlusion head's loss, where the network has that head.
     l2_weight_decay: half of it times the sum of squares of all kernels is added to the loss, as in
       the Model Garden.
     rpn_huber_loss_delta, frcnn_huber_loss_delta: errors of boxes up to this count by half their
@@ -233,6 +256,7 @@ class Losses(hyperparams.Config):
   box_weight: float = 1.0
   mask_weight: float = 1.0
   stuff_weight: float = 0.25
+  occlusion_weight: float = 1.0
   l2_weight_decay: float = 1e-4
   rpn_huber_loss_delta: float = 1.0 / 9.0
   frcnn_huber_loss_delta: float = 1.0

@@ -32,7 +32,8 @@ LIMITS: tuple[tuple[float, float, str], ...] = (
   (
     1, 10**6,
     'num_proposals test_num_proposals pre_nms_top_k test_pre_nms_top_k num_sampled_rois'
-    ' num_sampled_masks max_num_detections max_num_instances rpn_batch_size_per_im',
+    ' num_sampled_masks num_sampled_pairs max_pairs max_num_detections max_num_instances'
+    ' rpn_batch_size_per_im',
   ),
   (0, 2**16, '*_min_size_threshold'),
   (0, 1e3, 'soft_nms_sigma'),

@@ -18,7 +18,7 @@ MAX_IMAGE_SIDE = 2**16
 MAX_BATCH_IMAGES = 16
 # In a model folder.
 PARAMS_FILE = 'params.yaml'
-FUSIONS = ('srm', 'heuristic', 'class_prior', 'upsnet', 'oracle')
+FUSIONS = ('srm', 'heuristic', 'class_prior', 'pairwise', 'upsnet', 'oracle')
 # Of merging; `modeling.fusion.rules` has them.
 RULES = ('panopticapi', 'model_garden', 'detectron2')
 # The fusions that evaluation during training scores.
@@ -243,6 +243,15 @@ def check_fusion(method: str, values: Values, has_ground_truth: bool = False) ->
     raise InputError(
       'the fusion class_prior needs a file of oanet class_prior; set '
       'task.model.fusion.class_prior to its path'
+    )
+  if method == 'pairwise' and values['task.mode'] == 'srm_only':
+    raise InputError(
+      'the fusion pairwise needs features of images, which task.mode=srm_only does not have'
+    )
+  if method == 'pairwise' and not values['task.model.occlusion_head.enabled']:
+    raise InputError(
+      'the fusion pairwise needs a network that was trained with '
+      'task.model.occlusion_head.enabled=true'
     )
   if method == 'upsnet' and values['task.mode'] == 'srm_only':
     raise InputError(

@@ -63,6 +63,41 @@ def _visible_box(png: tf.Tensor, box: tf.Tensor, window: tf.Tensor) -> tf.Tensor
   return tf.where(tf.reduce_any(mask), visible, tf.zeros_like(visible))
 
 
+def match_segments(
+  pngs: tf.Tensor,
+  boxes: tf.Tensor,
+  labels: tf.Tensor,
+  segment_index: tf.Tensor,
+  label_of_index: tf.Tensor,
+) -> tf.Tensor:
+  """The panoptic segment of each object: the one of its category that it covers most of.
+
+  Args:
+    pngs: [M] string, each mask cropped to its box.
+    boxes: [M, 4] float32, [y1, x1, y2, x2] in pixels of the image.
+    labels: [M] int32, categories of the objects.
+    segment_index: [H, W] int32, k for the k-th segment, 0 for void.
+    label_of_index: [K + 1] int32, the category at each index.
+
+  Returns:
+    [M] int32, k for the k-th segment, 0 for an object that covers none of its category.
+  """
+
+  def of_object(parts: tuple[tf.Tensor, ...]) -> tf.Tensor:
+    png, box, label = parts
+    mask = tf.io.decode_png(png, channels=1)[..., 0] > 0
+    corner = tf.cast(box[:2], tf.int32)
+    window = tf.slice(segment_index, corner, tf.shape(mask))
+    pixels = tf.math.bincount(tf.boolean_mask(window, mask), minlength=tf.size(label_of_index))
+    of_category = tf.where(label_of_index == label, pixels, 0)
+    best = tf.argmax(of_category, output_type=tf.int32)
+    return tf.where(of_category[best] > 0, best, 0)
+
+  return tf.map_fn(
+    of_object, (pngs, boxes, labels), fn_output_signature=tf.TensorSpec([], tf.int32)
+  )
+
+
 def replace_objects_by_segments(
   example: dict[str, tf.Tensor], segment_labels: tf.Tensor, num_things: int
 ) -> dict[str, tf.Tensor]:

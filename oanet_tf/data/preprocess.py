@@ -17,7 +17,12 @@ from oanet_tf.data import geometry
 from oanet_tf.data.anchor_targets import AnchorLabeler
 from oanet_tf.data.annotation_scores import score_instances
 from oanet_tf.data.categories import VOID_LABEL, PanopticCategories
-from oanet_tf.data.object_masks import replace_objects_by_segments, sample_mask, visible_boxes
+from oanet_tf.data.object_masks import (
+  match_segments,
+  replace_objects_by_segments,
+  sample_mask,
+  visible_boxes,
+)
 from oanet_tf.data.resizing import antialiased, resize
 
 Example = dict[str, tf.Tensor]
@@ -49,13 +54,17 @@ def training_steps(
       padded with -1.
     crowd_boxes: [20, 4], padded with -1.
     category_labels: [A / label_stride, B / label_stride] int32, 0 for void.
+    gt_segments, segment_map: for an occlusion head alone: [M] int32, each object's segment, k for
+      the k-th, 0 for none, padded with -1; and the segments at the places of `category_labels`.
     anchor_samples, anchor_matches: of `anchor_targets.AnchorLabeler`.
     roi_priorities: [P + M] float32 in [0, 1), random, for P proposals and M instances.
   """
   fit, canvas = geometry.canvas_of(data.output_size, portrait)
+  for_pairs = ('gt_segments', 'segment_map') if model.occlusion_head.enabled else ()
   return [
     _choose_objects(data.objects_from, categories),
     _assign_labels(categories),
+    *([_match_segments] if for_pairs else []),
     _choose_geometry(fit, data),
     _distort_colors(data.color_jitter),
     _warp_image(canvas, model.resizing, smooth=data.min_scale < 1.0),
@@ -69,7 +78,7 @@ def training_steps(
     _source_id_as_bytes,
     _keep(
       'image', 'image_info', 'source_id', 'gt_boxes', 'gt_classes', 'gt_masks', 'crowd_boxes',
-      'category_labels', 'anchor_samples', 'anchor_matches', 'roi_priorities',
+      'category_labels', 'anchor_samples', 'anchor_matches', 'roi_priorities', *for_pairs,
     ),
   ]  # fmt: skip
 
@@ -283,8 +292,23 @@ def _warp_image(canvas: list[int] | None, resizing: str, smooth: bool = False) -
   return step
 
 
+def _match_segments(example: Example) -> Example:
+  """Adds `object_segments` [M] int32, k for the k-th segment, 0 for none."""
+  segments = match_segments(
+    example['object_masks'],
+    example['object_boxes'],
+    example['object_labels'],
+    example['segment_index'],
+    example['label_of_index'],
+  )
+  return {**example, 'object_segments': segments}
+
+
 def _warp_category_labels(canvas: list[int], stride: int) -> Step:
-  """Samples the ground-truth labels at the centre of each stride × stride cell of the input."""
+  """Samples the ground truth at the centre of each stride × stride cell of the input.
+
+  Adds `category_labels` and `segment_map`.
+  """
 
   def step(example: Example) -> Example:
     info = example['image_info']
@@ -292,9 +316,9 @@ def _warp_category_labels(canvas: list[int], stride: int) -> Step:
     columns, column_inside = geometry.pixels_of_cells(info, 1, canvas[1] // stride, stride)
     columns = tf.where(example['flip'], tf.cast(info[0, 1], tf.int32) - 1 - columns, columns)
     index = tf.gather(tf.gather(example['segment_index'], rows), columns, axis=1)
+    index = tf.where(row_inside[:, None] & column_inside, index, 0)
     labels = tf.gather(example['label_of_index'], index)
-    inside = row_inside[:, None] & column_inside
-    return {**example, 'category_labels': tf.where(inside, labels, VOID_LABEL)}
+    return {**example, 'category_labels': labels, 'segment_map': index}
 
   return step
 
@@ -362,6 +386,8 @@ def _separate_crowds(example: Example) -> Example:
   """Adds the instances as `gt_…`, and of crowds only the boxes, which training ignores."""
   crowd = example['object_is_crowd']
   single = tf.logical_not(crowd)
+  if 'object_segments' in example:
+    example = {**example, 'gt_segments': tf.boolean_mask(example['object_segments'], single)}
   return {
     **example,
     'gt_boxes': tf.boolean_mask(example['boxes'], single),
@@ -372,7 +398,7 @@ def _separate_crowds(example: Example) -> Example:
 
 
 def _pad_instances(max_num_instances: int) -> Step:
-  per_instance = ('gt_boxes', 'gt_classes', 'gt_masks', 'gt_scores')
+  per_instance = ('gt_boxes', 'gt_classes', 'gt_masks', 'gt_scores', 'gt_segments')
   sizes = {**dict.fromkeys(per_instance, max_num_instances), 'crowd_boxes': MAX_CROWDS}
 
   def step(example: Example) -> Example:

@@ -19,6 +19,7 @@ from oanet_tf.modeling.fusion.fuser import Fuser
 from oanet_tf.modeling.keras_resnet import KerasResNet
 from oanet_tf.modeling.model_garden_rois import ModelGardenROIGenerator
 from oanet_tf.modeling.oanet import OANet
+from oanet_tf.modeling.occlusion_head import OcclusionHead, Pairs, crops_of
 from oanet_tf.modeling.precision import keep_in_float32
 from oanet_tf.modeling.proposals import ROIGenerator
 from oanet_tf.modeling.roi_align import RoIAlign
@@ -147,6 +148,8 @@ def build_oanet(
     stuff_head=_stuff_head(config, stuff_channels.total, regularizer),
     stuff_channels=stuff_channels,
     spatial_ranking=_ranking_module(config, categories, regularizer),
+    occlusion_head=_occlusion_head(config.occlusion_head, regularizer),
+    num_sampled_pairs=config.occlusion_head.num_sampled_pairs,
     num_things=categories.num_things,
     boxes_within=config.boxes_within,
   )
@@ -182,6 +185,7 @@ def build_fuser(
     stuff_channels=model.stuff_channels,
     stuff_stride=2**task.model.min_level,
     ranking_module=model.spatial_ranking,
+    occlusion_head=None if task.mode == 'srm_only' else model.occlusion_head,
     scored_pixels=task.model.spatial_ranking.scored_pixels,
     class_prior=class_prior,
   )
@@ -253,6 +257,19 @@ def _ranking_module(
   )
 
 
+def _occlusion_head(
+  config: definitions.OcclusionHead, regularizer: tf_keras.regularizers.Regularizer | None
+) -> OcclusionHead | None:
+  if not config.enabled:
+    return None
+  return OcclusionHead(
+    crop_size=config.crop_size,
+    num_filters=config.num_filters,
+    max_pairs=config.max_pairs,
+    kernel_regularizer=regularizer,
+  )
+
+
 def _pyramid(backbone: tf_keras.Model) -> tf_keras.Model:
   """Drops a last layer that only serves classification, such as MobileNet's."""
   levels = backbone.output_specs
@@ -298,5 +315,11 @@ def _make_variables(model: OANet, config: definitions.OANet) -> None:
   model.detection_head(rois(config.roi_aligner.crop_size))
   model.mask_head([rois(config.mask_roi_aligner.crop_size), tf.zeros([1, 1], tf.int32)])
   model.spatial_ranking(tf.zeros([1, 1, 1, model.num_things]))
+  if head := model.occlusion_head:
+    none = tf.zeros([1, 1], tf.int32)
+    crops = crops_of(
+      Pairs(none, none, none > 0), tf.zeros([1, 1, 4]), tf.zeros([1, 1, 1, 1]), head.crop_size
+    )
+    head(head.reduced(features), crops)
   # Keras' `summary` needs it.
   model.built = True

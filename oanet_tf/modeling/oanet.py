@@ -12,9 +12,11 @@ from official.vision.ops import box_ops, preprocess_ops
 from oanet_tf.data import geometry
 from oanet_tf.data.anchor_targets import rpn_targets
 from oanet_tf.data.anchors import Anchors
+from oanet_tf.modeling import occlusion_targets
 from oanet_tf.modeling.mask_targets import first_objects, mask_targets
-from oanet_tf.modeling.roi_sampling import ROISampler
-from oanet_tf.modeling.spatial_ranking import SpatialRankingModule, rank_ground_truth
+from oanet_tf.modeling.occlusion_head import OcclusionHead
+from oanet_tf.modeling.roi_sampling import ROISampler, SampledROIs
+from oanet_tf.modeling.spatial_ranking import SpatialRankingModule, rank_ground_truth, true_masks
 from oanet_tf.modeling.stuff_channels import StuffChannels
 
 Features = dict[str, tf.Tensor]
@@ -40,6 +42,8 @@ class OANet(tf_keras.Model):
     stuff_head: features by level -> logits.
     stuff_channels: what those stand for.
     spatial_ranking: instance tensor -> ranking logits.
+    occlusion_head: pairs of instances -> which lies on top; None for none.
+    num_sampled_pairs: of each kind, on which it is trained.
     num_things: T.
     boxes_within: where proposals and detections end, at the edge of the 'image' or of the 'input'.
   """
@@ -64,6 +68,8 @@ class OANet(tf_keras.Model):
     stuff_head: tf_keras.layers.Layer,
     stuff_channels: StuffChannels,
     spatial_ranking: SpatialRankingModule,
+    occlusion_head: OcclusionHead | None,
+    num_sampled_pairs: int,
     num_things: int,
     boxes_within: str = 'image',
   ):
@@ -81,7 +87,9 @@ class OANet(tf_keras.Model):
     self.mask_head = mask_head
     self.stuff_head = stuff_head
     self.spatial_ranking = spatial_ranking
+    self.occlusion_head = occlusion_head
     self.num_sampled_masks = num_sampled_masks
+    self.num_sampled_pairs = num_sampled_pairs
     self.stuff_channels = stuff_channels
     self.num_things = num_things
     self.all_shapes_static = False
@@ -111,11 +119,12 @@ class OANet(tf_keras.Model):
       `mask_outputs`, `mask_targets` [B, K, M, M], `mask_class_targets` [B, K]; classes below 0
       stand for slots without a RoI; `stuff_logits` [B, h, w, `stuff_channels.total`];
       `instance_tensor` and `ranking_logits` [B, h, w, T];
-      `last_feature`, the backbone's coarsest.
+      `occlusion_logits` and `occlusion_targets` [B, 2 P], where there is an occlusion head, of
+      `occlusion_targets.TrainingPairs`; `last_feature`, the backbone's coarsest.
       In inference `detection_boxes` [B, N, 4] in pixels of the network input, `detection_scores`
       (descending), `detection_classes` [B, N] in [1, T], `num_detections` [B]; `detection_masks`
       [B, N, M, M] probabilities in the box, 0 in slots that no image of the batch fills;
-      `stuff_logits` as in training.
+      `stuff_logits` as in training; where there is an occlusion head, its reduced features.
     """
     size = geometry.height_and_width(images)
     anchors = self._anchors(size)
@@ -135,11 +144,14 @@ class OANet(tf_keras.Model):
         labels['gt_boxes'],
         anchors,
       )
-      outputs.update(self._instance_training(features, proposals, labels))
-      outputs.update(rank_ground_truth(self.spatial_ranking, labels, size))
+      masks = true_masks(labels, size, self.spatial_ranking.stride)
+      outputs.update(self._instance_training(features, proposals, labels, masks))
+      outputs.update(rank_ground_truth(self.spatial_ranking, masks, labels['gt_classes']))
       return outputs
     outputs = self._detect(features, proposals, limits)
     outputs['stuff_logits'] = stuff_logits
+    if self.occlusion_head:
+      outputs.update(self.occlusion_head.reduced(features))
     return outputs
 
   def _stuff_features(
@@ -173,9 +185,16 @@ class OANet(tf_keras.Model):
     return tf.stop_gradient(self.roi_generator(boxes, scores, anchors, limits, training))
 
   def _instance_training(
-    self, features: Features, proposals: tf.Tensor, labels: Features
+    self, features: Features, proposals: tf.Tensor, labels: Features, true_masks: tf.Tensor
   ) -> dict[str, tf.Tensor]:
-    """Raw predictions for sampled RoIs, with their targets."""
+    """Raw predictions for sampled RoIs, with their targets.
+
+    Args:
+      features: of the FPN.
+      proposals: [B, N, 4].
+      labels: of the batch.
+      true_masks: [B, M, h, w] of `spatial_ranking.true_masks`.
+    """
     sampled = self._sample_rois(
       proposals,
       labels['gt_boxes'],
@@ -188,7 +207,11 @@ class OANet(tf_keras.Model):
     objects = first_objects(sampled, self.num_sampled_masks)
     mask_features = self.mask_roi_aligner(features, objects.boxes)
     mask_outputs = self.mask_head([mask_features, tf.maximum(objects.classes, 0)])
+    pairs = {}
+    if self.occlusion_head:
+      pairs = self._occlusion_training(features, objects, mask_outputs, labels, true_masks)
     return {
+      **pairs,
       'class_outputs': class_outputs,
       'box_outputs': box_outputs,
       'class_targets': sampled.classes,
@@ -197,6 +220,26 @@ class OANet(tf_keras.Model):
       'mask_class_targets': objects.classes,
       'mask_targets': mask_targets(objects, labels['gt_masks'], mask_outputs.shape[-1]),
     }
+
+  def _occlusion_training(
+    self,
+    features: Features,
+    objects: SampledROIs,
+    mask_outputs: tf.Tensor,
+    labels: Features,
+    true_masks: tf.Tensor,
+  ) -> dict[str, tf.Tensor]:
+    """Logits of pairs of annotated objects and of RoIs, with their targets."""
+    won = occlusion_targets.won_pixels(true_masks, labels['gt_segments'], labels['segment_map'])
+    number, side = self.num_sampled_pairs, self.occlusion_head.crop_size
+    pairs = occlusion_targets.joined(
+      [
+        occlusion_targets.true_pairs(won, labels, number, side),
+        occlusion_targets.predicted_pairs(won, objects, mask_outputs, number, side),
+      ]
+    )
+    logits = self.occlusion_head(self.occlusion_head.reduced(features), pairs.crops)
+    return {'occlusion_logits': logits, 'occlusion_targets': pairs.targets}
 
   def _detect(
     self, features: Features, proposals: tf.Tensor, limits: tf.Tensor

@@ -2,7 +2,7 @@
 
 # B images, N instances, T thing categories, h, w canvas at the module's stride.
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -90,23 +90,35 @@ def rank(
   return Ranking(ranking_map, ranking_scores(ranking_map, masks, classes))
 
 
+def true_masks(
+  labels: Mapping[str, tf.Tensor], input_size: Sequence[Size], stride: int
+) -> tf.Tensor:
+  """[B, M, h, w] float32 in {0, 1}, the masks of the annotated instances, which overlap.
+
+  Args:
+    labels: `gt_masks` and `gt_boxes` of `data.preprocess.training_steps`.
+    input_size: [height, width] of the network input.
+    stride: of the canvas, relative to the network input.
+  """
+  height, width = (side // stride for side in input_size)
+  pasted = paste_masks(labels['gt_masks'], labels['gt_boxes'] / stride, height, width)
+  return tf.cast(pasted >= _INSIDE, tf.float32)
+
+
 def rank_ground_truth(
-  module: SpatialRankingModule, labels: dict[str, tf.Tensor], input_size: Sequence[Size]
+  module: SpatialRankingModule, masks: tf.Tensor, classes: tf.Tensor
 ) -> dict[str, tf.Tensor]:
-  """Ranking logits of the annotated instances, whose masks overlap, for training.
+  """Ranking logits of the annotated instances, for training.
 
   Args:
     module: with its variables created.
-    labels: `gt_masks`, `gt_boxes` and `gt_classes` of `data.preprocess.training_steps`.
-    input_size: [height, width] of the network input.
+    masks: [B, M, h, w] of `true_masks`.
+    classes: [B, M] int, `gt_classes` of `data.preprocess.training_steps`.
 
   Returns:
     `instance_tensor` and `ranking_logits` [B, h, w, T].
   """
-  height, width = (side // module.stride for side in input_size)
-  pasted = paste_masks(labels['gt_masks'], labels['gt_boxes'] / module.stride, height, width)
-  masks = tf.cast(pasted >= _INSIDE, tf.float32)
-  tensor = instance_tensor(masks, labels['gt_classes'], module.num_things)
+  tensor = instance_tensor(masks, classes, module.num_things)
   return {'instance_tensor': tensor, 'ranking_logits': module(tensor)}
 
 

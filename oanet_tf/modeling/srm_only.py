@@ -6,7 +6,7 @@ import tensorflow as tf
 import tf_keras
 
 from oanet_tf.data.geometry import height_and_width
-from oanet_tf.modeling.spatial_ranking import SpatialRankingModule, rank_ground_truth
+from oanet_tf.modeling.spatial_ranking import SpatialRankingModule, rank_ground_truth, true_masks
 from oanet_tf.modeling.stuff_channels import StuffChannels
 
 # A logit whose softmax is 1; a power of 2, which changes no comparison.
@@ -50,7 +50,8 @@ class SRMOnly(tf_keras.Model):
     """
     del image_info
     if training:
-      return rank_ground_truth(self.spatial_ranking, labels, height_and_width(images))
+      masks = true_masks(labels, height_and_width(images), self.spatial_ranking.stride)
+      return rank_ground_truth(self.spatial_ranking, masks, labels['gt_classes'])
     return {
       **{
         f'detection_{key}': labels[f'gt_{key}'] for key in ('boxes', 'scores', 'classes', 'masks')

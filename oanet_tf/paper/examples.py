@@ -50,7 +50,7 @@ def predictions(
   Args:
     model_dir: folder of a training of a whole network.
     pictures: files of any size and colour mode.
-    methods: fusions that need neither a table nor the truth.
+    methods: fusions that do not need the truth.
 
   Raises:
     InputError: if a picture cannot be read, or the folder has no checkpoint.

@@ -24,8 +24,8 @@ def load(
     model: a model folder, a SavedModel, a folder with its versions, or a `.tflite` file of
       `oanet_tf.export`. None takes the small network that comes with the package, which knows only
       the generated pictures of OccludedScenes.
-    fusion: for a model folder, how segments are merged: 'srm', 'heuristic', 'class_prior' or
-      'upsnet'; None takes what its configuration says.
+    fusion: for a model folder, how segments are merged: 'srm', 'heuristic', 'class_prior',
+      'pairwise' or 'upsnet'; None takes what its configuration says.
     params_override: for a model folder, changes to its configuration, as `a.b=1,c.d=[2,3]`.
 
   Raises:

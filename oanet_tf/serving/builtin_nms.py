@@ -39,7 +39,11 @@ def use_builtin_nms(model: OANet, config: OANetConfig) -> None:
     model.roi_generator = Proposals(limits, best_boxes)
   model.detection_generator = Detections(config.detection_generator)
   model.all_shapes_static = True
-  for aligner in (model.roi_aligner, model.mask_roi_aligner):
+  aligners = [model.roi_aligner, model.mask_roi_aligner]
+  if head := model.occlusion_head:
+    head.all_shapes_static = True
+    aligners.append(head.aligner)
+  for aligner in aligners:
     if isinstance(aligner, RoIAlign):
       aligner.bins_at_once = _BINS_AT_ONCE
 

@@ -36,7 +36,8 @@ def oanet_losses(
 
   Returns:
     Scalars before their weights: `loss_rpn_class`, `loss_rpn_box`, `loss_class`, `loss_box`,
-    `loss_mask`, `loss_stuff`, `loss_srm`; and `loss`, their weighted sum.
+    `loss_mask`, `loss_stuff`, `loss_srm`; `loss_occlusion`, if the network has the head; and
+    `loss`, their weighted sum.
   """
   settings, label_stride = task.losses, task.train_data.label_stride
   losses = instance_losses(outputs, settings, task.train_data.rpn_batch_size_per_im)
@@ -52,6 +53,10 @@ def oanet_losses(
     labels['category_labels'],
     step=task.model.spatial_ranking.stride // label_stride,
   )
+  if 'occlusion_logits' in outputs:
+    losses['loss_occlusion'] = occlusion_loss(
+      outputs['occlusion_logits'], outputs['occlusion_targets']
+    )
   weights = {
     'loss_rpn_class': settings.rpn_class_weight,
     'loss_rpn_box': settings.rpn_box_weight,
@@ -60,6 +65,7 @@ def oanet_losses(
     'loss_mask': settings.mask_weight,
     'loss_stuff': settings.stuff_weight,
     'loss_srm': 1.0,
+    'loss_occlusion': settings.occlusion_weight,
   }
   losses['loss'] = tf.add_n([weights[name] * loss for name, loss in losses.items()])
   return losses
@@ -285,6 +291,22 @@ def srm_loss(
   active = tf.reduce_sum(instances * tf.one_hot(targets, instances.shape[-1]), axis=-1)
   conflict = (tf.reduce_sum(instances, axis=-1) >= 2.0) & (active > 0.0)
   return _mean_cross_entropy(logits, targets, conflict)
+
+
+def occlusion_loss(logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+  """Binary cross-entropy of the pairs of instances.
+
+  Args:
+    logits: [B, K], that the first instance of a pair lies on the second.
+    targets: [B, K] in [0, 1], below 0 for slots without a pair.
+
+  Returns:
+    The mean over the pairs of all replicas; 0 if there is none.
+  """
+  losses = tf.nn.sigmoid_cross_entropy_with_logits(
+    labels=tf.maximum(targets, 0.0), logits=tf.cast(logits, tf.float32)
+  )
+  return _mean_where(losses, targets >= 0.0)
 
 
 def _mean_cross_entropy(logits: tf.Tensor, targets: tf.Tensor, counted: tf.Tensor) -> tf.Tensor:

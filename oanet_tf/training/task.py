@@ -27,7 +27,7 @@ from oanet_tf.training.state import find_categories
 from oanet_tf.training.step import Batch, gradients_of
 from oanet_tf.weights.initialization import load_initial_weights
 
-LOSSES = (*losses.INSTANCE_LOSSES, 'loss_stuff', 'loss_srm', 'loss_weight_decay')
+LOSSES = (*losses.INSTANCE_LOSSES, 'loss_stuff', 'loss_srm')
 
 
 @task_factory.register_task_cls(definitions.OANetTask)
@@ -94,7 +94,11 @@ class OANetPanopticTask(base_task.Task):
 
   def build_metrics(self, training: bool = True) -> list[tf_keras.metrics.Metric]:
     """The mean of each loss."""
-    return [tf_keras.metrics.Mean(name) for name in LOSSES] if training else []
+    if not training:
+      return []
+    has_head = self.task_config.model.occlusion_head.enabled
+    names = [*LOSSES, *(['loss_occlusion'] if has_head else []), 'loss_weight_decay']
+    return [tf_keras.metrics.Mean(name) for name in names]
 
   @tf.autograph.experimental.do_not_convert
   def train_step(

@@ -40,6 +40,11 @@ COSINE = (
     ('task.model.fusion.method=random', 'srm, heuristic'),
     ('task.model.fusion.method=oracle', 'oanet evaluate'),
     ('task.model.fusion.method=class_prior', 'oanet class_prior'),
+    ('task.model.fusion.method=pairwise', 'task.model.occlusion_head.enabled=true'),
+    (
+      'task.model.fusion.method=pairwise,task.model.occlusion_head.enabled=true,task.mode=srm_only',
+      'task.mode=srm_only',
+    ),
     (
       'task.model.fusion.method=upsnet,task.model.stuff_head.object_context=false',
       'task.model.stuff_head.object_context=true',

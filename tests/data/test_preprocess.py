@@ -330,3 +330,61 @@ def test_no_object_in_the_segments(segments, categories):
   record = decoded(objects=[(7, rectangle(8, 4, 44, 36), False)], segments=segments)
   example = training(record, categories, objects_from='segments')
   assert (example['gt_classes'] == -1).all() and (example['crowd_boxes'] == -1).all()
+
+
+# For the occlusion head
+
+
+def training_of_pairs(record, categories, **changes):
+  data, model = settings(**changes)
+  model = model.replace(occlusion_head=definitions.OcclusionHead(enabled=True))
+  steps = preprocess.training_steps(data, model, categories, portrait=False)
+  return tf.nest.map_structure(lambda tensor: tensor.numpy(), preprocess.apply(steps, record))
+
+
+def test_each_object_has_the_segment_of_its_category_that_it_covers_most_of(categories):
+  tie, person, other = rectangle(20, 16, 28, 20), rectangle(8, 4, 44, 36), rectangle(8, 36, 44, 60)
+  stuff = (92, rectangle(50, 0, 64, 64), False)
+  segments = [stuff, (7, person & ~tie, False), (31, tie, False), (7, other, False)]
+  wide = rectangle(8, 10, 44, 44)  # More of the first person than of the second.
+  objects = [(31, tie, False), (7, wide, False), (7, other, False), (31, other, False)]
+  example = training_of_pairs(decoded(objects=objects, segments=segments), categories)
+  assert example['gt_segments'].tolist() == [3, 2, 4, 0]
+  for number, (_, mask, _) in enumerate(segments, start=1):
+    assert (example['segment_map'] == number).sum() == mask.sum()
+
+
+def test_segments_follow_the_objects_that_are_left(categories):
+  # A crowd comes first, and an object is beyond the image after the crop.
+  masks = [rectangle(0, 0, 8, 64), rectangle(10, 0, 30, 20), rectangle(40, 40, 60, 60)]
+  objects = [(7, mask, number == 0) for number, mask in enumerate(masks)]
+  record = decoded(objects=objects, segments=objects)
+  example = training_of_pairs(record, categories)
+  assert example['gt_segments'].tolist() == [2, 3, -1, -1]
+  found = set()
+  for seed in range(20):
+    record['seed'] = tf.constant([0, seed], tf.int64)
+    example = training_of_pairs(record, categories, min_scale=2.0, max_scale=2.0)
+    count = int((example['gt_classes'] > 0).sum())
+    assert (example['gt_segments'] > 0).sum() == count
+    for box, number in zip(example['gt_boxes'][:count], example['gt_segments'], strict=False):
+      y, x = ((box[:2] + box[2:]) / 2).astype(int)
+      assert example['segment_map'][y, x] == number
+    found.add(tuple(example['gt_segments'][:count]))
+  assert len(found) > 1
+
+
+def test_a_mirrored_image_has_a_mirrored_map(categories):
+  left = rectangle(0, 0, 64, 10)
+  record = decoded(objects=[(7, left, False)], segments=[(7, left, False)])
+  maps = set()
+  for seed in range(8):
+    record['seed'] = tf.constant([0, seed], tf.int64)
+    example = training_of_pairs(record, categories, random_flip=True)
+    maps.add(tuple(example['segment_map'][0, [0, -1]].tolist()))
+  assert maps == {(1, 0), (0, 1)}
+
+
+def test_without_the_head_nothing_is_matched(categories):
+  example = training(decoded(), categories)
+  assert not {'gt_segments', 'segment_map'} & example.keys()

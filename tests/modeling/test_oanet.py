@@ -29,7 +29,7 @@ def all_losses(model, task, batch):
 
 @pytest.fixture(scope='module')
 def small(categories):
-  return make(categories)
+  return make(categories, 'task.model.occlusion_head.enabled=true')
 
 
 def test_inference_outputs(small):
@@ -41,6 +41,7 @@ def test_inference_outputs(small):
   scores = outputs['detection_scores'].numpy()
   assert (np.diff(scores, axis=1) <= 0).all()
   assert not any(name.startswith('ranking') for name in outputs)
+  assert outputs['occlusion_features_5'].shape == (2, 2, 2, 32)
 
 
 @pytest.mark.parametrize('counts', [(0, 0), (0, 1), (5, 2), (6, 6)])
@@ -123,7 +124,15 @@ def test_losses_and_gradients_are_finite(small, categories, records):
     assert float(scalars['loss_mask']) == 0.0 and float(scalars['loss_box']) == 0.0
   if all(record is small_model.VOID for record in records):
     assert float(scalars['loss_stuff']) == 0.0
-  assert (float(scalars['loss_srm']) > 0) == (records[0] is small_model.TIE_ON_PERSON)
+  conflict = records[0] is small_model.TIE_ON_PERSON
+  assert (float(scalars['loss_srm']) > 0) == conflict
+  assert (float(scalars['loss_occlusion']) > 0) == conflict
+  of_head = [
+    np.abs(gradient).max() > 0
+    for variable, gradient in zip(model.trainable_variables, gradients, strict=True)
+    if 'occlusion_head' in variable.name
+  ]
+  assert len(of_head) == 11 and (all(of_head) if conflict else not any(of_head))
 
 
 def test_loss_is_the_weighted_sum_of_equation_1(small, categories):
@@ -131,7 +140,7 @@ def test_loss_is_the_weighted_sum_of_equation_1(small, categories):
   batch = small_model.training_batch(task, categories, small_model.TIE_ON_PERSON)
   scalars = {name: float(value) for name, value in all_losses(model, task, batch).items()}
   total = scalars.pop('loss')
-  assert len(scalars) == 7
+  assert len(scalars) == 8
   assert total == pytest.approx(sum(scalars.values()) - 0.75 * scalars['loss_stuff'], rel=1e-5)
 
 
@@ -179,6 +188,29 @@ def test_all_of_a_mobilenet_is_trained_but_its_classifier(categories):
   outputs = model(batch['image'], batch['image_info'], labels=batch, training=True)
   # The last level, 320 channels × 0.35, not the 1,280 for classification after it.
   assert outputs['last_feature'].shape[1:] == (2, 2, 112)
+
+
+def test_a_network_without_the_occlusion_head_has_nothing_of_it(categories):
+  model, task = make(categories)
+  assert model.occlusion_head is None
+  assert not any('occlusion' in variable.name for variable in model.variables)
+  batch = small_model.training_batch(task, categories, small_model.TIE_ON_PERSON)
+  outputs = model(batch['image'], batch['image_info'], labels=batch, training=True)
+  assert not any('occlusion' in name for name in outputs)
+  assert not any('occlusion' in name for name in model(BLACK, INFO))
+
+
+def test_the_occlusion_head_is_asked_of_annotated_objects_and_of_rois(small, categories):
+  model, task = small
+  batch = small_model.training_batch(task, categories, small_model.TIE_ON_PERSON)
+  outputs = model(batch['image'], batch['image_info'], labels=batch, training=True)
+  targets = outputs['occlusion_targets'].numpy()
+  # Of 5 objects there are 10 pairs, of 4 RoIs 6; at most 8 of each are taken.
+  assert targets.shape == outputs['occlusion_logits'].shape == (1, 14)
+  # The person comes first; the tie lies on it.
+  assert targets[0, :8].tolist() == [0, *[-1] * 7]
+  of_rois = targets[0, 8:]
+  assert set(of_rois) <= {0, 1, -1} and (of_rois >= 0).any()
 
 
 def test_stuff_only_supervision(categories):

@@ -18,6 +18,7 @@ from oanet_tf.modeling.fusion.instances import Instances
 from oanet_tf.modeling.fusion.rules import RULES, Rules
 from oanet_tf.modeling.fusion.strips import MAP
 from oanet_tf.modeling.fusion.stuff import large_stuff, stuff_labels, stuff_scores
+from oanet_tf.modeling.occlusion_head import OcclusionHead, crops_of
 from oanet_tf.modeling.stuff_channels import StuffChannels
 
 
@@ -56,6 +57,7 @@ class Fuser:
     stuff_stride: of the stuff logits, relative to the network input.
     ranking_module: ranks the instances of the fusion 'srm'. Suppression and all orders use its
       canvas.
+    occlusion_head: for the fusion 'pairwise', or None.
     scored_pixels: of `spatial_ranking.rank`.
     class_prior: [T, T] float32 of `data.class_prior.load_table`, for the fusion 'class_prior'.
   """
@@ -65,6 +67,7 @@ class Fuser:
   stuff_channels: StuffChannels
   stuff_stride: int
   ranking_module: spatial_ranking.SpatialRankingModule
+  occlusion_head: OcclusionHead | None = None
   scored_pixels: str = 'all'
   class_prior: np.ndarray | None = None
 
@@ -157,6 +160,22 @@ class FusionBatch:
       self.instances.classes,
       self.fuser.scored_pixels,
     )
+
+  @functools.cached_property
+  def claims(self) -> tf.Tensor:
+    """[B, N, N] float32: how strongly each instance claims to lie on each other; 0 if it does not.
+
+    It is the occlusion head's logit for the two.
+    """
+    instances, head = self.instances, self.fuser.occlusion_head
+    pairs = head.pairs_of(instances.shared_pixels)
+    crops = crops_of(pairs, instances.boxes, instances.binary_masks, head.crop_size)
+    logits = head(self.outputs, crops) * tf.cast(pairs.exists, tf.float32)
+    first, second = (
+      tf.one_hot(index, instances.classes.shape[1]) for index in (pairs.first, pairs.second)
+    )
+    on_second = tf.matmul(first * logits[..., None], second, transpose_a=True)
+    return tf.nn.relu(on_second - tf.transpose(on_second, [0, 2, 1]))
 
   @functools.cached_property
   def stuff(self) -> tf.Tensor:

@@ -71,6 +71,11 @@ class Instances:
     return tf.matmul(self.flat_masks, self.flat_masks, transpose_b=True)
 
   @functools.cached_property
+  def binary_masks(self) -> tf.Tensor:
+    """[B, N, M, M] float32 in {0, 1}: the cells of the boxes that belong to each detection."""
+    return tf.cast(self._rules.reaches(self.masks, self._settings.mask_threshold), tf.float32)
+
+  @functools.cached_property
   def _pasted(self) -> tf.Tensor:
     pasted = self.paste(self.masks, self._stride)
     return tf.cast(self._rules.reaches(pasted, self._settings.mask_threshold), tf.float32)

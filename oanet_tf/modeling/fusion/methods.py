@@ -60,6 +60,7 @@ FUSIONS: dict[str, Callable[[FusionBatch], Panoptic]] = {
   'srm': ordered_by(order.ranking_scores),
   'heuristic': ordered_by(order.detection_scores),
   'class_prior': ordered_by(order.class_prior_scores),
+  'pairwise': ordered_by(order.pairwise_scores),
   'upsnet': upsnet,
   'oracle': ordered_by(order.true_scores),
 }

@@ -11,6 +11,9 @@ import tensorflow as tf
 
 from oanet_tf.modeling.fusion.fuser import FusionBatch
 
+# More than any logit.
+_NEVER = 1e30
+
 
 def detection_scores(batch: FusionBatch) -> tf.Tensor:
   """The usual heuristic (Kirillov et al., Panoptic Segmentation, section 7)."""
@@ -67,6 +70,45 @@ def class_prior_scores(batch: FusionBatch) -> tf.Tensor:
   on_top = tf.gather(on_top, classes, axis=2, batch_dims=1)
   shared = batch.instances.shared_pixels * (1.0 - tf.eye(classes.shape[1]))
   return _fraction(tf.reduce_sum(shared * on_top, axis=2), tf.reduce_sum(shared, axis=2))
+
+
+def pairwise_scores(batch: FusionBatch) -> tf.Tensor:
+  """An order in which each instance lies on those that it is to lie on, by the occlusion head."""
+  return order_of_claims(batch.claims, batch.instances.kept)
+
+
+def order_of_claims(claims: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:
+  """Scores by which no instance lies on one that claims to lie on it.
+
+  Where claims go round in a circle, the weakest one is not heard. In each round come the instances
+  that no remaining one claims to lie on, or else the one against which the strongest claim is
+  weakest.
+
+  Args:
+    claims: [B, N, N] float, at least 0: how strongly the first instance claims to lie on the
+      second.
+    kept: [B, N] bool; the other instances claim nothing.
+
+  Returns:
+    [B, N] float32 in [0, 1]; equal for instances between which there is no claim.
+  """
+  number = claims.shape[1]
+
+  def next_round(
+    rank: tf.Tensor, remaining: tf.Tensor, scores: tf.Tensor
+  ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    against = tf.reduce_max(claims * remaining[:, :, None], axis=1)
+    against = tf.where(remaining > 0.0, against, _NEVER)
+    weakest = tf.reduce_min(against, axis=1, keepdims=True)
+    come = remaining * tf.cast(against <= weakest, tf.float32)
+    return rank + 1.0, remaining - come, scores + come * (1.0 - rank / number)
+
+  _, _, scores = tf.while_loop(
+    lambda rank, remaining, scores: tf.reduce_any(remaining > 0.0),
+    next_round,
+    (tf.constant(0.0), tf.cast(kept, tf.float32), tf.zeros_like(claims[:, 0])),
+  )
+  return scores
 
 
 def true_scores(batch: FusionBatch) -> tf.Tensor:

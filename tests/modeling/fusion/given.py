@@ -53,6 +53,7 @@ def batch(
   size=(32, 32),
   stride=1,
   class_prior=None,
+  occlusion_head=None,
   ground_truth=None,
   channels=ALL_CHANNELS,
   **settings,
@@ -65,6 +66,7 @@ def batch(
     stuff_stride=stride,
     ranking_module=SpatialRankingModule(num_things=NUM_THINGS, stride=stride),
     class_prior=class_prior,
+    occlusion_head=occlusion_head,
   ).batch(given, image_info(size) if info is None else info, size, ground_truth)
   if 'ranking_scores' in given:
     made.ranking = Ranking(None, given['ranking_scores'])

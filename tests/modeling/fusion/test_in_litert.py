@@ -1,11 +1,14 @@
 """What is exported is what is scored: the same numbers in LiteRT, and when compiled by XLA."""
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from oanet_tf.modeling import spatial_ranking
 from oanet_tf.modeling.fusion import methods
+from oanet_tf.modeling.occlusion_head import Crops, OcclusionHead
 from tests.lite import run_in_litert
 from tests.modeling.fusion.given import NUM_STUFF, NUM_THINGS, batch, image_info, outputs
 
@@ -29,13 +32,31 @@ def random_outputs(seed, number=12):
     masks=rng.uniform(size=(number, 8, 8)),
   )
   noise = rng.normal(size=given['stuff_logits'].shape)
-  return {**given, 'stuff_logits': 0.1 * given['stuff_logits'] + noise.astype(np.float32)}
+  features = 3 * rng.normal(size=(1, 16, 16, 32)).astype(np.float32)
+  return {
+    **given,
+    'stuff_logits': 0.1 * given['stuff_logits'] + noise.astype(np.float32),
+    'occlusion_features_2': tf.constant(features),
+  }
+
+
+@functools.cache
+def occlusion_head():
+  """With random weights; fewer slots than there are pairs."""
+  head = OcclusionHead(max_pairs=20)
+  head.all_shapes_static = True
+  masks = tf.zeros([1, 1, head.crop_size, head.crop_size])
+  features = {'occlusion_features_2': tf.zeros([1, 16, 16, 32])}
+  head(features, Crops(tf.zeros([1, 1, 4]), masks, masks))
+  return head
 
 
 def fusion_of(method, **settings):
+  head = occlusion_head() if method == 'pairwise' else None
+
   def fuse(**given):
     made = batch(
-      given, image_info(SIZE), SIZE, STRIDE, CLASS_PRIOR, stuff_area_limit=60, **settings
+      given, image_info(SIZE), SIZE, STRIDE, CLASS_PRIOR, head, stuff_area_limit=60, **settings
     )
     return methods.fuse(made, method)._asdict()
 
@@ -48,6 +69,7 @@ CASES = [
   pytest.param('srm', {'ranking_pairs': 'all'}, marks=pytest.mark.slow),
   ('srm', {'ranking_pairs': 'between_categories'}),
   ('class_prior', {}),
+  ('pairwise', {}),
   ('upsnet', {}),
   pytest.param('heuristic', {'suppression_threshold': 0.06}, marks=pytest.mark.slow),
 ]
@@ -60,7 +82,7 @@ def test_fusion_runs_in_litert(method, settings):
   assert (
     len(np.unique(expected['instance_mask'])) > 3 and (expected['category_mask'] > 3).numpy().any()
   )
-  found = run_in_litert(fuse, given)
+  found = run_in_litert(fuse, given, [occlusion_head()])
   for name, mask in expected.items():
     np.testing.assert_array_equal(found[name], mask)
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from oanet_tf.modeling.fusion import order
 from oanet_tf.modeling.fusion.fuser import GroundTruth
 from oanet_tf.modeling.fusion.merge import merge_order
+from oanet_tf.modeling.occlusion_head import OcclusionHead
 from tests.modeling.fusion.given import NUM_THINGS, TIE_ON_PERSON, batch, fuse, outputs
 
 # Of two categories that both cover a pixel, person (1), tie (2) or cup (3), who has it.
@@ -49,6 +50,96 @@ def test_no_detection_gives_stuff_alone(method):
   options = {'class_prior': CLASS_PRIOR, 'ground_truth': GroundTruth(nothing, nothing)}
   category, instance = fuse(outputs([], [], []), method, **options)
   assert (category == NUM_THINGS + 1).all() and not instance.any()
+
+
+def scores_of_claims(claims, kept=None):
+  claims = tf.constant(claims, tf.float32)
+  kept = tf.ones(claims.shape[:2], bool) if kept is None else tf.constant(kept)
+  return order.order_of_claims(claims, kept).numpy()
+
+
+def claims_of(number, *pairs):
+  """[1, N, N] from (above, below, strength)."""
+  claims = np.zeros((1, number, number))
+  for above, below, strength in pairs:
+    claims[0, above, below] = strength
+  return claims
+
+
+def test_a_chain_of_claims_is_an_order():
+  # 2 on 0 on 3, and 1 has nothing to do with them.
+  scores = scores_of_claims(claims_of(4, (2, 0, 0.1), (0, 3, 5.0)))
+  np.testing.assert_allclose(scores, [[0.75, 1.0, 1.0, 0.5]])
+
+
+def test_of_claims_in_a_circle_the_weakest_is_not_heard():
+  claims = claims_of(3, (0, 1, 2.0), (1, 2, 3.0), (2, 0, 1.0))
+  np.testing.assert_allclose(scores_of_claims(claims), [[1.0, 2 / 3, 1 / 3]])
+  claims = claims_of(3, (0, 1, 2.0), (1, 2, 1.0), (2, 0, 3.0))
+  np.testing.assert_allclose(scores_of_claims(claims), [[2 / 3, 1 / 3, 1.0]])
+
+
+def test_equal_claims_in_a_circle_leave_the_order_of_the_detections():
+  claims = claims_of(3, (0, 1, 1.0), (1, 2, 1.0), (2, 0, 1.0))
+  assert len(set(scores_of_claims(claims)[0])) == 1
+
+
+def test_instances_that_are_not_kept_claim_nothing():
+  claims = claims_of(3, (2, 0, 9.0), (1, 0, 1.0))
+  scores = scores_of_claims(claims, [[True, True, False]])
+  assert scores[0, 1] > scores[0, 0] > 0 and scores[0, 2] == 0
+
+
+def test_each_image_has_an_order_of_its_own():
+  claims = np.concatenate([claims_of(3, (0, 1, 1.0), (1, 2, 1.0)), claims_of(3, (2, 0, 1.0))])
+  together = scores_of_claims(claims)
+  for one, alone in zip(claims, together, strict=True):
+    np.testing.assert_array_equal(scores_of_claims(one[None])[0], alone)
+
+
+@hypothesis_given(st.data())
+@settings(deadline=None, max_examples=40)
+def test_claims_without_a_circle_are_all_heard(data):
+  number = data.draw(st.integers(1, 9))
+  ranks = np.array(data.draw(st.permutations(range(number))))
+  heard = np.array(data.draw(st.lists(st.booleans(), min_size=number**2, max_size=number**2)))
+  above = (ranks[:, None] < ranks[None]) & heard.reshape(number, number)
+  scores = scores_of_claims((above * 0.5)[None])[0]
+  assert (scores[:, None] > scores[None])[above].all()
+
+
+def head_that_says(logits):
+  """An occlusion head whose answer for a pair of classes is in a table."""
+
+  class Head(OcclusionHead):
+    def call(self, outputs, crops):
+      del crops
+      return tf.constant([logits], tf.float32)
+
+  return Head()
+
+
+def test_pairwise_puts_on_top_what_the_head_says():
+  given = outputs(**TIE_ON_PERSON)
+  for logit, number in ((-2.0, 15), (2.0, 0)):
+    category, _ = fuse(given, 'pairwise', occlusion_head=head_that_says([logit]))
+    # Where the person comes first, the tie is covered and dropped.
+    assert (category == 2).sum() == number
+
+
+def test_pairwise_asks_only_of_instances_that_overlap():
+  given = outputs([[0, 0, 4, 4], [10, 10, 20, 20], [12, 12, 14, 14]], [1, 1, 2], [0.9, 0.8, 0.7])
+  made = batch(given, occlusion_head=head_that_says([-3.0]))
+  expected = np.zeros((1, 3, 3))
+  expected[0, 2, 1] = 3.0
+  np.testing.assert_array_equal(made.claims, expected)
+
+
+def test_pairwise_of_instances_that_do_not_overlap_is_the_order_of_the_detections():
+  given = outputs([[0, 0, 4, 4], [10, 10, 20, 20]], [1, 1], [0.9, 0.8])
+  # The head is asked of an empty slot, and its answer does not count.
+  scores = order.pairwise_scores(batch(given, occlusion_head=head_that_says([-3.0])))
+  np.testing.assert_array_equal(scores, [[1.0, 1.0]])
 
 
 def ground_truth_of(*segments, side=32):
