@@ -6,6 +6,7 @@ from official.vision.modeling.heads import segmentation_heads
 
 from oanet_tf.config.values import GROUPS
 from oanet_tf.data.geometry import height_and_width
+from oanet_tf.modeling.in_turn import InTurn
 
 NORM_EPSILON = 1e-5
 
@@ -36,7 +37,7 @@ class SemanticFPNHead(tf_keras.layers.Layer):
   ):
     super().__init__(**kwargs)
 
-    def stage(level: int, place: int) -> tf_keras.Sequential:
+    def stage(level: int, place: int) -> InTurn:
       conv = tf_keras.layers.Conv2D(
         num_filters,
         3,
@@ -47,7 +48,7 @@ class SemanticFPNHead(tf_keras.layers.Layer):
       )
       norm = tf_keras.layers.GroupNormalization(GROUPS, epsilon=NORM_EPSILON)
       name = f'level_{level}_stage_{place}'
-      return tf_keras.Sequential([conv, norm, tf_keras.layers.ReLU()], name=name)
+      return InTurn([conv, norm, tf_keras.layers.ReLU()], name=name)
 
     self._levels = levels
     self._stages = {

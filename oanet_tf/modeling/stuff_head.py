@@ -4,6 +4,7 @@ import tensorflow as tf
 import tf_keras
 
 from oanet_tf.data.geometry import height_and_width
+from oanet_tf.modeling.in_turn import InTurn
 
 
 class StuffHead(tf_keras.layers.Layer):
@@ -52,7 +53,7 @@ class StuffHead(tf_keras.layers.Layer):
       name='logits',
     )
 
-  def _conv(self, name: str) -> tf_keras.Sequential:
+  def _conv(self, name: str) -> InTurn:
     layers = [
       tf_keras.layers.Conv2D(
         self._num_filters,
@@ -66,7 +67,7 @@ class StuffHead(tf_keras.layers.Layer):
       groups = next(g for g in (32, 16, 8, 4, 2, 1) if self._num_filters % g == 0)
       layers.append(tf_keras.layers.GroupNormalization(groups))
     layers.append(tf_keras.layers.ReLU())
-    return tf_keras.Sequential(layers, name=name)
+    return InTurn(layers, name=name)
 
   def call(self, features: dict[str, tf.Tensor]) -> tf.Tensor:
     """Predicts logits.
