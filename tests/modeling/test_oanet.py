@@ -22,9 +22,12 @@ def make(categories, *overrides):
   return build.build_oanet(task.model, categories, task.losses.l2_weight_decay), task
 
 
+def training_outputs(model, batch):
+  return model(batch['image'], batch['image_info'], labels=batch, training=True)
+
+
 def all_losses(model, task, batch):
-  outputs = model(batch['image'], batch['image_info'], labels=batch, training=True)
-  return losses.oanet_losses(outputs, batch, task, model.stuff_channels)
+  return losses.oanet_losses(training_outputs(model, batch), batch, task, model.stuff_channels)
 
 
 @pytest.fixture(scope='module')
@@ -162,8 +165,9 @@ def test_srm_loss_trains_the_ranking_module_alone(small, categories):
   ('sharing', 'backbones', 'decoders'),
   [('none', 2, 2), ('backbone', 1, 2), ('backbone_and_fpn', 1, 1)],
 )
-def test_sharing_modes(categories, sharing, backbones, decoders):
-  model, task = make(categories, f'task.model.sharing={sharing}')
+def test_sharing_modes(small, categories, sharing, backbones, decoders):
+  is_small = small[1].model.sharing == sharing
+  model, task = small if is_small else make(categories, f'task.model.sharing={sharing}')
   names = [layer.name for layer in model.layers]
   assert sum(name.startswith('res_net') for name in names) == backbones
   assert sum(name.startswith('fpn') for name in names) == decoders
@@ -181,11 +185,11 @@ def test_all_of_a_mobilenet_is_trained_but_its_classifier(categories):
   model = build.build_oanet(task.model, categories)
   batch = small_model.training_batch(task, categories, small_model.TIE_ON_PERSON)
   with tf.GradientTape() as tape:
-    losses_of_batch = all_losses(model, task, batch)
-    loss = losses_of_batch['loss_stuff'] + losses_of_batch['loss_rpn_box']
+    outputs = training_outputs(model, batch)
+    of_batch = losses.oanet_losses(outputs, batch, task, model.stuff_channels)
+    loss = of_batch['loss_stuff'] + of_batch['loss_rpn_box']
   touched = tape.gradient(loss, model.backbone.trainable_variables)
   assert len(touched) > 100 and all(gradient is not None for gradient in touched)
-  outputs = model(batch['image'], batch['image_info'], labels=batch, training=True)
   # The last level, 320 channels × 0.35, not the 1,280 for classification after it.
   assert outputs['last_feature'].shape[1:] == (2, 2, 112)
 
@@ -216,12 +220,13 @@ def test_the_occlusion_head_is_asked_of_annotated_objects_and_of_rois(small, cat
 def test_stuff_only_supervision(categories):
   model, task = make(categories, 'task.model.stuff_head.object_context=false')
   batch = small_model.training_batch(task, categories, small_model.PERSON)
-  outputs = model(batch['image'], batch['image_info'], labels=batch, training=True)
+  outputs = training_outputs(model, batch)
   assert outputs['stuff_logits'].shape[-1] == 2
-  assert np.isfinite(float(all_losses(model, task, batch)['loss_stuff']))
+  of_batch = losses.oanet_losses(outputs, batch, task, model.stuff_channels)
+  assert np.isfinite(float(of_batch['loss_stuff']))
 
 
-@pytest.mark.parametrize('convolution', ['1x1', '3x3'])
+@pytest.mark.parametrize('convolution', ['1x1', pytest.param('3x3', marks=pytest.mark.slow)])
 def test_other_ranking_convolutions(categories, convolution):
   model, task = make(categories, f'task.model.spatial_ranking.convolution={convolution}')
   outputs = model(BLACK, INFO, training=False)
@@ -255,7 +260,7 @@ def test_frozen_batch_norm_is_not_trained(categories):
   assert not any('gamma' in v.name for v in model.trainable_variables)
   before = [v.numpy() for v in model.non_trainable_variables]
   batch = small_model.training_batch(task, categories, small_model.PERSON)
-  model(batch['image'], batch['image_info'], labels=batch, training=True)
+  training_outputs(model, batch)
   for old, variable in zip(before, model.non_trainable_variables, strict=True):
     np.testing.assert_array_equal(old, variable)
 
@@ -322,18 +327,18 @@ def test_p6_keeps_one_cell_of_four_of_p5(categories):
 @pytest.mark.parametrize(
   ('level', 'expected'), [(0, 0), pytest.param(2, 6, marks=pytest.mark.slow), (3, 11)]
 )
-def test_levels_of_the_backbone_that_are_frozen(categories, level, expected):
+def test_levels_of_the_backbone_that_are_frozen(small, categories, level, expected):
   """Of 21 convolutions, the stem has one and each level five, with that of its shortcut."""
-  model, task = make(categories, f'task.model.frozen_level={level}')
+  is_small = small[1].model.frozen_level == level
+  model, task = small if is_small else make(categories, f'task.model.frozen_level={level}')
   frozen = [v for v in model.backbone.non_trainable_variables if 'kernel' in v.name]
   assert len(frozen) == expected
+  before = [v.numpy() for v in model.backbone.non_trainable_variables]
   batch = small_model.training_batch(task, categories, small_model.TIE_ON_PERSON)
   with tf.GradientTape() as tape:
     loss = all_losses(model, task, batch)['loss']
   # Of what is left to train, all takes part.
   assert all(g is not None for g in tape.gradient(loss, model.backbone.trainable_variables))
-  before = [v.numpy() for v in model.backbone.non_trainable_variables]
-  model(batch['image'], batch['image_info'], labels=batch, training=True)
   moved = [
     v.name
     for old, v in zip(before, model.backbone.non_trainable_variables, strict=True)
