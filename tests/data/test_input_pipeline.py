@@ -147,6 +147,11 @@ def damaged(shards, tmp_path, request):
   return tmp_path
 
 
+def quick_settings(path, **changes):
+  """Without boxes and anchors, which take most of the time that a pipeline takes to trace."""
+  return settings(path, output_size=[64, 64], **changes).replace(mode='srm_only')
+
+
 def read_all(dataset, task):
   batches = iter(dataset)
   with shard_files.named_errors(task.train_data.input_path):
@@ -155,14 +160,14 @@ def read_all(dataset, task):
 
 @pytest.mark.parametrize('damaged', ['truncated', 'bit flipped'], indirect=True)
 def test_a_damaged_shard_is_named(damaged, scene_categories):
-  task = settings(damaged / 'train-*', output_size=[64, 64])
+  task = quick_settings(damaged / 'train-*')
   with pytest.raises(InputError, match=r'train-00001-of-00003\.tfrecord: .*record'):
     read_all(input_pipeline.training_input(task, scene_categories), task)
 
 
 @pytest.mark.parametrize('damaged', ['truncated', 'bit flipped'], indirect=True)
 def test_a_damaged_shard_is_skipped_with_a_count_if_told_so(damaged, scene_categories, caplog):
-  task = settings(damaged / 'train-*', skip_damaged=True, output_size=[64, 64])
+  task = quick_settings(damaged / 'train-*', skip_damaged=True)
   dataset = input_pipeline.training_input(task, scene_categories)
   assert 'train-00001-of-00003.tfrecord: is damaged after record' in caplog.text
   seen = {name for ids in ids_of(read_all(dataset, task)) for name in ids}
@@ -195,7 +200,7 @@ def test_a_shard_that_changes_after_it_was_counted(shards, tmp_path, change, fac
 
 def test_categories_that_do_not_fit(shards):
   categories = PanopticCategories([Category(1, 'person', True, (0, 0, 0))])
-  task = settings(shards / 'train-*', output_size=[64, 64])
+  task = quick_settings(shards / 'train-*')
   dataset = input_pipeline.training_input(task, categories)
   with pytest.raises(InputError, match=r'categories\.json'):
     read_all(dataset, task)
