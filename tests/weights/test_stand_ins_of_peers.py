@@ -174,7 +174,10 @@ def model_garden(model_garden_folder):
   return ModelFolder(model_garden_folder).load('float32')
 
 
-@pytest.mark.parametrize('pictures', ['unscaled', 'scaled', 'coco'])
+# The pictures of COCO are scaled, too.
+@pytest.mark.parametrize(
+  'pictures', ['unscaled', pytest.param('scaled', marks=pytest.mark.slow), 'coco']
+)
 def test_the_model_gardens_outputs(model_garden, model_garden_stand_in, request, pictures):
   expected = np.load(model_garden_stand_in / f'expected_{pictures}.npz')
   images = [expected[name] for name in ('picture_0', 'picture_1') if name in expected]
