@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from oanet_tf import predict
@@ -49,9 +50,16 @@ def in_memory(served, pictures):
     yield segments, scores
 
 
+def loaded_already(served):
+  """In place of `tf.saved_model.load`, which takes seconds. The command, below, uses that."""
+  return lambda _: served
+
+
 @pytest.fixture(scope='module')
 def saved(served):
-  return of_saved_model(served.folder)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(tf.saved_model, 'load', loaded_already(served))
+    return of_saved_model(served.folder)
 
 
 def test_a_saved_model_segments_as_the_network_in_memory(saved, served, pictures):
@@ -59,7 +67,8 @@ def test_a_saved_model_segments_as_the_network_in_memory(saved, served, pictures
   assert_equal(saved.segment(pictures), in_memory(served, pictures))
 
 
-def test_a_saved_model_with_the_categories_of_another_is_refused(served, tmp_path):
+def test_a_saved_model_with_the_categories_of_another_is_refused(served, tmp_path, monkeypatch):
+  monkeypatch.setattr(tf.saved_model, 'load', loaded_already(served))
   folder = tmp_path / 'model'
   shutil.copytree(served.folder, folder)
   path = folder / 'assets' / 'categories.json'
