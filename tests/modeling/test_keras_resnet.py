@@ -159,9 +159,16 @@ def h5(keras_50, tmp_path_factory):
   return path
 
 
-@pytest.mark.parametrize('modules', ['all', 'backbone'])
-@pytest.mark.parametrize('top', [False, True])
-def test_weights_of_keras_give_its_outputs(modules, top, network, keras_50, h5, tmp_path, caplog):
+@pytest.mark.parametrize(
+  ('top', 'modules'),
+  [
+    (False, 'all'),
+    (True, 'backbone'),
+    pytest.param(False, 'backbone', marks=pytest.mark.slow),
+    pytest.param(True, 'all', marks=pytest.mark.slow),
+  ],
+)
+def test_weights_of_keras_give_its_outputs(top, modules, network, keras_50, h5, tmp_path, caplog):
   caplog.set_level(logging.INFO, 'oanet_tf')
   clear(network)
   if top:
