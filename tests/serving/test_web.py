@@ -81,11 +81,6 @@ def test_the_file_predicts_in_python(written, source):
   assert result.segments_info
 
 
-def test_only_fusions_that_differ_in_their_order(source, tmp_path):
-  with pytest.raises(InputError, match='--fusion'):
-    web.FORMAT.write(source._replace(method='upsnet'), tmp_path)
-
-
 def test_a_network_without_a_ranking_module_has_no_switch(source, monkeypatch):
   def refuse(*_):
     raise InputError('none')
