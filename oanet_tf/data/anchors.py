@@ -4,6 +4,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import tensorflow as tf
 from official.vision.ops import anchor
 
@@ -47,7 +48,11 @@ class Anchors:
     rows, columns = (
       tf.range(-(-side // stride), dtype=tf.float32) * float(stride) for side in size
     )
-    first = tf.constant(self._first[level])
+    first = self._first[level]
     # Of the four sides of a box, y1 and y2 move with the row, x1 and x2 with the column.
-    moves_down = tf.tile([1.0, 0.0, 1.0, 0.0], [first.shape[-1] // 4])
-    return first + rows[:, None, None] * moves_down + columns[:, None] * (1.0 - moves_down)
+    moves_down = np.tile(np.float32([1.0, 0.0]), first.shape[-1] // 2)
+    return (
+      first
+      + tf.reshape(rows, [-1, 1, 1]) * moves_down
+      + tf.reshape(columns, [-1, 1]) * (1.0 - moves_down)
+    )

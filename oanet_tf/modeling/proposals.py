@@ -71,14 +71,18 @@ class ROIGenerator:
     """
     limits = Limits.of(self._settings, training)
     best = [
-      best_boxes(raw_boxes[level], raw_scores[level], anchors[level], image_shape, limits)
+      _best(raw_boxes[level], raw_scores[level], anchors[level], limits.pre_nms_top_k)
       for level in sorted(raw_scores, key=int)
     ]
-    # A level is a class, so that boxes of different levels do not suppress each other.
-    boxes, scores = (
-      tf.stack([_padded(part, limits.pre_nms_top_k) for part in parts], axis=2)
-      for parts in zip(*best, strict=True)
+    # All levels are decoded together, in one graph instead of one for each. A level is a class, so
+    # that boxes of different levels do not suppress each other.
+    best = _Best(
+      *(
+        tf.stack([_padded(part, limits.pre_nms_top_k) for part in parts], axis=2)
+        for parts in zip(*best, strict=True)
+      )
     )
+    boxes, scores = _decoded(best, image_shape[:, None, None], limits)
     kept = tf.image.combined_non_max_suppression(
       boxes,
       scores,
@@ -111,20 +115,46 @@ def best_boxes(
     fewer anchors. Boxes that are too small or outside the image are 0 and have the
     score 0.
   """
+  best = _best(raw_boxes, raw_scores, anchors, limits.pre_nms_top_k)
+  return _decoded(best, image_shape[:, None], limits)
+
+
+class _Best(NamedTuple):
+  """Boxes with the best scores, [B, K, …] scores, [B, K, …, 4] offsets and anchors."""
+
+  scores: tf.Tensor
+  offsets: tf.Tensor
+  anchors: tf.Tensor
+
+
+def _best(raw_boxes: tf.Tensor, raw_scores: tf.Tensor, anchors: tf.Tensor, most: int) -> _Best:
+  """The best `most` boxes of one level, or all if there are fewer."""
   count = raw_scores.shape[1:].num_elements()
-  scores = tf.reshape(raw_scores, [tf.shape(raw_scores)[0], count or -1])
-  number = tf.minimum(tf.shape(scores)[1], limits.pre_nms_top_k)
   if count:  # TFLite needs a static number.
-    number = min(count, limits.pre_nms_top_k)
+    scores, offsets = tf.reshape(raw_scores, [-1, count]), tf.reshape(raw_boxes, [-1, count, 4])
+    number = min(count, most)
+  else:
+    images = tf.shape(raw_scores)[0]
+    scores, offsets = (
+      tf.reshape(raw, [images, -1, *last]) for raw, last in ((raw_scores, []), (raw_boxes, [4]))
+    )
+    number = tf.minimum(tf.shape(scores)[1], most)
   scores, indices = tf.math.top_k(scores, number)
-  offsets = tf.gather(tf.reshape(raw_boxes, [tf.shape(raw_boxes)[0], -1, 4]), indices, batch_dims=1)
-  boxes = _decode(offsets, tf.gather(tf.reshape(anchors, [-1, 4]), indices))
-  boxes = box_ops.clip_boxes(boxes, image_shape[:, None])
-  return box_ops.filter_boxes(boxes, tf.sigmoid(scores), image_shape[:, None], limits.min_size)
+  return _Best(
+    tf.sigmoid(scores),
+    tf.gather(offsets, indices, batch_dims=1),
+    tf.gather(tf.reshape(anchors, [-1, 4]), indices),
+  )
+
+
+def _decoded(best: _Best, image_shape: tf.Tensor, limits: Limits) -> tuple[tf.Tensor, tf.Tensor]:
+  """Boxes and scores of `best_boxes`; the image's shape is [B, …, 2] with as many axes."""
+  boxes = box_ops.clip_boxes(_decode(best.offsets, best.anchors), image_shape)
+  return box_ops.filter_boxes(boxes, best.scores, image_shape, limits.min_size)
 
 
 def _decode(offsets: tf.Tensor, anchors: tf.Tensor) -> tf.Tensor:
-  """[B, K, 4] offsets and anchors -> boxes, as the Model Garden's `decode_boxes`.
+  """[..., 4] offsets and anchors -> boxes, as the Model Garden's `decode_boxes`.
 
   That adds up three terms, whose order TensorFlow changes where it knows all shapes; exported
   graphs then give other last digits.
@@ -137,6 +167,8 @@ def _decode(offsets: tf.Tensor, anchors: tf.Tensor) -> tf.Tensor:
 
 def _padded(values: tf.Tensor, number: int) -> tf.Tensor:
   """[B, K, …] -> [B, number, …], padded with 0, which is the score of no proposal."""
-  missing = number - tf.shape(values)[1]
+  if values.shape[1] == number:
+    return values
+  missing = number - (values.shape[1] or tf.shape(values)[1])
   padded = tf.pad(values, [[0, 0], [0, missing]] + [[0, 0]] * (values.shape.rank - 2))
-  return tf.ensure_shape(padded, [None, number, *values.shape[2:]])
+  return tf.ensure_shape(padded, [values.shape[0], number, *values.shape[2:]])
