@@ -23,13 +23,13 @@ class Anchors:
     shapes = model.anchor.as_dict()
     # The Model Garden's have their centres in the middle of the cell.
     shift = shapes.pop('cell_offset') - 0.5
-    generate = anchor.build_anchor_generator(
-      min_level=model.min_level, max_level=model.max_level, **shapes
-    )
-    # An image of one cell has the anchors of the first cell, which all others repeat.
+    finest = model.min_level
+    generate = anchor.build_anchor_generator(min_level=finest, max_level=finest, **shapes)
+    # An image of one cell has the anchors of the first cell, which all others repeat. Those of the
+    # next level have twice the size, exactly.
+    first = generate([2**finest, 2**finest])[str(finest)].numpy() + shift * 2**finest
     self._first = {
-      str(level): generate([2**level, 2**level])[str(level)].numpy() + shift * 2**level
-      for level in range(model.min_level, model.max_level + 1)
+      str(level): first * 2 ** (level - finest) for level in range(finest, model.max_level + 1)
     }
 
   def __call__(self, size: Sequence[Size]) -> dict[str, tf.Tensor]:
