@@ -285,7 +285,6 @@ class ModelFolder:
 
     from oanet_tf.modeling.build import build_network
     from oanet_tf.modeling.precision import computing_in
-    from oanet_tf.modeling.tracing import garbage_kept
     from oanet_tf.training import checkpoints
     from oanet_tf.training.optimizer import load_averages
 
@@ -295,11 +294,7 @@ class ModelFolder:
     path = best or checkpoints.newest(self.path)
     chosen = self.precision(precision)
     log.info('weights of %s, in %s', path, chosen)
-    with (
-      garbage_kept(),
-      computing_in(chosen.dtype),
-      tf.variable_creator_scope(_without_initial_values),
-    ):
+    with computing_in(chosen.dtype), tf.variable_creator_scope(_without_initial_values):
       model = build_network(config.task, self.categories)
     try:
       if best or config.trainer.optimizer_config.ema is None:

@@ -30,6 +30,7 @@ from oanet_tf.modeling.srm_only import SRMOnly
 from oanet_tf.modeling.stuff_channels import StuffChannels
 from oanet_tf.modeling.stuff_head import StuffHead
 from oanet_tf.modeling.torch_resnet import TorchResNet
+from oanet_tf.modeling.tracing import garbage_kept
 
 # The stuff branch uses P2–P5 (Figure 3); coarser levels serve the RPN alone. The Model Garden's
 # uses all.
@@ -62,6 +63,7 @@ def build_srm_only(
 
 # Nothing here needs AutoGraph, which Keras applies to each kind of layer.
 @tf.autograph.experimental.do_not_convert
+@garbage_kept()
 def build_oanet(
   config: definitions.OANet, categories: PanopticCategories, l2_weight_decay: float = 0.0
 ) -> OANet:
