@@ -13,8 +13,9 @@ _EXIF_OF_JPEG, _EXIF_OF_PNG = b'Exif\0\0', b'eXIf'
 # A JPEG's segment holds no more, and the orientation is near the beginning.
 _EXIF_BYTES = 2**16
 _ORIENTATION, _ENTRY_BYTES = 0x0112, 12
-# Types of numbers, of two and four bytes.
-_SHORT, _LONG = 3, 4
+# Types of whole numbers and their bytes: SHORT, LONG, SBYTE, SSHORT, SLONG, IFD and LONG8. Those with
+# a sign are read without it, as no orientation is below 0.
+_WHOLE_NUMBERS = {3: 2, 4: 4, 6: 1, 8: 2, 9: 4, 13: 4, 16: 8}
 # What a scan of a JPEG begins with. Encoders make ten, and a preview in the EXIF block has one.
 _SCAN, _MOST_SCANS = b'\xff\xda', 64
 
@@ -113,6 +114,7 @@ def _of_exif(block: tf.Tensor) -> tf.Tensor:
   little = tf.strings.substr(block, 0, 4) == b'II*\0'
   known = little | (tf.strings.substr(block, 0, 4) == b'MM\0*')
   data = tf.cast(tf.io.decode_raw(block, tf.uint8), tf.int64)
+  end = tf.size(data, tf.int64)
   # What is read beyond the end is 0.
   data = tf.concat([data, tf.zeros([_EXIF_BYTES + _ENTRY_BYTES], tf.int64)], axis=0)
 
@@ -125,9 +127,15 @@ def _of_exif(block: tf.Tensor) -> tf.Tensor:
   directory = number(tf.constant(4), 4)
   entries = directory + 2 + _ENTRY_BYTES * tf.range(number(directory, 2))
   kind = number(entries + 2, 2)
-  is_it = (number(entries, 2) == _ORIENTATION) & ((kind == _SHORT) | (kind == _LONG))
-  is_it &= number(entries + 4, 4) == 1
-  values = tf.where(kind == _SHORT, number(entries + 8, 2), number(entries + 8, 4))
+  is_it = (number(entries, 2) == _ORIENTATION) & (number(entries + 4, 4) == 1)
+  values = tf.zeros_like(kind)
+  for of_kind, length in _WHOLE_NUMBERS.items():
+    place = entries + 8
+    if length > 4:  # It is elsewhere, and its place stands here.
+      place = number(place, 4)
+      is_it &= (kind != of_kind) | (place + length <= end)
+    values = tf.where(kind == of_kind, number(place, length), values)
+  is_it &= tf.reduce_any(kind[:, None] == tf.constant([*_WHOLE_NUMBERS], tf.int64), axis=1)
   # Of several, the last, as Pillow does.
   found = tf.concat([[1], tf.boolean_mask(values, is_it)], axis=0)[-1]
   return tf.cast(tf.where(known & (found >= 1) & (found <= 8), found, 1), tf.int32)

@@ -81,15 +81,26 @@ def test_any_exif_block_says_the_same_to_both_readers(kind, orientation, changes
 
 
 @pytest.mark.parametrize('order', '<>')
-@pytest.mark.parametrize('kind', 'HI')
-def test_exif_of_both_byte_orders_and_of_two_kinds_of_numbers(order, kind):
+@pytest.mark.parametrize(
+  ('number', 'kind'),
+  [(3, 'H'), (4, 'I'), (6, 'b'), (8, 'h'), (9, 'i'), (13, 'I'), (16, 'Q'), (11, 'f'), (1, 'B')],
+)
+def test_exif_of_both_byte_orders_and_of_all_kinds_of_numbers(order, kind, number):
   mark = {'<': b'II*\0', '>': b'MM\0*'}[order]
   value = struct.pack(f'{order}{kind}', 6).ljust(4, b'\0')
-  number = {'H': 3, 'I': 4}[kind]
+  elsewhere = b''
+  if len(value) > 4:
+    value, elsewhere = struct.pack(f'{order}I', 26), value
   block = mark + struct.pack(f'{order}IHHHI', 8, 1, 0x0112, number, 1) + value + bytes(4)
-  encoded = file_of(PIXELS, 'JPEG', exif=b'Exif\0\0' + block)
-  assert pictures.orientation(pictures.decoded(encoded, 'a')) == 6
-  assert graph_orientation(encoded).numpy() == 6
+  # Fractions and bytes are no orientations, and of what is cut off nothing is known.
+  of_whole = 1 if kind in 'fB' else 6
+  for end, expected in (
+    (block + elsewhere, of_whole),
+    (block + elsewhere[:-1], 1 if elsewhere else of_whole),
+  ):
+    encoded = file_of(PIXELS, 'JPEG', exif=b'Exif\0\0' + end)
+    assert pictures.orientation(pictures.decoded(encoded, 'a')) == expected
+    assert graph_orientation(encoded).numpy() == expected
 
 
 @pytest.mark.parametrize(
