@@ -269,6 +269,7 @@ def _occlusion_head(
     num_filters=config.num_filters,
     max_pairs=config.max_pairs,
     kernel_regularizer=regularizer,
+    **IN_FLOAT32,
   )
 
 

@@ -84,7 +84,7 @@ class OcclusionHead(tf_keras.layers.Layer):
       'kernel_initializer': 'he_normal',
       'kernel_regularizer': kernel_regularizer,
     }
-    self._reduce = tf_keras.layers.Conv2D(num_filters, 1, name='reduce', **options)
+    self._reduce = tf_keras.layers.Conv2D(num_filters, 1, name='occlusion_features', **options)
     self.aligner = RoIAlign(crop_size=crop_size, max_level=max_level, dtype='float32')
     self._convolutions = [
       tf_keras.layers.Conv2D(

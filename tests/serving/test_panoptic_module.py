@@ -22,6 +22,7 @@ class HalfNetwork:
 
   num_things, stuff_channels, variables = 2, StuffChannels.of_all(2, 2), ()
   spatial_ranking = SpatialRankingModule(num_things=2)
+  occlusion_head = None
 
   def __call__(self, images, image_info):
     batch, (height, width) = tf.shape(images)[0], images.shape[1:3]

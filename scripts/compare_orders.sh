@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Compares ways of ordering instances on both kinds of OccludedScenes: the table "Ways of ordering" of
+# configs/paper/RESULTS.md. Six trainings of 10 to 25 minutes on two CPU cores. Stopped and run again,
+# it continues where it stopped.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+bash scripts/setup_env.sh
+
+python=.venv/bin/python
+run=runs/orders
+fusions=heuristic,class_prior,srm,pairwise,oracle
+
+for order in category context; do
+  records=$run/tfrecords_$order
+  prior=$run/prior_$order.json
+  bash scripts/make_occluded_scenes.sh "$run/scenes_$order" "$records" --order "$order"
+  [[ -f $prior ]] || $python -m oanet_tf.class_prior --input_path "$records/train-*.tfrecord" --output "$prior"
+  for seed in 0 1 2; do
+    model=$run/${order}_$seed
+    settings=task.seed=$seed,task.model.occlusion_head.enabled=true
+    settings+=,task.train_data.input_path=$records/train-*.tfrecord
+    settings+=,task.validation_data.input_path=$records/val-*.tfrecord
+    $python -m oanet_tf.train --experiment oanet_synthetic --mode train --model_dir "$model" \
+      --params_override "$settings"
+    [[ -f $model/evaluation/results.json ]] || $python -m oanet_tf.evaluate --model_dir "$model" \
+      --fusions $fusions --params_override "task.model.fusion.class_prior=$prior"
+  done
+done
+$python scripts/compare_orders.py "$run"
