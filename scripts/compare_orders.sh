@@ -14,7 +14,8 @@ for order in category context; do
   records=$run/tfrecords_$order
   prior=$run/prior_$order.json
   bash scripts/make_occluded_scenes.sh "$run/scenes_$order" "$records" --order "$order"
-  [[ -f $prior ]] || $python -m oanet_tf.class_prior --input_path "$records/train-*.tfrecord" --output "$prior"
+  [[ -f $prior ]] ||
+    $python -m oanet_tf.class_prior --input_path "$records/train-*.tfrecord" --output "$prior"
   for seed in 0 1 2; do
     model=$run/${order}_$seed
     settings=task.seed=$seed,task.model.occlusion_head.enabled=true

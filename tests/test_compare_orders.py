@@ -27,5 +27,5 @@ def test_what_is_missing_is_said(tmp_path):
   with pytest.raises(InputError, match=r'compare_orders\.sh'):
     compare_orders.read(tmp_path)
   write(tmp_path, 'category_0', heuristic=0.5, srm=0.6)
-  with pytest.raises(InputError, match='category_0.*class_prior, pairwise, oracle'):
+  with pytest.raises(InputError, match=r'category_0.*class_prior, pairwise, oracle'):
     compare_orders.read(tmp_path)
