@@ -13,7 +13,7 @@ _EXIF_OF_JPEG, _EXIF_OF_PNG = b'Exif\0\0', b'eXIf'
 # A JPEG's segment holds no more, and the orientation is near the beginning.
 _EXIF_BYTES = 2**16
 _ORIENTATION, _ENTRY_BYTES = 0x0112, 12
-# Types of whole numbers and their bytes: SHORT, LONG, SBYTE, SSHORT, SLONG, IFD and LONG8. A sign is
+# Types of whole numbers and their bytes: SHORT, LONG, SBYTE, SSHORT, SLONG, IFD, LONG8. A sign is
 # not looked at, as no orientation is below 0.
 _WHOLE_NUMBERS = {3: 2, 4: 4, 6: 1, 8: 2, 9: 4, 13: 4, 16: 8}
 # What a scan of a JPEG begins with. Encoders make ten, and a preview in the EXIF block has one.
