@@ -43,7 +43,6 @@ def training_overrides(folder: pathlib.Path, steps: int) -> str:
       f'task.validation_data.input_path={folder}/shards/val-*',
       f'trainer.train_steps={steps},trainer.summary_interval=2,trainer.checkpoint_interval=3',
       'trainer.validation_interval=100,trainer.gradient_norms=true',
-      'task.model.occlusion_head.enabled=true',
       # Detections from the first step on, so that there is something to merge.
       'task.model.fusion.score_threshold=0.1',
     ]

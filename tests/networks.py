@@ -25,8 +25,10 @@ def trained(tmp_path_factory):
   """A folder with `scenes`, `shards` and, in `model`, a network after 4 steps; and its scores."""
   folder = tmp_path_factory.mktemp('trained')
   end_to_end.make_shards(folder)
+  # With all that a network can have, for all fusions.
+  overrides = end_to_end.training_overrides(folder, steps=4)
   config = experiments.load_experiment(
-    'oanet_synthetic', (), end_to_end.training_overrides(folder, steps=4)
+    'oanet_synthetic', (), f'{overrides},task.model.occlusion_head.enabled=true'
   )
   return folder, loop.run(config, folder / 'model', 'train_and_eval')
 

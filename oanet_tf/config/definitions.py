@@ -136,9 +136,9 @@ class Fusion(hyperparams.Config):
 
   Attributes:
     method: of prediction and export. 'srm' orders instances by ranking score, 'heuristic' by
-      detection score, and 'class_prior' by how often their categories lie on each other.
-      'pairwise' asks the occlusion head of each pair that overlaps. 'upsnet'
-      takes the largest logit at each pixel.
+      detection score, 'class_prior' by how often their categories lie on each other, and 'pairwise'
+      by what the occlusion head says of each two that overlap. 'upsnet' takes the largest logit at
+      each pixel.
     rules: of merging: those of 'panopticapi', 'model_garden' or 'detectron2', which differ in how
       masks and logits are resampled, what an equal value is, and when stuff is counted
       (`modeling.fusion.rules`).

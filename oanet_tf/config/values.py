@@ -189,6 +189,13 @@ def _check_network(values: Values) -> None:
     _check_srm_only(values)
   _check_roi_layers(values)
   _check_stuff_head(values)
+  objects_from = 'task.train_data.objects_from'
+  if values[f'{model}.occlusion_head.enabled'] and values[objects_from] == 'segments':
+    refuse(
+      objects_from,
+      'segments',
+      f"'annotations' where {model}.occlusion_head.enabled is true: segments do not overlap",
+    )
   object_context = f'{model}.stuff_head.object_context'
   if values[f'{model}.fusion.stuff_from'] == 'all' and not values[object_context]:
     refuse(f'{model}.fusion.stuff_from', 'all', f"'stuff' where {object_context} is false")

@@ -101,7 +101,19 @@ def orientation(encoded: tf.Tensor) -> tf.Tensor:
   """[] string -> [] int32, EXIF's orientation as `pictures.orientation` reads it."""
   mark = tf.where(is_png(encoded), _EXIF_OF_PNG, _EXIF_OF_JPEG)
   parts = _parts(encoded, mark)
-  return tf.cond(tf.size(parts) == 2, lambda: _of_exif(parts[1]), lambda: tf.constant(1))
+
+  def of_block() -> tf.Tensor:
+    # Before the mark stands a length: in a PNG 4 bytes, that of the block; in a JPEG 2, that of the
+    # segment, with its own bytes and the mark.
+    before = tf.strings.substr(tf.strings.join([bytes(4), parts[0]]), -4, 4)
+    upper, lower = tf.unstack(
+      tf.cast(tf.io.decode_raw(before, tf.uint16, little_endian=False), tf.int64), num=2
+    )
+    of_png, of_jpeg = 2**16 * upper + lower, tf.maximum(lower - 2 - len(_EXIF_OF_JPEG), 0)
+    length = tf.where(is_png(encoded), of_png, of_jpeg)
+    return _of_exif(tf.strings.substr(parts[1], tf.constant(0, tf.int64), length))
+
+  return tf.cond(tf.size(parts) == 2, of_block, lambda: tf.constant(1))
 
 
 def _of_exif(block: tf.Tensor) -> tf.Tensor:

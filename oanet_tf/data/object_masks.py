@@ -69,6 +69,7 @@ def match_segments(
   labels: tf.Tensor,
   segment_index: tf.Tensor,
   label_of_index: tf.Tensor,
+  is_crowd: tf.Tensor,
 ) -> tf.Tensor:
   """The panoptic segment of each object: the one of its category that it covers most of.
 
@@ -78,10 +79,12 @@ def match_segments(
     labels: [M] int32, categories of the objects.
     segment_index: [H, W] int32, k for the k-th segment, 0 for void.
     label_of_index: [K + 1] int32, the category at each index.
+    is_crowd: [K] bool, segments that are no single object.
 
   Returns:
     [M] int32, k for the k-th segment, 0 for an object that covers none of its category.
   """
+  label_of_index = tf.where(tf.concat([[False], is_crowd], axis=0), -1, label_of_index)
 
   def of_object(parts: tuple[tf.Tensor, ...]) -> tf.Tensor:
     png, box, label = parts

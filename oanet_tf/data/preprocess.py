@@ -300,6 +300,7 @@ def _match_segments(example: Example) -> Example:
     example['object_labels'],
     example['segment_index'],
     example['label_of_index'],
+    example['segment_is_crowd'],
   )
   return {**example, 'object_segments': segments}
 

@@ -5,6 +5,7 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from oanet_tf.modeling.occlusion_head import Crops, Pairs, crops_of, largest_pairs
@@ -39,12 +40,12 @@ def won_pixels(masks: tf.Tensor, gt_segments: tf.Tensor, segment_map: tf.Tensor)
   Returns:
     [B, M, M] float32; 0 for two objects of one segment.
   """
-  height, width = masks.shape[2:]
-  step = segment_map.shape[1] // height
+  images, _, height, width = tf.unstack(tf.shape(masks))
+  step = tf.shape(segment_map)[1] // height
   segments = segment_map[:, step // 2 :: step, step // 2 :: step]
   own = (segments[:, None] == gt_segments[..., None, None]) & (gt_segments > 0)[..., None, None]
   flat_masks, flat_own = (
-    tf.reshape(values, [tf.shape(masks)[0], masks.shape[1], height * width])
+    tf.reshape(values, [images, masks.shape[1], height * width])
     for values in (masks, masks * tf.cast(own, masks.dtype))
   )
   differ = gt_segments[:, :, None] != gt_segments[:, None]
@@ -83,8 +84,11 @@ def predicted_pairs(
   won = tf.gather(tf.gather(won, matched, batch_dims=1), matched, axis=2, batch_dims=1)
   is_object = tf.cast(objects.classes > 0, won.dtype)
   won *= is_object[:, :, None] * is_object[:, None]
-  # RoIs are in random order. By size, all pairs would be of the same two objects.
-  pairs = largest_pairs(tf.cast(_conflict(won) > 0.0, tf.float32), number)
+  # By size, all pairs would be of the same two objects. RoIs are in random order; the first ones
+  # take part in a few pairs each.
+  places = np.arange(won.shape[1], dtype=np.float32)
+  early = 2.0 * won.shape[1] - places[:, None] - places
+  pairs = largest_pairs(tf.cast(_conflict(won) > 0.0, tf.float32) * early, number)
   masks = tf.cast(mask_logits >= 0.0, tf.float32)
   return TrainingPairs(crops_of(pairs, objects.boxes, masks, side), _targets(pairs, won))
 

@@ -42,6 +42,10 @@ COSINE = (
     ('task.model.fusion.method=class_prior', 'oanet class_prior'),
     ('task.model.fusion.method=pairwise', 'task.model.occlusion_head.enabled=true'),
     (
+      'task.model.occlusion_head.enabled=true,task.train_data.objects_from=segments',
+      'segments do not overlap',
+    ),
+    (
       'task.model.fusion.method=pairwise,task.model.occlusion_head.enabled=true,task.mode=srm_only',
       'task.mode=srm_only',
     ),

@@ -60,7 +60,8 @@ def test_gradients_reach_the_features_and_all_weights_but_no_mask():
   assert of_boxes is None and of_masks is None
   assert np.abs(of_features).max() > 0
   for variable, gradient in zip(weights, of_weights, strict=True):
-    assert np.abs(gradient).max() > 0, variable.name
+    # That of the hidden layer's bias is 0 if the same units are active in both orders.
+    assert 'hidden/bias' in variable.name or np.abs(gradient).max() > 0, variable.name
 
 
 def test_it_learns_whose_texture_is_seen():

@@ -77,6 +77,34 @@ def test_predicted_pairs_have_the_masks_of_rois_and_the_order_of_their_objects()
   assert not pairs.crops.second[0, 0].numpy().any()
 
 
+def test_predicted_pairs_are_of_many_rois_and_of_all_conflicts():
+  # The first two objects conflict, and the last two; RoIs match them in turn.
+  won = np.zeros((1, 4, 4), np.float32)
+  won[0, 0, 1], won[0, 3, 2] = 900, 1
+  matched = np.arange(16, dtype=np.int32)[None] % 4
+  objects = SampledROIs(
+    boxes=tf.ones([1, 16, 4]) * [0.0, 0.0, 8.0, 8.0],
+    matched_boxes=tf.zeros([1, 16, 4]),
+    classes=tf.ones([1, 16], tf.int32),
+    matched_indices=tf.constant(matched),
+  )
+  pairs = occlusion_targets.predicted_pairs(
+    tf.constant(won), objects, tf.zeros([1, 16, 2, 2]), number=8, side=2
+  )
+  assert set(pairs.targets[0].numpy()) == {0, 1}
+
+
+def test_sizes_need_not_be_known_when_it_is_traced():
+  function = tf.function(
+    occlusion_targets.won_pixels,
+    [tf.TensorSpec([None, 2, None, None]), tf.TensorSpec([None, 2], tf.int32),
+     tf.TensorSpec([None, None, None], tf.int32)],
+    autograph=False,
+  )  # fmt: skip
+  won = function(row([1, 1], [0, 1]), tf.constant([[1, 2]]), tf.constant([[[1, 2]]]))
+  assert won.numpy().tolist() == [[[0, 0], [1, 0]]]
+
+
 def test_without_any_conflict_there_is_no_pair():
   won = tf.zeros([2, 3, 3])
   given = {'gt_boxes': tf.fill([2, 3, 4], -1.0), 'gt_masks': tf.fill([2, 3, 4, 4], -1.0)}

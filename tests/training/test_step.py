@@ -198,7 +198,9 @@ def test_the_step_is_traced_once(one_and_two):
 def test_landscape_and_portrait_share_one_trace(categories):
   """Eight replicas would take minutes for a trace each of both orientations."""
   config = small_model.small_experiment(
-    FROZEN, 'task.train_data.output_size=[64,96],task.train_data.global_batch_size=1'
+    FROZEN,
+    'task.train_data.output_size=[64,96],task.train_data.global_batch_size=1',
+    'task.model.occlusion_head.enabled=true',
   )
   task = config.task
 

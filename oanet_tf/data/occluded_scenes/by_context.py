@@ -131,7 +131,8 @@ def _add_car_and_dog(stage: Stage, foot: float) -> None:
 
   def propose() -> Thing:
     x = edge + inwards * rng.uniform(0.15, 0.6)
-    return stage.standing(names[1], x, foot + rng.uniform(-0.06, 0.06), depth=foot - _STEP)
+    # It stands no higher or lower, so that nothing else tells.
+    return stage.standing(names[1], x, foot, depth=foot - _STEP)
 
   def accept(back: Thing) -> bool:
     return not _is_cut_off(back) and _is_partly_hidden(back, front)

@@ -112,7 +112,10 @@ def _drop_hidden(
     hidden = next((thing for thing, mask in pairs if is_hidden(thing, mask)), None)
     if hidden is None:
       return things, visible
-    things = [thing for thing in things if thing is not hidden and thing.host is not hidden]
+    dropped = [hidden]
+    for thing in dropped:  # It grows on the way.
+      dropped += [other for other in things if other.host is thing]
+    things = [thing for thing in things if thing not in dropped]
 
 
 def plan_scene(rng: np.random.Generator, image_size: int, order: str = 'category') -> Scene:

@@ -39,7 +39,7 @@ class Thing:
     name: its category.
     figures: one, or many for a crowd.
     depth: greater is nearer.
-    host: the thing that it lies on, without which it is not drawn.
+    host: the thing that it belongs to, without which it is not drawn.
   """
 
   name: str

@@ -170,7 +170,7 @@ class FusionBatch:
     instances, head = self.instances, self.fuser.occlusion_head
     pairs = head.pairs_of(instances.shared_pixels)
     crops = crops_of(pairs, instances.boxes, instances.binary_masks, head.crop_size)
-    logits = head(self.outputs, crops) * tf.cast(pairs.exists, tf.float32)
+    logits = tf.where(pairs.exists, head(self.outputs, crops), 0.0)
     first, second = (
       tf.one_hot(index, instances.classes.shape[1]) for index in (pairs.first, pairs.second)
     )

@@ -11,9 +11,6 @@ import tensorflow as tf
 
 from oanet_tf.modeling.fusion.fuser import FusionBatch
 
-# More than any logit.
-_NEVER = 1e30
-
 
 def detection_scores(batch: FusionBatch) -> tf.Tensor:
   """The usual heuristic (Kirillov et al., Panoptic Segmentation, section 7)."""
@@ -74,41 +71,33 @@ def class_prior_scores(batch: FusionBatch) -> tf.Tensor:
 
 def pairwise_scores(batch: FusionBatch) -> tf.Tensor:
   """An order in which each instance lies on those that it is to lie on, by the occlusion head."""
-  return order_of_claims(batch.claims, batch.instances.kept)
+  return order_of_claims(batch.claims)
 
 
-def order_of_claims(claims: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:
-  """Scores by which no instance lies on one that claims to lie on it.
+def order_of_claims(claims: tf.Tensor) -> tf.Tensor:
+  """Scores by which no instance lies on one that claims to lie on it, unless claims form a circle.
 
-  Where claims go round in a circle, the weakest one is not heard. In each round come the instances
-  that no remaining one claims to lie on, or else the one against which the strongest claim is
-  weakest.
+  Of claims in a circle, the weakest is not heard. This is Schulze's method: a chain of claims is as
+  strong as its weakest link, and an instance lies on those to which it has a stronger chain than
+  they have to it, which is never a circle (Schulze, *A new monotonic, clone-independent, reversal
+  symmetric, and condorcet-consistent single-winner election method*, 2011, section 2).
 
   Args:
     claims: [B, N, N] float, at least 0: how strongly the first instance claims to lie on the
       second.
-    kept: [B, N] bool; the other instances claim nothing.
 
   Returns:
-    [B, N] float32 in [0, 1]; equal for instances between which there is no claim.
+    [B, N] float32 in [0, 1): the fraction of the instances below. Instances without any chain
+      between them are in no particular order.
   """
   number = claims.shape[1]
-
-  def next_round(
-    rank: tf.Tensor, remaining: tf.Tensor, scores: tf.Tensor
-  ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    against = tf.reduce_max(claims * remaining[:, :, None], axis=1)
-    against = tf.where(remaining > 0.0, against, _NEVER)
-    weakest = tf.reduce_min(against, axis=1, keepdims=True)
-    come = remaining * tf.cast(against <= weakest, tf.float32)
-    return rank + 1.0, remaining - come, scores + come * (1.0 - rank / number)
-
-  _, _, scores = tf.while_loop(
-    lambda rank, remaining, scores: tf.reduce_any(remaining > 0.0),
-    next_round,
-    (tf.constant(0.0), tf.cast(kept, tf.float32), tf.zeros_like(claims[:, 0])),
-  )
-  return scores
+  chains = claims
+  # Each round doubles the length of the chains that are known.
+  for _ in range(max(1, number - 1).bit_length()):
+    of_two = tf.reduce_max(tf.minimum(chains[..., None], chains[:, None]), axis=2)
+    chains = tf.maximum(chains, of_two)
+  lies_on = tf.cast(chains > tf.transpose(chains, [0, 2, 1]), tf.float32)
+  return tf.reduce_sum(lies_on, axis=2) / number
 
 
 def true_scores(batch: FusionBatch) -> tf.Tensor:
