@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Compares ways of ordering instances on both kinds of OccludedScenes: the table "Ways of ordering" of
+# Compares ways of ordering instances on both kinds of OccludedScenes, for "Ways of ordering" in
 # configs/paper/RESULTS.md. Six trainings of 10 to 25 minutes on two CPU cores. Stopped and run again,
 # it continues where it stopped.
 set -euo pipefail

@@ -80,6 +80,29 @@ def test_any_exif_block_says_the_same_to_both_readers(kind, orientation, changes
   assert graph_orientation(encoded).numpy() == expected
 
 
+@pytest.mark.parametrize('kind', ['JPEG', 'PNG'])
+def test_exif_ends_with_its_block(kind):
+  """What stands behind it is no part of it, even if a number is said to be there."""
+  header = b'II*\0' + struct.pack('<IHHHI', 8, 1, 0x0112, 16, 1)
+  length = len(header) + 8
+  # A JPEG's next segment begins with 4 bytes; a PNG's block ends with 4, and the next has 8.
+  place = length + (4 if kind == 'JPEG' else 12)
+  block = header + struct.pack('<II', place, 0)
+  encoded = file_of(PIXELS, kind, exif=b'Exif\0\0' + block)
+  value = struct.pack('<Q', 6)
+  end = encoded.index(block) + len(block)
+  if kind == 'JPEG':
+    encoded = encoded[:end] + b'\xff\xfe\0\x0a' + value + encoded[end:]
+  else:
+    chunk = b'teSt' + value
+    end += 4
+    inserted = struct.pack('>I', 8) + chunk + struct.pack('>I', zlib.crc32(chunk))
+    encoded = encoded[:end] + inserted + encoded[end:]
+  assert encoded[encoded.index(block) + place :].startswith(value)
+  assert pictures.orientation(pictures.decoded(encoded, 'a')) == 1
+  assert graph_orientation(encoded).numpy() == 1
+
+
 @pytest.mark.parametrize('order', '<>')
 @pytest.mark.parametrize(
   ('number', 'kind'),

@@ -84,14 +84,14 @@ def _add_person(stage: Stage, x: float, foot: float) -> Thing:
 
 def _add_what_is_worn(stage: Stage, person: Thing) -> None:
   if stage.rng.random() < 0.4:
-    _add_contained_or_touching(stage, person, 'tie', inside=((0.06, -0.12), (0.06, -0.02)))
+    _add_contained_or_touching(stage, person, 'tie', half_width=0.06, rows=(-0.12, -0.02))
   if stage.rng.random() < 0.4:
     _add_at_rim(stage, person, 'bag')
 
 
 def _add_cups(stage: Stage, table: Thing) -> None:
   for _ in range(stage.rng.choice(3, p=[0.3, 0.45, 0.25])):
-    _add_contained_or_touching(stage, table, 'cup', inside=((0.3, -0.3), (0.3, -0.15)))
+    _add_contained_or_touching(stage, table, 'cup', half_width=0.3, rows=(-0.3, -0.15))
 
 
 def _add_standing(
@@ -143,7 +143,7 @@ def _add_car_and_dog(stage: Stage, foot: float) -> None:
 
 
 def _add_contained_or_touching(
-  stage: Stage, host: Thing, name: str, inside: tuple[tuple[float, float], tuple[float, float]]
+  stage: Stage, host: Thing, name: str, half_width: float, rows: tuple[float, float]
 ) -> None:
   """A small thing on top of its host, which contains it, or behind the host's outline.
 
@@ -151,16 +151,15 @@ def _add_contained_or_touching(
     stage: gets the thing.
     host: what it belongs to.
     name: of the thing.
-    inside: the half width and the top, then the half width and the bottom, of where it is when it
-      is on top, in the host's frame.
+    half_width, rows: where its centre is when it lies on top, in the host's frame: how far from the
+      middle at most, and [top, bottom].
   """
   rng = stage.rng
   contained = rng.random() < 0.5
-  (half, top), (_, bottom) = inside
 
   def propose() -> Thing:
     if contained:
-      x, y = rng.uniform(-half, half), rng.uniform(top, bottom)
+      x, y = rng.uniform(-half_width, half_width), rng.uniform(*rows)
     else:
       x, y = rng.uniform(-0.65, 0.65), rng.uniform(-0.65, 0.3)
     depth = host.depth + (_STEP if contained else -_STEP)

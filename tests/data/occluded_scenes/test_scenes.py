@@ -230,6 +230,14 @@ def test_thing_of_which_nothing_shows_is_dropped_with_what_lies_on_it():
   assert scenes._drop_hidden([], 20) == ([], [])
 
 
+def test_what_belongs_to_what_is_dropped_is_dropped_too():
+  person = rectangle('person', 0, 0, 20, 20)
+  tie = rectangle('tie', 0, 30, 10, 40, host=person)
+  ball = rectangle('ball', 30, 30, 40, 40, host=tie)
+  table = rectangle('table', 0, 0, 20, 20)
+  assert scenes._drop_hidden([person, tie, ball, table], 20)[0] == [table]
+
+
 def test_thing_of_which_just_enough_shows_is_kept():
   car = rectangle('car', 0, 0, 20, 20)
   dogs = [rectangle('dog', 0, 0, 20, 10), rectangle('dog', 0, 10, 19, 20)]  # one row of 10 is free

@@ -98,10 +98,6 @@ def test_the_example_of_schulze():
   assert ranking.tolist() == [numbers[name] for name in 'EACBD']
 
 
-def test_what_is_no_number_ends_too():
-  scores_of_claims(claims_of(3, (0, 1, np.nan), (1, 2, 1.0)))
-
-
 def test_each_image_has_an_order_of_its_own():
   claims = np.concatenate([claims_of(3, (0, 1, 1.0), (1, 2, 1.0)), claims_of(3, (2, 0, 1.0))])
   together = scores_of_claims(claims)
