@@ -10,13 +10,16 @@ python=.venv/bin/python
 run=runs/orders
 fusions=heuristic,class_prior,srm,pairwise,oracle
 
-for order in category context; do
+for order in context category; do
   records=$run/tfrecords_$order
   prior=$run/prior_$order.json
   bash scripts/make_occluded_scenes.sh "$run/scenes_$order" "$records" --order "$order"
   [[ -f $prior ]] ||
     $python -m oanet_tf.class_prior --input_path "$records/train-*.tfrecord" --output "$prior"
-  for seed in 0 1 2; do
+done
+for seed in 0 1 2; do
+  for order in context category; do
+    records=$run/tfrecords_$order
     model=$run/${order}_$seed
     settings=task.seed=$seed,task.model.occlusion_head.enabled=true
     settings+=,task.train_data.input_path=$records/train-*.tfrecord
@@ -24,7 +27,7 @@ for order in category context; do
     $python -m oanet_tf.train --experiment oanet_synthetic --mode train --model_dir "$model" \
       --params_override "$settings"
     [[ -f $model/evaluation/results.json ]] || $python -m oanet_tf.evaluate --model_dir "$model" \
-      --fusions $fusions --params_override "task.model.fusion.class_prior=$prior"
+      --fusions $fusions --params_override "task.model.fusion.class_prior=$run/prior_$order.json"
   done
 done
 $python scripts/compare_orders.py "$run"
