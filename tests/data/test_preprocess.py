@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from oanet_tf.config import definitions, experiments
-from oanet_tf.data import preprocess
+from oanet_tf.data import preprocess, steps
 
 
 def settings(**changes):
@@ -149,7 +149,7 @@ def test_short_sides_are_drawn_evenly(portrait):
   data, _ = settings(output_size=[800, 1333], short_sides=DETECTRON2_SIDES, random_flip=True)
   size = {'height': 640, 'width': 480} if portrait else {'height': 480, 'width': 640}
   fit = [1333, 800] if portrait else [800, 1333]
-  step = preprocess._choose_geometry(fit, data)
+  step = steps.choose_geometry(fit, data)
   seeds = tf.stack([tf.zeros([1200], tf.int64), tf.range(1200, dtype=tf.int64)], axis=1)
 
   @tf.function(autograph=False)
