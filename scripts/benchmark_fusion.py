@@ -3,7 +3,8 @@
 
 The detections are random, of COCO's 80 thing and 53 stuff categories, in a network input of the
 image's size. A fusion starts from the network's boxes, masks, scores and stuff logits and ends with
-the panoptic map; the time of srm includes the ranking module. panopticapi starts from run-length
+the panoptic map; the time of srm includes the ranking module, that of pairwise the occlusion head
+but for its first convolution, which is a layer of the network. panopticapi starts from run-length
 encoded masks of the image's size and ends with a PNG; making its input is timed separately. All
 take turns.
 """
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
   from oanet_tf.modeling.fusion.fuser import Fuser
 
 NUM_THINGS, NUM_STUFF, STRIDE, MASK_SIDE = 80, 53, 4, 28
-METHODS = ('heuristic', 'class_prior', 'srm', 'upsnet')
+METHODS = ('heuristic', 'class_prior', 'srm', 'pairwise', 'upsnet')
+OCCLUSION_FILTERS = 32
 PARTS = ('stuff', 'ranking')
 
 
@@ -106,7 +108,7 @@ def random_outputs(size: tuple[int, int], number: int, sides: tuple[float, float
   """Random outputs of a network: discs of ten thing categories over blocks of ten stuff categories.
 
   Returns:
-    `OANet`'s detections and stuff logits for one image, as tensors.
+    `OANet`'s detections, stuff logits and reduced features for one image, as tensors.
   """
   import numpy as np
   import tensorflow as tf
@@ -121,7 +123,14 @@ def random_outputs(size: tuple[int, int], number: int, sides: tuple[float, float
   logits = 5.0 * tf.one_hot(NUM_THINGS + blocks, NUM_THINGS + NUM_STUFF)[None]
   logits = tf.image.resize(logits, [side // STRIDE for side in size])
   classes = rng.choice(1 + rng.permutation(NUM_THINGS)[:10], (1, number))
+  features = {
+    f'occlusion_features_{level}': tf.constant(
+      rng.uniform(size=(1, *(-(-side // 2**level) for side in size), OCCLUSION_FILTERS)), tf.float32
+    )
+    for level in range(2, 6)
+  }
   return {
+    **features,
     'detection_boxes': tf.constant(boxes[None] * np.tile(size, 2), tf.float32),
     'detection_masks': tf.sigmoid(tf.constant(radii - np.hypot(rows, columns), tf.float32))[None],
     'detection_scores': tf.constant(np.sort(rng.uniform(0.5, 1, (1, number)))[:, ::-1], tf.float32),
@@ -152,6 +161,7 @@ def build_fuser() -> 'Fuser':
 
   from oanet_tf.config.definitions import Fusion
   from oanet_tf.modeling.fusion.fuser import Fuser
+  from oanet_tf.modeling.occlusion_head import OcclusionHead
   from oanet_tf.modeling.spatial_ranking import SpatialRankingModule
   from oanet_tf.modeling.stuff_channels import StuffChannels
 
@@ -162,6 +172,7 @@ def build_fuser() -> 'Fuser':
     stuff_channels=StuffChannels.of_all(NUM_THINGS, NUM_STUFF),
     stuff_stride=STRIDE,
     ranking_module=SpatialRankingModule(num_things=NUM_THINGS, stride=STRIDE),
+    occlusion_head=OcclusionHead(num_filters=OCCLUSION_FILTERS),
     class_prior=class_prior.astype(np.float32),
   )
 

@@ -3,6 +3,7 @@
 
   ours                oanet_tf: a training step with all losses, or an image to its panoptic map
   ours_bfloat16       the same in mixed bfloat16, for machines that have it
+  ours_pairwise       the first with an occlusion head, whose order is that of the map
   ours_unfused        the first without ranking and fusion, as far as panoptic_fpn; inference alone
   ours_unfrozen       the first with the stem and res2 trained too; training alone
   mask_rcnn           official.vision's Mask R-CNN with its defaults: to boxes and masks
@@ -43,6 +44,7 @@ from benchmark_model_contenders import (
   DETECTRON2,
   INFERENCE_ALONE,
   MODULES,
+  PAIRWISE,
   TRAINING_ALONE,
 )
 
@@ -159,7 +161,7 @@ def contenders_of(
     if name not in others
   }
   if original and mode == 'infer':
-    for name in contenders.keys() & {'ours', BFLOAT16, INFERENCE_ALONE, *DETECTRON2}:
+    for name in contenders.keys() & {'ours', BFLOAT16, PAIRWISE, INFERENCE_ALONE, *DETECTRON2}:
       contenders[name]['original'] = original
   return contenders
 
@@ -273,7 +275,9 @@ def rival_of(name: str, measured: dict[str, dict]) -> dict | None:
   if name in ('ours', BFLOAT16, 'ours_unfrozen', CONVOLUTION):
     return None
   ours = measured.get('ours')
-  return ours if name in (INFERENCE_ALONE, 'detectron2') else measured.get('ours_unfrozen', ours)
+  if name in (PAIRWISE, INFERENCE_ALONE, 'detectron2'):
+    return ours
+  return measured.get('ours_unfrozen', ours)
 
 
 if __name__ == '__main__':

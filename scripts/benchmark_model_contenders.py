@@ -10,7 +10,8 @@ DETECTRON2 = ('detectron2', 'detectron2_unfrozen')
 MODULES = {
   CONVOLUTION: 'benchmark_model_tensorflow',
   **dict.fromkeys(
-    ('ours', 'ours_bfloat16', 'ours_unfused', 'ours_unfrozen'), 'benchmark_model_ours'
+    ('ours', 'ours_bfloat16', 'ours_pairwise', 'ours_unfused', 'ours_unfrozen'),
+    'benchmark_model_ours',
   ),
   **dict.fromkeys(
     ('mask_rcnn', 'mask_rcnn_equal', 'panoptic_fpn', 'panoptic_fpn_lean'), 'benchmark_model_garden'
@@ -18,7 +19,7 @@ MODULES = {
   **dict.fromkeys(DETECTRON2, 'benchmark_model_detectron2'),
 }
 CONTENDERS = tuple(name for name in MODULES if name != CONVOLUTION)
-BFLOAT16, INFERENCE_ALONE = 'ours_bfloat16', 'ours_unfused'
+BFLOAT16, PAIRWISE, INFERENCE_ALONE = 'ours_bfloat16', 'ours_pairwise', 'ours_unfused'
 TRAINING_ALONE = ('ours_unfrozen', 'detectron2_unfrozen')
 # Small, for a small machine. The defaults of all are 1,000 proposals, 512 RoIs, 100 detections.
 COUNTS = {'proposals': 256, 'rois': 64, 'masks': 16, 'detections': 20}

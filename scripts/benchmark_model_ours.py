@@ -11,6 +11,7 @@ from benchmark_model_contenders import (
   NUM_OBJECTS,
   NUM_STUFF,
   NUM_THINGS,
+  PAIRWISE,
   TRAINING_ALONE,
   objects,
   picture,
@@ -27,6 +28,9 @@ from oanet_tf.modeling.precision import computing_in
 from oanet_tf.training.optimizer import build_learning_rate, build_optimizer
 from oanet_tf.training.step import TrainStep
 
+# Of what is not merged by the ranking module; None for what is not merged.
+FUSIONS = {PAIRWISE: 'pairwise', INFERENCE_ALONE: None}
+
 
 def contender(
   name: str,
@@ -41,8 +45,9 @@ def contender(
   """A training step with all losses, or an image to its panoptic map.
 
   Args:
-    name: 'ours'; 'ours_bfloat16', in mixed bfloat16; 'ours_unfused', without ranking and fusion; or
-      'ours_unfrozen', which trains the stem and res2 too.
+    name: 'ours'; 'ours_bfloat16', in mixed bfloat16; 'ours_pairwise', with an occlusion head, which
+      orders the instances; 'ours_unfused', without ranking and fusion; or 'ours_unfrozen', which
+      trains the stem and res2 too.
     mode: 'train' or 'infer'.
     size: [height, width] of images.
     batch: images.
@@ -50,20 +55,20 @@ def contender(
     detections: of an image.
     things, stuff: numbers of categories.
   """
-  config = config_of(size, detections, frozen=name not in TRAINING_ALONE)
+  config = config_of(name, size, detections)
   categories = PanopticCategories(
     [Category(1 + n, f'category {n}', n < things, (n, n, 255 - n)) for n in range(things + stuff)]
   )
   if mode == 'train':
     prepare = training(config, categories, size, batch)
   else:
-    prepare = inference(config, categories, size, batch, original or size, name != INFERENCE_ALONE)
+    prepare = inference(config, categories, size, batch, original or size, FUSIONS.get(name, 'srm'))
   dtype = 'bfloat16' if name == BFLOAT16 else 'float32'
   return Graph(computing_in(dtype)(prepare), batch, detections)
 
 
-def config_of(size: list[int], detections: int, frozen: bool) -> ExperimentConfig:
-  """The experiment; `frozen` leaves the stem and res2 as they are, which is its default."""
+def config_of(name: str, size: list[int], detections: int) -> ExperimentConfig:
+  """The experiment of a contender."""
   model = (
     f'roi_generator.num_proposals={COUNTS["proposals"]}',
     f'roi_generator.test_num_proposals={COUNTS["proposals"]}',
@@ -76,8 +81,10 @@ def config_of(size: list[int], detections: int, frozen: bool) -> ExperimentConfi
   )
   overrides = [f'task.model.{one}' for one in model]
   overrides.append(f'task.train_data.output_size=[{size[0]},{size[1]}]')
-  if not frozen:
+  if name in TRAINING_ALONE:
     overrides.append('task.model.frozen_level=0')
+  if name == PAIRWISE:
+    overrides.append('task.model.occlusion_head.enabled=true')
   return experiments.load_experiment('oanet_r50fpn_coco', (), ','.join(overrides))
 
 
@@ -130,7 +137,7 @@ def inference(
   size: list[int],
   batch: int,
   original: list[int],
-  fused: bool,
+  fusion: str | None,
 ) -> Callable:
   task = config.task
   images = tf.constant(picture(size)[None].repeat(batch, axis=0))
@@ -144,9 +151,9 @@ def inference(
 
     def segment(images: tf.Tensor, info: tf.Tensor) -> dict:
       outputs = model(images, info)
-      if not fused:
+      if not fusion:
         return {k: v for k, v in outputs.items() if k.startswith(('detection_', 'stuff_'))}
-      return fuse(fuser.batch(outputs, info, original), 'srm')._asdict()
+      return fuse(fuser.batch(outputs, info, original), fusion)._asdict()
 
     return tf.function(segment, autograph=False), (images, info)
 

@@ -101,7 +101,8 @@ def test_what_is_frozen_is_compared_with_what_is_frozen():
     return {name: ours['of'] for name, ours in found.items() if ours}
 
   assert rivals(['convolution', 'detectron2']) == {}
-  assert rivals(['ours', 'detectron2', 'panoptic_fpn']) == {
+  assert rivals(['ours', 'ours_pairwise', 'detectron2', 'panoptic_fpn']) == {
+    'ours_pairwise': 'ours',
     'detectron2': 'ours',
     'panoptic_fpn': 'ours',
   }
@@ -121,6 +122,7 @@ def test_each_mode_has_its_contenders():
   assert {name for name, options in inference.items() if 'original' in options} == {
     'ours',
     'ours_bfloat16',
+    'ours_pairwise',
     'ours_unfused',
     'detectron2',
   }
