@@ -1,8 +1,9 @@
 """The occlusion head: of two instances that overlap, which lies on top.
 
 After Lazarow et al., *Learning Instance Occlusion for Panoptic Segmentation* (CVPR 2020): it sees
-both masks and the features under them. Other than there, the features are reduced first, and the
-answer for two instances is the opposite of that for the same two in the other order.
+both masks and the features under them. Other than there, the features are reduced first, group
+normalization lets it learn from features of any scale, and the answer for two instances is the
+opposite of that for the same two in the other order.
 """
 
 # B images, N instances, K pairs, M mask side, S crop side, C filters.
@@ -79,12 +80,10 @@ class OcclusionHead(tf_keras.layers.Layer):
     self.max_pairs = max_pairs
     self.all_shapes_static = False
     self._max_level = max_level
-    options = {
-      'activation': 'relu',
-      'kernel_initializer': 'he_normal',
-      'kernel_regularizer': kernel_regularizer,
-    }
-    self._reduce = tf_keras.layers.Conv2D(num_filters, 1, name='occlusion_features', **options)
+    options = {'kernel_initializer': 'he_normal', 'kernel_regularizer': kernel_regularizer}
+    self._reduce = tf_keras.layers.Conv2D(
+      num_filters, 1, activation='relu', name='occlusion_features', **options
+    )
     self.aligner = RoIAlign(crop_size=crop_size, max_level=max_level, dtype='float32')
     self._convolutions = [
       tf_keras.layers.Conv2D(
@@ -98,7 +97,14 @@ class OcclusionHead(tf_keras.layers.Layer):
       )
       for index, strides in enumerate((1, 1, 2))
     ]
-    self._hidden = tf_keras.layers.Dense(num_filters, dtype='float32', name='hidden', **options)
+    groups = next(number for number in (8, 4, 2, 1) if num_filters % number == 0)
+    self._norms = [
+      tf_keras.layers.GroupNormalization(groups, dtype='float32', name=f'norm_{index}')
+      for index in range(len(self._convolutions))
+    ]
+    self._hidden = tf_keras.layers.Dense(
+      num_filters, activation='relu', dtype='float32', name='hidden', **options
+    )
     # A bias would be added to both answers of a pair.
     self._logit = tf_keras.layers.Dense(
       1, use_bias=False, kernel_regularizer=kernel_regularizer, dtype='float32', name='logit'
@@ -156,8 +162,8 @@ class OcclusionHead(tf_keras.layers.Layer):
   def _on_top(self, crops: tf.Tensor) -> tf.Tensor:
     """[…, S, S, C + 3] -> [… 1]."""
     x = crops
-    for convolution in self._convolutions:
-      x = convolution(x)
+    for convolution, norm in zip(self._convolutions, self._norms, strict=True):
+      x = tf.nn.relu(norm(convolution(x)))
     pooled = tf.concat([tf.reduce_mean(x, axis=[1, 2]), tf.reduce_max(x, axis=[1, 2])], axis=-1)
     return self._logit(self._hidden(pooled))
 

@@ -53,7 +53,7 @@ def test_gradients_reach_the_features_and_all_weights_but_no_mask():
     tape.watch([inputs['2'], boxes, masks])
     logits = head(head.reduced(inputs), crops_of(pairs, boxes, masks, SIDE))
   weights = head.trainable_variables
-  assert len(weights) == 11
+  assert len(weights) == 17
   of_features, of_boxes, of_masks, *of_weights = tape.gradient(
     logits, [inputs['2'], boxes, masks, *weights]
   )
