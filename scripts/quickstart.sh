@@ -5,6 +5,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bash scripts/setup_env.sh
+# See "On a CPU" in oanet_tf/training/README.md.
+export TF_ONEDNN_USE_SYSTEM_ALLOCATOR=1 MALLOC_ARENA_MAX=1 MALLOC_MMAP_MAX_=0 \
+  MALLOC_TRIM_THRESHOLD_=17179869184
 
 python=.venv/bin/python
 run=runs/quickstart
