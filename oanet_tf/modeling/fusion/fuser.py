@@ -21,6 +21,11 @@ from oanet_tf.modeling.fusion.stuff import large_stuff, stuff_labels, stuff_scor
 from oanet_tf.modeling.occlusion_head import OcclusionHead, crops_of
 from oanet_tf.modeling.stuff_channels import StuffChannels
 
+# Two masks with a greater intersection over union are for one object, as for panoptic quality.
+_FOR_ONE_OBJECT = 0.5
+# Above any logit of the occlusion head.
+_CERTAIN = 1e6
+
 
 class GroundTruth(NamedTuple):
   """The annotated segments, sampled at the cell centres of the ranking module's canvas.
@@ -165,17 +170,21 @@ class FusionBatch:
   def claims(self) -> tf.Tensor:
     """[B, N, N] float32: how strongly each instance claims to lie on each other; 0 if it does not.
 
-    It is the occlusion head's logit for the two.
+    It is the occlusion head's logit for the two. Of two masks that are for one object, the better
+    detection lies on top.
     """
     instances, head = self.instances, self.fuser.occlusion_head
-    pairs = head.pairs_of(instances.shared_pixels)
+    for_one = tf.cast(instances.overlaps > _FOR_ONE_OBJECT, tf.float32)
+    pairs = head.pairs_of(instances.shared_pixels * (1.0 - for_one))
     crops = crops_of(pairs, instances.boxes, instances.binary_masks, head.crop_size)
     logits = tf.where(pairs.exists, head(self.outputs, crops), 0.0)
     first, second = (
       tf.one_hot(index, instances.classes.shape[1]) for index in (pairs.first, pairs.second)
     )
     on_second = tf.matmul(first * logits[..., None], second, transpose_a=True)
-    return tf.nn.relu(on_second - tf.transpose(on_second, [0, 2, 1]))
+    asked = tf.nn.relu(on_second - tf.transpose(on_second, [0, 2, 1]))
+    better = np.triu(np.ones(for_one.shape[1:], np.float32), k=1)
+    return asked + _CERTAIN * for_one * better
 
   @functools.cached_property
   def stuff(self) -> tf.Tensor:

@@ -71,6 +71,11 @@ class Instances:
     return tf.matmul(self.flat_masks, self.flat_masks, transpose_b=True)
 
   @functools.cached_property
+  def overlaps(self) -> tf.Tensor:
+    """[B, N, N] float32: the intersection over union of two kept instances; 0 for the others."""
+    return _overlaps(self.flat_masks, self.shared_pixels)
+
+  @functools.cached_property
   def binary_masks(self) -> tf.Tensor:
     """[B, N, M, M] float32 in {0, 1}: the cells of the boxes that belong to each detection."""
     return tf.cast(self._rules.reaches(self.masks, self._settings.mask_threshold), tf.float32)
@@ -119,7 +124,10 @@ def suppress(masks: tf.Tensor, kept: tf.Tensor, threshold: float) -> tf.Tensor:
 def mask_overlap(masks: tf.Tensor) -> tf.Tensor:
   """[B, N, h, w] float in {0, 1} -> [B, N, N] intersections over unions; 0 for empty masks."""
   flat = _flat(masks)
-  shared = tf.matmul(flat, flat, transpose_b=True)
+  return _overlaps(flat, tf.matmul(flat, flat, transpose_b=True))
+
+
+def _overlaps(flat: tf.Tensor, shared: tf.Tensor) -> tf.Tensor:
   area = tf.reduce_sum(flat, axis=2)
   return tf.math.divide_no_nan(shared, area[:, :, None] + area[:, None] - shared)
 

@@ -143,6 +143,16 @@ def test_pairwise_asks_only_of_instances_that_overlap():
   np.testing.assert_array_equal(made.claims, expected)
 
 
+@pytest.mark.parametrize(('width', 'asked'), [(10, True), (11, False)])
+def test_of_two_masks_for_one_object_the_better_detection_lies_on_top(width, asked):
+  """Of their union of 20 × 20 pixels they share half, or more than that."""
+  given = outputs([[0, 0, 20, 20], [0, 0, 20, width], [0, 0, 2, 2]], [1, 2, 3], [0.9, 0.8, 0.7])
+  # Where the first two are not asked of, the answers are of (0, 2) and (1, 2).
+  head = head_that_says([-3.0, 1.0, 1.0] if asked else [1.0, 1.0])
+  scores = order.pairwise_scores(batch(given, occlusion_head=head))
+  np.testing.assert_allclose(scores, [[1 / 3, 2 / 3, 0]] if asked else [[2 / 3, 1 / 3, 0]])
+
+
 def test_pairwise_of_instances_that_do_not_overlap_is_the_order_of_the_detections():
   given = outputs([[0, 0, 4, 4], [10, 10, 20, 20]], [1, 1], [0.9, 0.8])
   # The head is asked of an empty slot, and its answer does not count.
