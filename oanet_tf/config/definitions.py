@@ -99,6 +99,8 @@ class SpatialRanking(hyperparams.Config):
 
   Attributes:
     convolution: '1x1', '3x3' or '1x7+7x1' (Table 5).
+    num_scales: 1 in the paper; each further one sees the instance tensor at half the resolution of
+      the one before, so what is decided by more than a convolution's reach may be learnt.
     stride: of the instance tensor, relative to the network input.
     scored_pixels: an instance's ranking score is the mean over 'all' pixels of its mask (Eq. 3), or
       only over the 'conflicting' pixels, which instances of another category also cover. If there
@@ -106,6 +108,7 @@ class SpatialRanking(hyperparams.Config):
   """
 
   convolution: str = '1x7+7x1'
+  num_scales: int = 1
   stride: int = 4
   scored_pixels: str = 'all'
 

@@ -254,6 +254,7 @@ def _ranking_module(
   return SpatialRankingModule(
     num_things=categories.num_things,
     convolution=config.spatial_ranking.convolution,
+    num_scales=config.spatial_ranking.num_scales,
     stride=config.spatial_ranking.stride,
     kernel_regularizer=regularizer,
   )

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import tensorflow as tf
 import tf_keras
 
-from oanet_tf.data.geometry import Size
+from oanet_tf.data.geometry import Size, height_and_width
 from oanet_tf.modeling.mask_paste import paste_masks
 
 CONVOLUTIONS = {'1x1': [(1, 1)], '3x3': [(3, 3)], '1x7+7x1': [(1, 7), (7, 1)]}
@@ -22,6 +22,8 @@ class SpatialRankingModule(tf_keras.layers.Layer):
   Args:
     num_things: T, the number of input and output channels.
     convolution: a key of `CONVOLUTIONS`.
+    num_scales: at how many resolutions it sees the instance tensor, each half of the one before;
+      the logits of all are added. 1 in the paper.
     stride: of the instance tensor, relative to the network input.
     kernel_regularizer: of the convolutions.
     **kwargs: of the Keras layer.
@@ -32,6 +34,7 @@ class SpatialRankingModule(tf_keras.layers.Layer):
     *,
     num_things: int,
     convolution: str = '1x7+7x1',
+    num_scales: int = 1,
     stride: int = 4,
     kernel_regularizer: tf_keras.regularizers.Regularizer | None = None,
     **kwargs,
@@ -39,25 +42,38 @@ class SpatialRankingModule(tf_keras.layers.Layer):
     super().__init__(**kwargs)
     self.num_things = num_things
     self.stride = stride
-    self._convolutions = [
-      tf_keras.layers.Conv2D(
-        num_things,
-        kernel,
-        padding='same',
-        kernel_initializer='glorot_uniform',
-        kernel_regularizer=kernel_regularizer,
-        dtype='float32',
-        name=f'conv_{kernel[0]}x{kernel[1]}',
-      )
-      for kernel in CONVOLUTIONS[convolution]
-    ]
+
+    def convolutions(of_scale: str) -> list[tf_keras.layers.Layer]:
+      return [
+        tf_keras.layers.Conv2D(
+          num_things,
+          kernel,
+          padding='same',
+          kernel_initializer='glorot_uniform',
+          kernel_regularizer=kernel_regularizer,
+          dtype='float32',
+          name=f'conv_{kernel[0]}x{kernel[1]}{of_scale}',
+        )
+        for kernel in CONVOLUTIONS[convolution]
+      ]
+
+    self._convolutions = convolutions('')
+    self._of_coarser_scales = [convolutions(f'_{2**n}') for n in range(1, num_scales)]
 
   def call(self, instance_tensor: tf.Tensor) -> tf.Tensor:
     """[B, h, w, T] in {0, 1} -> [B, h, w, T] float32 logits, whose softmax is the ranking map."""
+    logits = _in_turn(self._convolutions, instance_tensor)
     x = instance_tensor
-    for convolution in self._convolutions:
-      x = convolution(x)
-    return x
+    for convolutions in self._of_coarser_scales:
+      x = tf.nn.avg_pool2d(x, 2, 2, 'SAME')
+      logits += tf.image.resize(_in_turn(convolutions, x), height_and_width(logits))
+    return logits
+
+
+def _in_turn(layers: Sequence[tf_keras.layers.Layer], x: tf.Tensor) -> tf.Tensor:
+  for layer in layers:
+    x = layer(x)
+  return x
 
 
 class Ranking(NamedTuple):

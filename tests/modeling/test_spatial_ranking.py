@@ -52,6 +52,30 @@ def test_convolution_settings_see_as_far_as_their_names_say(convolution, reach):
   assert (columns.min(), columns.max()) == (5 - reach[1], 5 + reach[1])
 
 
+def test_a_coarser_scale_sees_twice_as_far():
+  module = spatial_ranking.SpatialRankingModule(num_things=2, convolution='3x3', num_scales=3)
+  tensor = np.zeros((1, 31, 33, 2), np.float32)
+  base = module(tensor).numpy()
+  assert base.shape == tensor.shape
+  tensor[0, 15, 16, 0] = 1
+  rows, columns = np.nonzero(np.abs(module(tensor).numpy() - base).sum(-1)[0] > 0)
+  # Cells of 4 × 4: the one, its neighbours, and those that are interpolated from them.
+  assert 15 - rows.min() >= 4 and rows.max() - 15 >= 4
+  assert rows.max() - rows.min() <= 20 and columns.max() - columns.min() <= 20
+
+
+def test_the_first_scale_is_the_module_of_the_paper():
+  tensor = np.random.default_rng(0).integers(0, 2, (1, 10, 12, 2)).astype(np.float32)
+  one, two = (
+    spatial_ranking.SpatialRankingModule(num_things=2, num_scales=scales) for scales in (1, 2)
+  )
+  expected = one(tensor)
+  two(tensor)
+  assert [len(module.weights) for module in (one, two)] == [4, 8]
+  two.set_weights([*one.get_weights(), *(np.zeros(weight.shape) for weight in two.weights[4:])])
+  np.testing.assert_allclose(two(tensor), expected, atol=1e-6)
+
+
 def test_conflicting_pixels():
   masks = np.zeros((2, 3, 1, 4), np.float32)
   masks[0, :, 0] = [[1, 1, 1, 0], [0, 1, 0, 0], [0, 0, 1, 1]]  # The third is of the first's class.

@@ -95,9 +95,10 @@ def test_fusion_compiles(method, settings):
     np.testing.assert_array_equal(compiled[name], mask)
 
 
-def test_ranking_runs_in_litert():
+@pytest.mark.parametrize('num_scales', [1, 3])
+def test_ranking_runs_in_litert(num_scales):
   rng = np.random.default_rng(3)
-  module = spatial_ranking.SpatialRankingModule(num_things=NUM_THINGS)
+  module = spatial_ranking.SpatialRankingModule(num_things=NUM_THINGS, num_scales=num_scales)
   given = {
     'masks': tf.constant(rng.integers(0, 2, (1, 5, 16, 24)), tf.float32),
     'classes': tf.constant(rng.integers(1, NUM_THINGS + 1, (1, 5)), tf.int32),
