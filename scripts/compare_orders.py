@@ -40,7 +40,8 @@ def table(scores: Mapping[str, Scores]) -> str:
       if fusion not in ('heuristic', 'oracle'):
         cell += f' ({np.mean((values[fusion] - values["heuristic"]) / gap):.0%})'
       cells.append(cell)
-    rows.append(f'| {SCENES[kind]}, {len(gap)} seeds | ' + ' | '.join(cells) + ' |')
+    seeds = f'{len(gap)} seed' + 's' * (len(gap) > 1)
+    rows.append(f'| {SCENES[kind]}, {seeds} | ' + ' | '.join(cells) + ' |')
   return '\n'.join(rows)
 
 
