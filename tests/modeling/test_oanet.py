@@ -217,11 +217,11 @@ def test_the_occlusion_head_is_asked_of_annotated_objects_and_of_rois(categories
   batch = small_model.training_batch(task, categories, *records)
   outputs = model(batch['image'], batch['image_info'], labels=batch, training=True)
   targets = outputs['occlusion_targets'].numpy()
-  # Of 5 objects there are 10 pairs, of 4 RoIs 6; at most 8 of each are taken.
-  assert targets.shape == outputs['occlusion_logits'].shape == (8, 14)
+  # Of 5 objects there are 10 pairs, of 4 RoIs 6; at most 4 of each are taken.
+  assert targets.shape == outputs['occlusion_logits'].shape == (8, 8)
   # The person comes first; the tie lies on it.
-  assert targets[:, :8].tolist() == [[0, *[-1] * 7]] * 8
-  assert set(targets[:, 8:].ravel()) == {0, 1, -1}
+  assert targets[:, :4].tolist() == [[0, *[-1] * 3]] * 8
+  assert set(targets[:, 4:].ravel()) == {0, 1, -1}
 
 
 def test_stuff_only_supervision(categories):

@@ -52,7 +52,7 @@ def test_the_comparisons_are_not_of_nothing(served):
   shown = [in_memory(served, requests.rectangles(*size))[:2] for size in SIZES]
   shown += [in_memory(served, image)[:2] for image in served.source.images]
   assert sum(np.any(instances) for _, instances in shown) > 3
-  assert sum(len(np.unique(categories)) > 2 for categories, _ in shown) > 5
+  assert sum(len(np.unique(categories)) > 2 for categories, _ in shown) > 3
 
 
 def test_a_batch_of_both_orientations(served):
