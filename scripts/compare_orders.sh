@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 bash scripts/setup_env.sh
 # See "On a CPU" in oanet_tf/training/README.md.
 export TF_ONEDNN_USE_SYSTEM_ALLOCATOR=1 MALLOC_ARENA_MAX=1 MALLOC_MMAP_MAX_=0 \
-  MALLOC_TRIM_THRESHOLD_=17179869184
+  MALLOC_TRIM_THRESHOLD_=17179869184 MALLOC_TOP_PAD_=67108864
 
 python=.venv/bin/python
 run=runs/orders
