@@ -11,6 +11,7 @@ from tests import devices  # noqa: F401  Before TensorFlow is used.
 # isort: split
 
 import tensorflow as tf
+import tf_keras
 
 from oanet_tf.config import experiments
 from oanet_tf.model_folder import ModelFolder
@@ -18,6 +19,12 @@ from oanet_tf.serving import parity, saved_model
 from oanet_tf.training import loop
 from tests import end_to_end
 from tests.serving.reference import image_predictor
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+  """Gives each test, and fixtures that are made for it, the same random weights in every run."""
+  tf_keras.utils.set_random_seed(0)
 
 
 @pytest.fixture(scope='session')
