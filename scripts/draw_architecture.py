@@ -63,8 +63,9 @@ STUFF_HEAD = Box(
   388, 290, 288, 50, 'stuff_head', ['P2–P5 to logits of T things + S stuff'], STUFF, NETWORK
 )
 DETECTIONS = Box(710, 150, 92, 50, 'detections', ['up to 100'], DATA)
+OCCLUSION = Box(694, 232, 124, 50, 'occlusion_head', ['pairs; optional'], RANKING, NETWORK)
 RANK = Box(836, 58, 144, 50, 'spatial_ranking', ['a map per thing class'], RANKING, NETWORK)
-METHODS = ['srm', 'heuristic', 'class_prior', 'upsnet']
+METHODS = ['srm', 'pairwise', 'heuristic', 'class_prior', 'upsnet']
 FUSE = Box(
   836,
   150,
@@ -76,8 +77,8 @@ FUSE = Box(
 )
 PANOPTIC = Box(1008, 220, 76, 50, 'panoptic', ['map'], DATA)
 BOXES = [
-  IMAGE, BACKBONE, DECODER, RPN, ALIGN, DETECTION, MASK, STUFF_HEAD, DETECTIONS, RANK, FUSE,
-  PANOPTIC,
+  IMAGE, BACKBONE, DECODER, RPN, ALIGN, DETECTION, MASK, STUFF_HEAD, DETECTIONS, OCCLUSION, RANK,
+  FUSE, PANOPTIC,
 ]  # fmt: skip
 # At the heads that they judge.
 LOSS_BOXES = [
@@ -85,7 +86,7 @@ LOSS_BOXES = [
   for x, y, width, name in (
     (392, 14, 108, 'loss_rpn_class'), (392, 36, 108, 'loss_rpn_box'), (544, 90, 70, 'loss_class'),
     (618, 90, 58, 'loss_box'), (578, 242, 64, 'loss_mask'), (496, 344, 72, 'loss_stuff'),
-    (876, 36, 64, 'loss_srm'),
+    (876, 36, 64, 'loss_srm'), (705, 286, 102, 'loss_occlusion'),
   )
 ]  # fmt: skip
 # From and to, by way of these x or y.
@@ -96,11 +97,14 @@ ARROWS = [
   [DECODER.at(1, 0.5), (FORK, 231), (FORK, 83), RPN.at(0, 0.5)],
   [(FORK, 175), ALIGN.at(0, 0.5)],
   [(FORK, 231), (FORK, 315), STUFF_HEAD.at(0, 0.5)],
+  [(FORK, 275), OCCLUSION.at(0, 43 / 50)],
   [RPN.at(0.5, 1), ALIGN.at(0.5, 0)],
   [ALIGN.at(1, 0.5), (ROI_FORK, 175), (ROI_FORK, 137), DETECTION.at(0, 0.5)],
   [(ROI_FORK, 175), (ROI_FORK, 213), MASK.at(0, 0.5)],
   [DETECTION.at(1, 0.5), (693, 137), (693, 175), DETECTIONS.at(0, 0.5)],
   [MASK.at(1, 0.5), (693, 213), (693, 175), DETECTIONS.at(0, 0.5)],
+  [DETECTIONS.at(0.5, 1), OCCLUSION.at(0.5, 0)],
+  [OCCLUSION.at(1, 0.5), FUSE.at(0, 107 / 190)],
   [DETECTIONS.at(1, 0.5), FUSE.at(0, 25 / 190)],
   [(RANK_FORK, 175), (RANK_FORK, 83), RANK.at(0, 0.5)],
   [RANK.at(0.5, 1), FUSE.at(0.5, 0)],
@@ -109,7 +113,7 @@ ARROWS = [
 ]
 LEGEND = [
   (SHARED, 'shared'), (INSTANCE, 'instance branch'), (STUFF, 'stuff branch'),
-  (RANKING, "the paper's ranking, and fusion"), (LOSS, 'losses, in training only'),
+  (RANKING, 'ranking and fusion'), (LOSS, 'losses, in training only'),
 ]  # fmt: skip
 MONOSPACE = 'ui-monospace, SFMono-Regular, Menlo, Consolas, DejaVu Sans Mono, monospace'
 

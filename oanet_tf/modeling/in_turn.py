@@ -1,11 +1,13 @@
-"""A `Sequential` that is quick to build."""
+"""Layers that are called one after another."""
+
+from collections.abc import Iterable
 
 import tensorflow as tf
 import tf_keras
 
 
 class InTurn(tf_keras.Sequential):
-  """Layers that are called one after another.
+  """A `Sequential` that is quick to build.
 
   When first called, and again at another size, Keras' `Sequential` makes a functional network of
   its layers, which takes a tenth of a second. This just calls them, and tells them nothing of
@@ -17,6 +19,11 @@ class InTurn(tf_keras.Sequential):
     self.built = True
 
   def call(self, inputs: tf.Tensor) -> tf.Tensor:
-    for layer in self.layers:
-      inputs = layer(inputs)
-    return inputs
+    return in_turn(self.layers, inputs)
+
+
+def in_turn(layers: Iterable[tf_keras.layers.Layer], x: tf.Tensor) -> tf.Tensor:
+  """The result of the last layer, each given that of the one before."""
+  for layer in layers:
+    x = layer(x)
+  return x

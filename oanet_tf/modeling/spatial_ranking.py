@@ -9,6 +9,7 @@ import tensorflow as tf
 import tf_keras
 
 from oanet_tf.data.geometry import Size, height_and_width
+from oanet_tf.modeling.in_turn import in_turn
 from oanet_tf.modeling.mask_paste import paste_masks
 
 CONVOLUTIONS = {'1x1': [(1, 1)], '3x3': [(3, 3)], '1x7+7x1': [(1, 7), (7, 1)]}
@@ -62,18 +63,12 @@ class SpatialRankingModule(tf_keras.layers.Layer):
 
   def call(self, instance_tensor: tf.Tensor) -> tf.Tensor:
     """[B, h, w, T] in {0, 1} -> [B, h, w, T] float32 logits, whose softmax is the ranking map."""
-    logits = _in_turn(self._convolutions, instance_tensor)
+    logits = in_turn(self._convolutions, instance_tensor)
     x = instance_tensor
     for convolutions in self._of_coarser_scales:
       x = tf.nn.avg_pool2d(x, 2, 2, 'SAME')
-      logits += tf.image.resize(_in_turn(convolutions, x), height_and_width(logits))
+      logits += tf.image.resize(in_turn(convolutions, x), height_and_width(logits))
     return logits
-
-
-def _in_turn(layers: Sequence[tf_keras.layers.Layer], x: tf.Tensor) -> tf.Tensor:
-  for layer in layers:
-    x = layer(x)
-  return x
 
 
 class Ranking(NamedTuple):
