@@ -5,17 +5,12 @@ h, w are an image's size.
 
 import tensorflow as tf
 
+from oanet_tf.data import exif
 from oanet_tf.data.pictures import flip
 
 _PNG, _JPEG = b'\x89PNG\r\n\x1a\n', b'\xff\xd8\xff'
-# What an EXIF block begins with, as JPEG and PNG mark it.
-_EXIF_OF_JPEG, _EXIF_OF_PNG = b'Exif\0\0', b'eXIf'
-# A JPEG's segment holds no more, and the orientation is near the beginning.
-_EXIF_BYTES = 2**16
-_ORIENTATION, _ENTRY_BYTES = 0x0112, 12
-# Types of whole numbers and their bytes: SHORT, LONG, SBYTE, SSHORT, SLONG, IFD, LONG8. A sign is
-# not looked at, as no orientation is below 0.
-_WHOLE_NUMBERS = {3: 2, 4: 4, 6: 1, 8: 2, 9: 4, 13: 4, 16: 8}
+# Before an EXIF block.
+_EXIF_OF_JPEG, _EXIF_OF_PNG = exif.PREFIX, b'eXIf'
 # What a scan of a JPEG begins with. Encoders make ten, and a preview in the EXIF block has one.
 _SCAN, _MOST_SCANS = b'\xff\xda', 64
 
@@ -98,7 +93,7 @@ def _on_white(image: tf.Tensor) -> tf.Tensor:
 
 
 def orientation(encoded: tf.Tensor) -> tf.Tensor:
-  """[] string -> [] int32, EXIF's orientation as `pictures.orientation` reads it."""
+  """[] string -> [] int32, what `exif.orientation` says of the file's EXIF block."""
   mark = tf.where(is_png(encoded), _EXIF_OF_PNG, _EXIF_OF_JPEG)
   parts = _parts(encoded, mark)
 
@@ -117,39 +112,36 @@ def orientation(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def _of_exif(block: tf.Tensor) -> tf.Tensor:
-  """The orientation in a TIFF header, in the first directory that follows it; else 1.
-
-  TIFF 6.0, section 2: the byte order, the place of the directory, the number of its entries, and
-  these, each with tag, type, count and value.
-  """
-  block = tf.strings.substr(block, 0, _EXIF_BYTES)
-  little = tf.strings.substr(block, 0, 4) == b'II*\0'
-  known = little | (tf.strings.substr(block, 0, 4) == b'MM\0*')
+  """As `exif.orientation`, which says what is read here."""
+  prefix = tf.where(_begins_with(block, exif.PREFIX), len(exif.PREFIX), 0)
+  block = tf.strings.substr(block, prefix, exif.MAX_BYTES)
+  little = _begins_with(block, exif.LITTLE_ENDIAN)
+  known = little | _begins_with(block, exif.BIG_ENDIAN)
   data = tf.cast(tf.io.decode_raw(block, tf.uint8), tf.int64)
   end = tf.size(data, tf.int64)
   # What is read beyond the end is 0.
-  data = tf.concat([data, tf.zeros([_EXIF_BYTES + _ENTRY_BYTES], tf.int64)], axis=0)
+  data = tf.concat([data, tf.zeros([exif.MAX_BYTES + exif.ENTRY_BYTES], tf.int64)], axis=0)
 
   def number(place: tf.Tensor, length: int) -> tf.Tensor:
-    place = tf.clip_by_value(tf.cast(place, tf.int64), 0, _EXIF_BYTES)
+    place = tf.clip_by_value(tf.cast(place, tf.int64), 0, exif.MAX_BYTES)
     digits = tf.gather(data, place[..., None] + tf.range(length, dtype=tf.int64))
     digits = tf.where(little, digits[..., ::-1], digits)
     return tf.reduce_sum(digits * 256 ** tf.range(length - 1, -1, -1, dtype=tf.int64), axis=-1)
 
   directory = number(tf.constant(4), 4)
-  entries = directory + 2 + _ENTRY_BYTES * tf.range(number(directory, 2))
+  entries = directory + 2 + exif.ENTRY_BYTES * tf.range(number(directory, 2))
   kind = number(entries + 2, 2)
-  is_it = (number(entries, 2) == _ORIENTATION) & (number(entries + 4, 4) == 1)
+  is_it = (number(entries, 2) == exif.ORIENTATION) & (number(entries + 4, 4) == 1)
+  is_it &= entries + exif.ENTRY_BYTES <= end
+  is_it &= tf.reduce_any(kind[:, None] == tf.constant([*exif.WHOLE_NUMBERS], tf.int64), axis=1)
   values = tf.zeros_like(kind)
-  for of_kind, length in _WHOLE_NUMBERS.items():
+  for of_kind, length in exif.WHOLE_NUMBERS.items():
     place = entries + 8
     if length > 4:  # It is elsewhere, and its place stands here.
       place = number(place, 4)
       is_it &= (kind != of_kind) | (place + length <= end)
     values = tf.where(kind == of_kind, number(place, length), values)
-  is_it &= tf.reduce_any(kind[:, None] == tf.constant([*_WHOLE_NUMBERS], tf.int64), axis=1)
-  # Of several, the last, as Pillow does.
-  found = tf.concat([[1], tf.boolean_mask(values, is_it)], axis=0)[-1]
+  found = tf.concat([tf.boolean_mask(values, is_it), [1]], axis=0)[0]
   return tf.cast(tf.where(known & (found >= 1) & (found <= 8), found, 1), tf.int32)
 
 

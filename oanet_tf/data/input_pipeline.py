@@ -18,6 +18,8 @@ from oanet_tf.data.categories import PanopticCategories
 # Shards that are read at the same time, to mix their records.
 _INTERLEAVED_SHARDS = 8
 _LAST_EPOCH = 2**31
+# What TensorFlow takes where a program has set none.
+_GRAPH_SEED = 87654321
 # An epoch drops the images that do not fill a batch, so a dataset of fewer batches than this is
 # repeated within an epoch.
 _LEAST_BATCHES = 4
@@ -63,6 +65,8 @@ def training_input(
   pipeline = context.input_pipeline_id if context else 0
 
   def epoch(number: tf.Tensor) -> tf.data.Dataset:
+    # Of this function's graph. That of the program would change the order, and 0 be an error.
+    tf.random.set_seed(_GRAPH_SEED)
     epoch_seed = (task.seed + 2**32 * pipeline) * 1_000_003 + number
     examples = (
       source.shuffled(repeats, epoch_seed)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
+from oanet_tf.data import exif
 from oanet_tf.errors import InputError, first_line
 from oanet_tf.files import FilePath
 
@@ -169,31 +170,19 @@ def _scale_transparent_color(picture: Image.Image, encoded: bytes) -> None:
 def _as_stored(tiff: TiffImagePlugin.TiffImageFile) -> Image.Image:
   """A TIFF as pictures of other kinds are loaded; Pillow turns it as it loads it."""
   orientation, turned_by = ExifTags.Base.Orientation, tiff.getexif()
-  exif = Image.Exif()
-  exif[orientation] = tiff.tag_v2.get(orientation, 1)
+  block = Image.Exif()
+  block[orientation] = tiff.tag_v2.get(orientation, 1)
   # Pillow goes by XMP too, which is no EXIF.
   back = _TURNED_BACK.get(turned_by.get(orientation, 1))
   tiff.load()
   stored = tiff.copy() if back is None else tiff.transpose(back)
-  stored.format, stored.info['exif'] = tiff.format, exif.tobytes()
+  stored.format, stored.info['exif'] = tiff.format, block.tobytes()
   return stored
 
 
 def orientation(picture: Image.Image) -> int:
-  """EXIF's orientation: how the stored pixels are to be turned for the picture to be upright.
-
-  Returns:
-    From 1 (they are upright) to 8; 1 if there is no EXIF block, or one that cannot be read.
-  """
-  exif = Image.Exif()
-  try:
-    with warnings.catch_warnings():
-      warnings.simplefilter('ignore')
-      exif.load(picture.info.get('exif', b''))
-      value = exif.get(ExifTags.Base.Orientation)
-  except Exception:  # A block that cannot be read says nothing.
-    return 1
-  return value if isinstance(value, int) and 1 <= value <= 8 else 1
+  """How the stored pixels are to be turned for the picture to be upright: `exif.orientation`."""
+  return exif.orientation(picture.info.get('exif', b''))
 
 
 def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:

@@ -56,6 +56,11 @@ def position_of(batch):
   return tuple(batch['position'].numpy()[0])
 
 
+def test_the_order_does_not_depend_on_the_seed_of_the_program(shards, scene_categories, batches):
+  tf.random.set_seed(1)
+  assert ids_of(training(shards, scene_categories).take(3)) == ids_of(batches[:3])
+
+
 def test_batches_have_one_orientation(batches):
   shapes = set()
   for batch in batches:

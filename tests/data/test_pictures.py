@@ -6,11 +6,11 @@ from unittest import mock
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, features
 
-from oanet_tf.data import encoded_picture, pictures
+from oanet_tf.data import encoded_picture, exif, pictures
 from oanet_tf.errors import InputError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, [5, 8, 3], np.uint8)
@@ -78,6 +78,73 @@ def test_any_exif_block_says_the_same_to_both_readers(kind, orientation, changes
   encoded = file_of(PIXELS, kind, exif=bytes(block))
   expected = pictures.orientation(pictures.decoded(encoded, 'a'))
   assert graph_orientation(encoded).numpy() == expected
+
+
+# A directory's entries, of which the first ones come before the orientation in real files.
+entries = st.lists(
+  st.tuples(
+    st.sampled_from([0x010F, 0x0112]),
+    st.integers(0, 17),
+    st.integers(0, 3),
+    st.integers(0, 9) | st.integers(0, 2**32 - 1) | st.integers(1, 8).map(lambda n: n << 16),
+  ),
+  max_size=4,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+  st.sampled_from(['JPEG', 'PNG']),
+  st.sampled_from('<>'),
+  entries,
+  st.integers(-1, 1),
+  st.integers(0, 70),
+  st.booleans(),
+)
+@example('JPEG', '>', [(0x0112, 3, 2, 6 << 16)], 0, 70, False)
+@example('JPEG', '<', [(0x0112, 3, 1, 6), (0x0112, 3, 1, 3)], 0, 70, False)
+@example('PNG', '<', [(0x010F, 2, 3, 2**31), (0x0112, 3, 1, 6)], 0, 70, True)
+@example('JPEG', '<', [(0x0112, 3, 1, 6)], 0, 20, False)
+@example('JPEG', '<', [(0x0112, 3, 1, 6)], 1, 70, False)
+def test_any_directory_says_the_same_to_both_readers(kind, order, entries, more, end, prefixed):
+  block = {'<': b'II*\0', '>': b'MM\0*'}[order]
+  block += struct.pack(f'{order}IH', 8, max(0, len(entries) + more))
+  block += b''.join(struct.pack(f'{order}HHII', *one) for one in entries)
+  block = exif.PREFIX + prefixed * exif.PREFIX + block[:end]
+  encoded = file_of(PIXELS, kind, exif=block)
+  expected = pictures.orientation(pictures.decoded(encoded, 'a'))
+  assert expected == exif.orientation(block)
+  assert graph_orientation(encoded).numpy() == expected
+
+
+@pytest.mark.parametrize(
+  ('entries', 'expected'),
+  [
+    ([(0x0112, 3, 1, 6), (0x0112, 3, 1, 3)], 6),
+    ([(0x0112, 2, 1, 3), (0x0112, 3, 1, 6)], 6),
+    ([(0x0112, 3, 2, 6)], 1),
+    ([(0x0112, 3, 1, 9), (0x0112, 3, 1, 6)], 1),
+    ([(0x010F, 2, 9, 2**31), (0x0112, 3, 1, 6)], 6),
+    ([], 1),
+  ],
+)
+def test_which_entry_says_the_orientation(entries, expected):
+  block = b'II*\0' + struct.pack('<IH', 8, len(entries))
+  block += b''.join(struct.pack('<HHII', *one) for one in entries)
+  assert exif.orientation(block) == exif.orientation(exif.PREFIX + block) == expected
+
+
+def test_an_entry_that_is_cut_off_says_nothing():
+  entry = struct.pack('<HHII', 0x0112, 3, 1, 6)
+  block = b'II*\0' + struct.pack('<IH', 8, 1) + entry
+  assert exif.orientation(block) == 6
+  assert [exif.orientation(block[:end]) for end in range(len(block))] == [1] * len(block)
+
+
+@given(st.binary(max_size=60))
+def test_anything_has_an_orientation(block):
+  for mark in (b'', exif.LITTLE_ENDIAN, exif.BIG_ENDIAN + bytes(3) + b'\x08'):
+    assert 1 <= exif.orientation(mark + block) <= 8
 
 
 @pytest.mark.parametrize('kind', ['JPEG', 'PNG'])
