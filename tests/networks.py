@@ -1,5 +1,6 @@
 """Fixtures of trained networks, for the whole session."""
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +12,7 @@ from tests import devices  # noqa: F401  Before TensorFlow is used.
 # isort: split
 
 import tensorflow as tf
-import tf_keras
+from tf_keras.src import backend
 
 from oanet_tf.config import experiments
 from oanet_tf.model_folder import ModelFolder
@@ -24,7 +25,9 @@ from tests.serving.reference import image_predictor
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup():
   """Gives each test, and fixtures that are made for it, the same random weights in every run."""
-  tf_keras.utils.set_random_seed(0)
+  # As `tf_keras.utils.set_random_seed` does, which also sets TensorFlow's own seed; that makes it
+  # forget all functions that it has prepared.
+  backend._SEED_GENERATOR.generator = random.Random(0)
 
 
 @pytest.fixture(scope='session')

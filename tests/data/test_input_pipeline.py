@@ -57,8 +57,9 @@ def position_of(batch):
 
 
 def test_the_order_does_not_depend_on_the_seed_of_the_program(shards, scene_categories, batches):
-  tf.random.set_seed(1)
+  tf.random.set_seed(0)
   assert ids_of(training(shards, scene_categories).take(3)) == ids_of(batches[:3])
+  tf.random.set_seed(None)
 
 
 def test_batches_have_one_orientation(batches):
