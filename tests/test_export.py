@@ -66,6 +66,7 @@ def test_writes_versions_of_a_saved_model(model_dir, tmp_path, monkeypatch, caps
       'bytes': size,
       'model_dir': str(model_dir),
       'fusion': 'srm',
+      'precision': 'float32',
       'num_images': 3,
       'num_pixels': 12288,
       'different_pixels': 0,
@@ -104,6 +105,7 @@ def test_a_saved_model_in_bfloat16(trained, tmp_path, monkeypatch, capsys, caplo
     code, *_ = run(monkeypatch, capsys, trained[0] / 'model', tmp_path, '--precision', 'bfloat16')
   assert code == 0
   assert 'in bfloat16' in caplog.text
+  assert formats.read_record(tmp_path)['savedmodel/1']['precision'] == 'bfloat16'
   graph = tf.saved_model.load(tmp_path / 'savedmodel' / '1').signatures['serving_default'].graph
   kinds = {
     node.attr['T'].type
