@@ -1,9 +1,9 @@
 """The occlusion head: of two instances that overlap, which lies on top.
 
 After Lazarow et al., *Learning Instance Occlusion for Panoptic Segmentation* (CVPR 2020): it sees
-both masks and the features under them. Other than there, the features are reduced first, group
-normalization lets it learn from features of any scale, and the answer for two instances is the
-opposite of that for the same two in the other order.
+both masks and the features under them. Other than there, it does not train the features, which are
+reduced first; group normalization lets it learn from features of any scale; and the answer for two
+instances is the opposite of that for the same two in the other order.
 """
 
 # B images, N instances, K pairs, M mask side, S crop side, C filters.
@@ -125,9 +125,13 @@ class OcclusionHead(tf_keras.layers.Layer):
     return Pairs(*(values[:, :number] for values in pairs))
 
   def reduced(self, features: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    """[B, h, w, channels] by level -> [B, h, w, C] float32, named as outputs of the network."""
+    """[B, h, w, channels] by level -> [B, h, w, C] float32, named as outputs of the network.
+
+    No gradient flows back into the features: what the other heads learn, they learn as without this
+    one.
+    """
     return {
-      f'{_FEATURES}{level}': tf.cast(self._reduce(feature), tf.float32)
+      f'{_FEATURES}{level}': tf.cast(self._reduce(tf.stop_gradient(feature)), tf.float32)
       for level, feature in features.items()
       if int(level) <= self._max_level
     }

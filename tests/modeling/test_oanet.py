@@ -150,18 +150,22 @@ def test_loss_is_the_weighted_sum_of_equation_1(small, categories):
   assert total == pytest.approx(sum(scalars.values()) - 0.75 * scalars['loss_stuff'], rel=1e-5)
 
 
-def test_srm_loss_trains_the_ranking_module_alone(small, categories):
+@pytest.mark.parametrize(
+  ('loss', 'part'), [('loss_srm', 'spatial_ranking'), ('loss_occlusion', 'occlusion_head')]
+)
+def test_what_orders_instances_is_trained_alone(small, categories, loss, part):
+  """So that all else is what it would be without."""
   model, task = small
   batch = small_model.training_batch(task, categories, small_model.TIE_ON_PERSON)
   with tf.GradientTape() as tape:
-    loss = all_losses(model, task, batch)['loss_srm']
-  gradients = tape.gradient(loss, model.trainable_variables)
+    value = all_losses(model, task, batch)[loss]
+  gradients = tape.gradient(value, model.trainable_variables)
   touched = {
     id(variable)
     for variable, gradient in zip(model.trainable_variables, gradients, strict=True)
     if gradient is not None
   }
-  assert touched == {id(v) for v in model.spatial_ranking.trainable_variables}
+  assert touched == {id(v) for v in getattr(model, part).trainable_variables}
 
 
 @pytest.mark.parametrize(
