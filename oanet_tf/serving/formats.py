@@ -87,7 +87,7 @@ def export(name: str, source: 'Source', folder: pathlib.Path) -> dict:
       'bytes': sum(path.stat().st_size for path in temporary.rglob('*') if path.is_file()),
       'model_dir': str(source.folder.path),
       'fusion': source.method,
-      'precision': source.trained.model.backbone.compute_dtype,
+      'precision': source.precision,
       'num_images': parity.num_images,
       'num_pixels': parity.num_pixels,
       'different_pixels': parity.different_pixels,
