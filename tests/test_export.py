@@ -140,9 +140,10 @@ def test_a_copy_of_litert_js_is_for_a_page(model_dir, tmp_path, monkeypatch, cap
 
 @pytest.fixture
 def source(monkeypatch):
-  """Of the formats of `tests.serving.formats`, which look at nothing but the fusion's name."""
+  """Of the formats of `tests.serving.formats`, which look at no network."""
   for name in ('GOOD', 'OTHER_PIXELS', 'OTHER_SCORES', 'NO_NUMBERS', 'INTERRUPTED'):
     monkeypatch.setitem(formats.FORMATS, name.lower(), f'tests.serving.formats:{name}')
+  monkeypatch.setattr(parity.Source, 'precision', 'float32')
   folder = types.SimpleNamespace(path='runs/model')
   return parity.Source(folder, None, 'srm', *[None] * 4)
 

@@ -29,7 +29,6 @@ class Source(NamedTuple):
     image_names: what to call them in messages.
     calibration_images: [H, W, 3] uint8 RGB of `image_size`, for 8-bit formats.
     offline: where a page takes its copy of LiteRT.js from; see `litert_js.copy`.
-    precision: what the network in memory computes in.
   """
 
   folder: ModelFolder
@@ -40,7 +39,11 @@ class Source(NamedTuple):
   image_names: Sequence[str]
   calibration_images: Sequence[np.ndarray] = ()
   offline: Sequence[FilePath] = ()
-  precision: str = 'float32'
+
+  @property
+  def precision(self) -> str:
+    """What the network in memory computes in."""
+    return self.trained.model.backbone.compute_dtype
 
   def module(self) -> PanopticModule:
     """The function that is exported."""
@@ -77,7 +80,6 @@ def load_source(
     image_names=[name for name, _ in named],
     calibration_images=[letterbox(image, image_size) for _, image in calibration_images],
     offline=offline,
-    precision=trained.model.backbone.compute_dtype,
   )
 
 

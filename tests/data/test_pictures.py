@@ -80,8 +80,8 @@ def test_any_exif_block_says_the_same_to_both_readers(kind, orientation, changes
   assert graph_orientation(encoded).numpy() == expected
 
 
-# A directory's entries, of which the first ones come before the orientation in real files.
-entries = st.lists(
+# Of a directory. Real files have others before the orientation.
+ENTRIES = st.lists(
   st.tuples(
     st.sampled_from([0x010F, 0x0112]),
     st.integers(0, 17),
@@ -96,7 +96,7 @@ entries = st.lists(
 @given(
   st.sampled_from(['JPEG', 'PNG']),
   st.sampled_from('<>'),
-  entries,
+  ENTRIES,
   st.integers(-1, 1),
   st.integers(0, 70),
   st.booleans(),
