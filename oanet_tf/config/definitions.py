@@ -122,8 +122,8 @@ class OcclusionHead(hyperparams.Config):
     crop_size: of masks and features, along a side.
     num_filters: channels of all its layers.
     max_pairs: of an image in the fusion; those that share the most pixels.
-    num_sampled_pairs: of an image in training: so many of annotated objects, and so many of sampled
-      RoIs with their predicted masks.
+    num_sampled_pairs: of an image in training: so many of annotated objects, and so many of
+      detections; those that conflict in the most pixels.
   """
 
   enabled: bool = False

@@ -19,7 +19,7 @@ from oanet_tf.modeling.fusion.fuser import Fuser
 from oanet_tf.modeling.keras_resnet import KerasResNet
 from oanet_tf.modeling.model_garden_rois import ModelGardenROIGenerator
 from oanet_tf.modeling.oanet import OANet
-from oanet_tf.modeling.occlusion_head import OcclusionHead, Pairs, crops_of
+from oanet_tf.modeling.occlusion_head import OcclusionHead, Pairs, views_of
 from oanet_tf.modeling.precision import keep_in_float32
 from oanet_tf.modeling.proposals import ROIGenerator
 from oanet_tf.modeling.roi_align import RoIAlign
@@ -150,8 +150,9 @@ def build_oanet(
     stuff_head=_stuff_head(config, stuff_channels.total, regularizer),
     stuff_channels=stuff_channels,
     spatial_ranking=_ranking_module(config, categories, regularizer),
-    occlusion_head=_occlusion_head(config.occlusion_head, regularizer),
+    occlusion_head=_occlusion_head(config.occlusion_head, categories, regularizer),
     num_sampled_pairs=config.occlusion_head.num_sampled_pairs,
+    fusion=config.fusion,
     num_things=categories.num_things,
     boxes_within=config.boxes_within,
   )
@@ -261,11 +262,14 @@ def _ranking_module(
 
 
 def _occlusion_head(
-  config: definitions.OcclusionHead, regularizer: tf_keras.regularizers.Regularizer | None
+  config: definitions.OcclusionHead,
+  categories: PanopticCategories,
+  regularizer: tf_keras.regularizers.Regularizer | None,
 ) -> OcclusionHead | None:
   if not config.enabled:
     return None
   return OcclusionHead(
+    num_things=categories.num_things,
     crop_size=config.crop_size,
     num_filters=config.num_filters,
     max_pairs=config.max_pairs,
@@ -321,9 +325,8 @@ def _make_variables(model: OANet, config: definitions.OANet) -> None:
   model.spatial_ranking(tf.zeros([1, 1, 1, model.num_things]))
   if head := model.occlusion_head:
     none = tf.zeros([1, 1], tf.int32)
-    crops = crops_of(
-      Pairs(none, none, none > 0), tf.zeros([1, 1, 4]), tf.zeros([1, 1, 1, 1]), head.crop_size
-    )
-    head(head.reduced(features), crops)
+    pairs = Pairs(none, none, none > 0)
+    views = views_of(pairs, tf.zeros([1, 1, 4]), tf.zeros([1, 1, 1, 1]), none, head.crop_size)
+    head(head.reduced(features), views)
   # Keras' `summary` needs it.
   model.built = True

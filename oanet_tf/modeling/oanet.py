@@ -9,13 +9,15 @@ import tensorflow as tf
 import tf_keras
 from official.vision.ops import box_ops, preprocess_ops
 
+from oanet_tf.config.definitions import Fusion
 from oanet_tf.data import geometry
 from oanet_tf.data.anchor_targets import rpn_targets
 from oanet_tf.data.anchors import Anchors
 from oanet_tf.modeling import occlusion_targets
+from oanet_tf.modeling.fusion.instances import Instances
 from oanet_tf.modeling.mask_targets import first_objects, mask_targets
 from oanet_tf.modeling.occlusion_head import OcclusionHead
-from oanet_tf.modeling.roi_sampling import ROISampler, SampledROIs
+from oanet_tf.modeling.roi_sampling import ROISampler
 from oanet_tf.modeling.spatial_ranking import SpatialRankingModule, rank_ground_truth, true_masks
 from oanet_tf.modeling.stuff_channels import StuffChannels
 
@@ -44,6 +46,7 @@ class OANet(tf_keras.Model):
     spatial_ranking: instance tensor -> ranking logits.
     occlusion_head: pairs of instances -> which lies on top; None for none.
     num_sampled_pairs: of each kind, on which it is trained.
+    fusion: which detections it is to be asked of.
     num_things: T.
     boxes_within: where proposals and detections end, at the edge of the 'image' or of the 'input'.
   """
@@ -70,6 +73,7 @@ class OANet(tf_keras.Model):
     spatial_ranking: SpatialRankingModule,
     occlusion_head: OcclusionHead | None,
     num_sampled_pairs: int,
+    fusion: Fusion,
     num_things: int,
     boxes_within: str = 'image',
   ):
@@ -94,6 +98,7 @@ class OANet(tf_keras.Model):
     self.num_things = num_things
     self.all_shapes_static = False
     self._anchors = anchors
+    self._fusion = fusion
     self._sample_rois = roi_sampler
     self._boxes_within = boxes_within
 
@@ -145,7 +150,7 @@ class OANet(tf_keras.Model):
         anchors,
       )
       masks = true_masks(labels, size, self.spatial_ranking.stride)
-      outputs.update(self._instance_training(features, proposals, labels, masks))
+      outputs.update(self._instance_training(features, proposals, limits, labels, masks))
       outputs.update(rank_ground_truth(self.spatial_ranking, masks, labels['gt_classes']))
       return outputs
     outputs = self._detect(features, proposals, limits)
@@ -185,13 +190,19 @@ class OANet(tf_keras.Model):
     return tf.stop_gradient(self.roi_generator(boxes, scores, anchors, limits, training))
 
   def _instance_training(
-    self, features: Features, proposals: tf.Tensor, labels: Features, true_masks: tf.Tensor
+    self,
+    features: Features,
+    proposals: tf.Tensor,
+    limits: tf.Tensor,
+    labels: Features,
+    true_masks: tf.Tensor,
   ) -> dict[str, tf.Tensor]:
     """Raw predictions for sampled RoIs, with their targets.
 
     Args:
       features: of the FPN.
       proposals: [B, N, 4].
+      limits: of `_box_limits`.
       labels: of the batch.
       true_masks: [B, M, h, w] of `spatial_ranking.true_masks`.
     """
@@ -209,7 +220,8 @@ class OANet(tf_keras.Model):
     mask_outputs = self.mask_head([mask_features, tf.maximum(objects.classes, 0)])
     pairs = {}
     if self.occlusion_head:
-      pairs = self._occlusion_training(features, objects, mask_outputs, labels, true_masks)
+      detections = self._detections(features, class_outputs, box_outputs, sampled.boxes, limits)
+      pairs = self._occlusion_training(features, detections, labels, true_masks)
     return {
       **pairs,
       'class_outputs': class_outputs,
@@ -224,21 +236,24 @@ class OANet(tf_keras.Model):
   def _occlusion_training(
     self,
     features: Features,
-    objects: SampledROIs,
-    mask_outputs: tf.Tensor,
+    detections: dict[str, tf.Tensor],
     labels: Features,
     true_masks: tf.Tensor,
   ) -> dict[str, tf.Tensor]:
-    """Logits of pairs of annotated objects and of RoIs, with their targets."""
-    won = occlusion_targets.won_pixels(true_masks, labels['gt_segments'], labels['segment_map'])
+    """Logits of pairs of annotated objects and of detections, with their targets."""
+    stride = self.spatial_ranking.stride
+    input_size = [side * stride for side in tf.unstack(tf.shape(true_masks)[2:])]
+    instances = Instances(
+      detections, self._fusion, self._fusion.score_threshold, input_size, stride
+    )
     number, side = self.num_sampled_pairs, self.occlusion_head.crop_size
     pairs = occlusion_targets.joined(
       [
-        occlusion_targets.true_pairs(won, labels, number, side),
-        occlusion_targets.predicted_pairs(won, objects, mask_outputs, number, side),
+        occlusion_targets.true_pairs(true_masks, labels, number, side),
+        occlusion_targets.detected_pairs(instances, labels, number, side),
       ]
     )
-    logits = self.occlusion_head(self.occlusion_head.reduced(features), pairs.crops)
+    logits = self.occlusion_head(self.occlusion_head.reduced(features), pairs.views)
     return {'occlusion_logits': logits, 'occlusion_targets': pairs.targets}
 
   def _detect(
@@ -246,14 +261,26 @@ class OANet(tf_keras.Model):
   ) -> dict[str, tf.Tensor]:
     """Boxes, classes, scores and masks of the detected instances."""
     class_outputs, box_outputs = self.detection_head(self.roi_aligner(features, proposals))
+    return self._detections(features, class_outputs, box_outputs, proposals, limits)
+
+  def _detections(
+    self,
+    features: Features,
+    class_outputs: tf.Tensor,
+    box_outputs: tf.Tensor,
+    rois: tf.Tensor,
+    limits: tf.Tensor,
+  ) -> dict[str, tf.Tensor]:
+    """The detections among RoIs, without gradients."""
     detections = self.detection_generator(
-      tf.cast(box_outputs, tf.float32),
-      tf.cast(class_outputs, tf.float32),
-      proposals,
+      tf.cast(tf.stop_gradient(box_outputs), tf.float32),
+      tf.cast(tf.stop_gradient(class_outputs), tf.float32),
+      rois,
       limits,
       BOX_WEIGHTS,
     )
-    return {**detections, 'detection_masks': self._masks_of(features, detections)}
+    masks = self._masks_of(tf.nest.map_structure(tf.stop_gradient, features), detections)
+    return {**detections, 'detection_masks': tf.stop_gradient(masks)}
 
   def _masks_of(self, features: Features, detections: dict[str, tf.Tensor]) -> tf.Tensor:
     """[B, N, M, M] probabilities; computes masks only for slots that hold a detection."""
@@ -266,7 +293,8 @@ class OANet(tf_keras.Model):
     rois = self.mask_roi_aligner(features, boxes[:, :filled])
     # MaskHead needs a static RoI count, so each RoI is treated as an image of its own.
     rois = tf.reshape(rois, [-1, 1, *rois.shape[2:]])
-    logits = self.mask_head([rois, tf.reshape(classes[:, :filled], [-1, 1])])
+    # In training, too, batch statistics are those of the sampled objects alone.
+    logits = self.mask_head([rois, tf.reshape(classes[:, :filled], [-1, 1])], training=False)
     side = logits.shape[-1]
     logits = tf.reshape(logits, [tf.shape(boxes)[0], filled, side, side])
     masks = tf.sigmoid(tf.cast(logits, tf.float32))

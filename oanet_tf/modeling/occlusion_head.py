@@ -1,12 +1,13 @@
 """The occlusion head: of two instances that overlap, which lies on top.
 
 After Lazarow et al., *Learning Instance Occlusion for Panoptic Segmentation* (CVPR 2020): it sees
-both masks and the features under them. Other than there, it does not train the features, which are
-reduced first; group normalization lets it learn from features of any scale; and the answer for two
-instances is the opposite of that for the same two in the other order.
+both masks and the features under them; and, as in Yang et al., *SOGNet* (AAAI 2020), both
+categories. Other than there, it does not train the features, which are reduced first; group
+normalization lets it learn from features of any scale; and the answer for two instances is the
+opposite of that for the same two in the other order.
 """
 
-# B images, N instances, K pairs, M mask side, S crop side, C filters.
+# B images, N instances, K pairs, M mask side, S crop side, C filters, T thing categories.
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -35,21 +36,22 @@ class Pairs(NamedTuple):
   exists: tf.Tensor
 
 
-class Crops(NamedTuple):
-  """Both masks of pairs in the box around the two.
+class Views(NamedTuple):
+  """What the head is told of pairs.
 
   Attributes:
-    boxes: [B, K, 4] float32, [y1, x1, y2, x2] in pixels of the network input.
-    first, second: [B, K, S, S] float32 in [0, 1], the part of a cell that a mask covers.
+    boxes: [B, K, 4] float32 around the two, [y1, x1, y2, x2] in pixels of the network input.
+    masks: two of [B, K, S, S] float32 in [0, 1], the part of a box's cell that each covers.
+    classes: two of [B, K] int32 in [1, T]; others are of no category.
   """
 
   boxes: tf.Tensor
-  first: tf.Tensor
-  second: tf.Tensor
+  masks: tuple[tf.Tensor, tf.Tensor]
+  classes: tuple[tf.Tensor, tf.Tensor]
 
 
 class OcclusionHead(tf_keras.layers.Layer):
-  """Convolutions from crops of features and masks to a logit for each pair.
+  """A logit for each pair: of convolutions on crops of features and masks, and of a table.
 
   Attributes:
     crop_size: S.
@@ -57,6 +59,7 @@ class OcclusionHead(tf_keras.layers.Layer):
     all_shapes_static: whether the fusion asks for K pairs even where no image has so many.
 
   Args:
+    num_things: T.
     crop_size: S.
     max_pairs: K of the fusion, at most.
     num_filters: C.
@@ -68,6 +71,7 @@ class OcclusionHead(tf_keras.layers.Layer):
   def __init__(
     self,
     *,
+    num_things: int,
     crop_size: int = 14,
     num_filters: int = 32,
     max_pairs: int = 64,
@@ -109,6 +113,14 @@ class OcclusionHead(tf_keras.layers.Layer):
     self._logit = tf_keras.layers.Dense(
       1, use_bias=False, kernel_regularizer=kernel_regularizer, dtype='float32', name='logit'
     )
+    # A category's row says on which others it tends to lie.
+    self.class_order = self.add_weight(
+      'class_order',
+      [num_things, num_things],
+      'float32',
+      initializer='zeros',
+      regularizer=kernel_regularizer,
+    )
 
   def pairs_of(self, shared: tf.Tensor) -> Pairs:
     """The pairs of a batch that the fusion needs.
@@ -136,12 +148,12 @@ class OcclusionHead(tf_keras.layers.Layer):
       if int(level) <= self._max_level
     }
 
-  def call(self, outputs: Mapping[str, tf.Tensor], crops: Crops) -> tf.Tensor:
+  def call(self, outputs: Mapping[str, tf.Tensor], views: Views) -> tf.Tensor:
     """Which lies on top.
 
     Args:
       outputs: of the network, with those of `reduced` among them.
-      crops: of the pairs.
+      views: of the pairs.
 
     Returns:
       [B, K] float32 logits that the first instance of a pair lies on the second.
@@ -152,16 +164,23 @@ class OcclusionHead(tf_keras.layers.Layer):
       if name.startswith(_FEATURES)
     }
     side = self.crop_size
-    features = self.aligner(by_level, crops.boxes)
+    features = self.aligner(by_level, views.boxes)
     features = tf.reshape(features, [-1, side, side, features.shape[-1]])
-    first, second = (tf.reshape(mask, [-1, side, side, 1]) for mask in (crops.first, crops.second))
+    first, second = (tf.reshape(mask, [-1, side, side, 1]) for mask in views.masks)
     # In both orders, so that the answer does not depend on which is called the first.
     both = [
       tf.concat([features, first, second, first * second], axis=-1),
       tf.concat([features, second, first, first * second], axis=-1),
     ]
     for_first, for_second = tf.split(self._on_top(tf.concat(both, axis=0)), 2)
-    return tf.reshape(for_first - for_second, tf.shape(crops.boxes)[:2])
+    seen = tf.reshape(for_first - for_second, tf.shape(views.boxes)[:2])
+    return seen + self._by_classes(*views.classes)
+
+  def _by_classes(self, first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
+    """[B, K] classes -> [B, K] logits, 0 for two of one category."""
+    order = self.class_order - tf.transpose(self.class_order)
+    first, second = (tf.one_hot(classes - 1, order.shape[0]) for classes in (first, second))
+    return tf.reduce_sum(tf.matmul(first, order) * second, axis=-1)
 
   def _on_top(self, crops: tf.Tensor) -> tf.Tensor:
     """[…, S, S, C + 3] -> [… 1]."""
@@ -189,30 +208,34 @@ def largest_pairs(shared: tf.Tensor, number: int) -> Pairs:
   return Pairs(chosen // instances, chosen % instances, values > 0.0)
 
 
-def crops_of(pairs: Pairs, boxes: tf.Tensor, masks: tf.Tensor, side: int) -> Crops:
-  """The crops of pairs; no gradient flows back into boxes or masks.
+def views_of(
+  pairs: Pairs, boxes: tf.Tensor, masks: tf.Tensor, classes: tf.Tensor, side: int
+) -> Views:
+  """The views of pairs; no gradient flows back into boxes or masks.
 
   Args:
     pairs: of instances.
     boxes: [B, N, 4] float32, [y1, x1, y2, x2] in pixels of the network input.
     masks: [B, N, M, M] float32 in {0, 1}, each in its box.
+    classes: [B, N] int32.
     side: S.
   """
-  ends = [
-    [tf.gather(values, index, batch_dims=1) for values in (boxes, masks)]
-    for index in (pairs.first, pairs.second)
-  ]
-  (first_box, first_mask), (second_box, second_mask) = ends
+
+  def of_both(values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    values = tf.stop_gradient(values)
+    return (
+      tf.gather(values, pairs.first, batch_dims=1),
+      tf.gather(values, pairs.second, batch_dims=1),
+    )
+
+  first, second = of_both(boxes)
   around = tf.concat(
-    [
-      tf.minimum(first_box[..., :2], second_box[..., :2]),
-      tf.maximum(first_box[..., 2:], second_box[..., 2:]),
-    ],
+    [tf.minimum(first[..., :2], second[..., :2]), tf.maximum(first[..., 2:], second[..., 2:])],
     axis=-1,
   )
-  crops = (
-    around,
-    covered_fractions(first_mask, first_box, around, side),
-    covered_fractions(second_mask, second_box, around, side),
+  first_mask, second_mask = of_both(masks)
+  covered = (
+    covered_fractions(first_mask, first, around, side),
+    covered_fractions(second_mask, second, around, side),
   )
-  return Crops(*(tf.stop_gradient(values) for values in crops))
+  return Views(around, covered, of_both(classes))

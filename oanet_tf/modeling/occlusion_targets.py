@@ -1,15 +1,15 @@
 """The pairs that the occlusion head is trained on, and which of each lies on top."""
 
-# B images, M objects, R RoIs, K pairs, h, w canvas, T side of predicted masks.
+# B images, N instances, M objects, K pairs, h, w canvas.
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import numpy as np
 import tensorflow as tf
 
-from oanet_tf.modeling.occlusion_head import Crops, Pairs, crops_of, largest_pairs
-from oanet_tf.modeling.roi_sampling import SampledROIs
+from oanet_tf.data.anchor_targets import within_crowd
+from oanet_tf.modeling.fusion.instances import Instances
+from oanet_tf.modeling.occlusion_head import Pairs, Views, largest_pairs, views_of
 
 # The target in slots without a pair.
 NO_PAIR = -1.0
@@ -19,89 +19,105 @@ class TrainingPairs(NamedTuple):
   """Pairs with their targets.
 
   Attributes:
-    crops: of the pairs.
-    targets: [B, K] float32 in [0, 1], the fraction of the pixels of two objects' conflict that the
-      first one has; `NO_PAIR` in empty slots.
+    views: of the pairs.
+    targets: [B, K] float32 in [0, 1], the fraction of the pixels of two instances' conflict that
+      the first one has; `NO_PAIR` in empty slots.
   """
 
-  crops: Crops
+  views: Views
   targets: tf.Tensor
 
 
-def won_pixels(masks: tf.Tensor, gt_segments: tf.Tensor, segment_map: tf.Tensor) -> tf.Tensor:
-  """Pixels that both of two objects cover and that belong to the first.
-
-  Args:
-    masks: [B, M, h, w] float32 in {0, 1}, the objects on the canvas.
-    gt_segments: [B, M] int32 of `data.preprocess`: the objects' panoptic segments, at most 0 for
-      none.
-    segment_map: [B, H, W] int32, at a whole multiple of the canvas's resolution.
-
-  Returns:
-    [B, M, M] float32; 0 for two objects of one segment.
-  """
-  images, _, height, width = tf.unstack(tf.shape(masks))
-  step = tf.shape(segment_map)[1] // height
-  segments = segment_map[:, step // 2 :: step, step // 2 :: step]
-  own = (segments[:, None] == gt_segments[..., None, None]) & (gt_segments > 0)[..., None, None]
-  flat_masks, flat_own = (
-    tf.reshape(values, [images, masks.shape[1], height * width])
-    for values in (masks, masks * tf.cast(own, masks.dtype))
-  )
-  differ = gt_segments[:, :, None] != gt_segments[:, None]
-  return tf.matmul(flat_own, flat_masks, transpose_b=True) * tf.cast(differ, masks.dtype)
-
-
 def true_pairs(
-  won: tf.Tensor, labels: Mapping[str, tf.Tensor], number: int, side: int
+  masks: tf.Tensor, labels: Mapping[str, tf.Tensor], number: int, side: int
 ) -> TrainingPairs:
   """The pairs of annotated objects that conflict most.
 
   Args:
-    won: [B, M, M] of `won_pixels`.
-    labels: with `gt_boxes` and `gt_masks`.
+    masks: [B, M, h, w] float32 in {0, 1}, the objects on the canvas.
+    labels: examples of `data.preprocess.training_steps`.
     number: K, at most.
-    side: of the crops.
+    side: of the views.
   """
-  pairs = largest_pairs(_conflict(won), number)
-  crops = crops_of(pairs, labels['gt_boxes'], labels['gt_masks'], side)
-  return TrainingPairs(crops, _targets(pairs, won))
+  segments = _at_cells(labels['segment_map'], masks)
+  won = _won_pixels(_flat(masks), labels['gt_segments'], segments)
+  pairs = _conflicting(won, number)
+  of_objects = (labels[f'gt_{name}'] for name in ('boxes', 'masks', 'classes'))
+  return TrainingPairs(views_of(pairs, *of_objects, side), _targets(pairs, won))
 
 
-def predicted_pairs(
-  won: tf.Tensor, objects: SampledROIs, mask_logits: tf.Tensor, number: int, side: int
+def detected_pairs(
+  detections: Instances, labels: Mapping[str, tf.Tensor], number: int, side: int
 ) -> TrainingPairs:
-  """The first pairs of RoIs, with their predicted masks, whose objects conflict.
+  """The pairs of detections that conflict most.
+
+  A detection stands for the annotated segment of its category that it covers most of. One that
+  covers none is wrong, and so belongs below others; unless it lies in a crowd, whose objects are
+  not annotated.
 
   Args:
-    won: [B, M, M] of `won_pixels`.
-    objects: R RoIs; those that match no object are in no pair.
-    mask_logits: [B, R, T, T].
+    detections: as the fusion is to see them.
+    labels: examples of `data.preprocess.training_steps`.
     number: K, at most.
-    side: of the crops.
+    side: of the views.
   """
-  matched = tf.maximum(objects.matched_indices, 0)
-  won = tf.gather(tf.gather(won, matched, batch_dims=1), matched, axis=2, batch_dims=1)
-  is_object = tf.cast(objects.classes > 0, won.dtype)
-  won *= is_object[:, :, None] * is_object[:, None]
-  # By size, all pairs would be of the same two objects. RoIs are in random order; the first ones
-  # take part in a few pairs each.
-  places = np.arange(won.shape[1], dtype=np.float32)
-  early = 2.0 * won.shape[1] - places[:, None] - places
-  pairs = largest_pairs(tf.cast(_conflict(won) > 0.0, tf.float32) * early, number)
-  masks = tf.cast(mask_logits >= 0.0, tf.float32)
-  return TrainingPairs(crops_of(pairs, objects.boxes, masks, side), _targets(pairs, won))
+  segments = _at_cells(labels['segment_map'], detections.canvas_masks)
+  masks, classes = detections.flat_masks, detections.classes
+  own = _matched_segments(masks, classes, segments, labels)
+  unknown = (own == 0) & within_crowd(detections.boxes, labels['crowd_boxes'])
+  won = _won_pixels(masks * tf.cast(~unknown, masks.dtype)[..., None], own, segments)
+  pairs = _conflicting(won, number)
+  views = views_of(pairs, detections.boxes, detections.binary_masks, classes, side)
+  return TrainingPairs(views, _targets(pairs, won))
 
 
 def joined(parts: Sequence[TrainingPairs]) -> TrainingPairs:
   """All pairs of an image, one after the other."""
-  values = zip(*(part.crops for part in parts), strict=True)
-  crops = Crops(*(tf.concat(list(of_parts), axis=1) for of_parts in values))
-  return TrainingPairs(crops, tf.concat([part.targets for part in parts], axis=1))
+  return tf.nest.map_structure(lambda *values: tf.concat(values, axis=1), *parts)
 
 
-def _conflict(won: tf.Tensor) -> tf.Tensor:
-  return won + tf.transpose(won, [0, 2, 1])
+def _at_cells(segment_map: tf.Tensor, masks: tf.Tensor) -> tf.Tensor:
+  """[B, H, W] segments, at a multiple of the canvas's resolution -> [B, h * w], at its cells."""
+  step = tf.shape(segment_map)[1] // tf.shape(masks)[2]
+  segments = segment_map[:, step // 2 :: step, step // 2 :: step]
+  return tf.reshape(segments, [tf.shape(masks)[0], -1])
+
+
+def _won_pixels(masks: tf.Tensor, own: tf.Tensor, segments: tf.Tensor) -> tf.Tensor:
+  """Pixels that both of two instances cover and that belong to the first.
+
+  Args:
+    masks: [B, N, h * w] float32 in {0, 1}.
+    own: [B, N] int32, the segment that each stands for, at most 0 for none.
+    segments: [B, h * w] int32.
+
+  Returns:
+    [B, N, N] float32; 0 for two instances of one segment.
+  """
+  in_own = masks * _is_in(own, segments)
+  differ = tf.cast(own[:, :, None] != own[:, None], masks.dtype)
+  return tf.matmul(in_own, masks, transpose_b=True) * differ
+
+
+def _matched_segments(
+  masks: tf.Tensor, classes: tf.Tensor, segments: tf.Tensor, labels: Mapping[str, tf.Tensor]
+) -> tf.Tensor:
+  """[B, N] int32, the segment of its category that each covers most of; 0 for none."""
+  shared = tf.matmul(masks, _is_in(labels['gt_segments'], segments), transpose_b=True)
+  fits = classes[:, :, None] == labels['gt_classes'][:, None]
+  shared = tf.where(fits, shared, 0.0)
+  best = tf.gather(labels['gt_segments'], tf.argmax(shared, axis=2), batch_dims=1)
+  return tf.where(tf.reduce_max(shared, axis=2) > 0.0, best, 0)
+
+
+def _is_in(own: tf.Tensor, segments: tf.Tensor) -> tf.Tensor:
+  """[B, N] segments -> [B, N, h * w] float32, 1 where they are."""
+  own = own[..., None]
+  return tf.cast((segments[:, None] == own) & (own > 0), tf.float32)
+
+
+def _conflicting(won: tf.Tensor, number: int) -> Pairs:
+  return largest_pairs(won + tf.transpose(won, [0, 2, 1]), number)
 
 
 def _targets(pairs: Pairs, won: tf.Tensor) -> tf.Tensor:
@@ -112,3 +128,7 @@ def _targets(pairs: Pairs, won: tf.Tensor) -> tf.Tensor:
     for one, other in ((pairs.first, pairs.second), (pairs.second, pairs.first))
   )
   return tf.where(pairs.exists, tf.math.divide_no_nan(of_first, of_first + of_second), NO_PAIR)
+
+
+def _flat(masks: tf.Tensor) -> tf.Tensor:
+  return tf.reshape(masks, [tf.shape(masks)[0], masks.shape[1], -1])

@@ -137,7 +137,7 @@ def test_losses_and_gradients_are_finite(small, categories, records):
   }
   # Where the same hidden units are active for both orders, what their bias adds cancels.
   hidden_bias = of_head.pop('hidden/bias:0')
-  assert len(of_head) == 16
+  assert len(of_head) == 17
   assert all(of_head.values()) if conflict else not any([*of_head.values(), hidden_bias])
 
 
@@ -166,6 +166,25 @@ def test_what_orders_instances_is_trained_alone(small, categories, loss, part):
     if gradient is not None
   }
   assert touched == {id(v) for v in getattr(model, part).trainable_variables}
+
+
+def test_batch_statistics_are_those_without_the_occlusion_head(small, categories, monkeypatch):
+  """The masks of detections, which it is trained on, are not to count."""
+  model, task = small
+  batch = small_model.training_batch(task, categories, small_model.TIE_ON_PERSON)
+  before = [variable.numpy() for variable in model.non_trainable_variables]
+
+  def statistics():
+    for variable, value in zip(model.non_trainable_variables, before, strict=True):
+      variable.assign(value)
+    training_outputs(model, batch)
+    return [variable.numpy() for variable in model.non_trainable_variables]
+
+  with_head = statistics()
+  assert any((new != old).any() for new, old in zip(with_head, before, strict=True))
+  monkeypatch.setattr(model, 'occlusion_head', None)
+  for found, expected in zip(with_head, statistics(), strict=True):
+    np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize(
@@ -211,21 +230,36 @@ def test_a_network_without_the_occlusion_head_has_nothing_of_it(categories):
   assert not any('occlusion' in name for name in model(BLACK, INFO))
 
 
-def test_the_occlusion_head_is_asked_of_annotated_objects_and_of_rois(categories):
-  # None is large enough, so the RoIs are the true boxes, in random order.
-  no_proposals = 'task.model.roi_generator.pre_nms_min_size_threshold=1000'
-  model, task = make(categories, 'task.model.occlusion_head.enabled=true', no_proposals)
-  records = [
-    {**small_model.TIE_ON_PERSON, 'seed': tf.constant([0, seed], tf.int64)} for seed in range(8)
-  ]
-  batch = small_model.training_batch(task, categories, *records)
+def test_the_occlusion_head_is_trained_on_annotated_objects_and_on_detections(
+  categories, monkeypatch
+):
+  # Each mask fills its box.
+  overrides = ('task.model.occlusion_head.enabled=true', 'task.model.fusion.mask_threshold=1e-6')
+  model, task = make(categories, *overrides)
+  batch = small_model.training_batch(task, categories, small_model.TIE_ON_PERSON)
+  person, tie = batch['gt_boxes'][0, 0], batch['gt_boxes'][0, 1]
+  corner = tf.concat([person[:2], person[:2] + 8.0], axis=0)
+
+  def detect(box_outputs, class_outputs, rois, limits, weights):
+    del class_outputs, limits, weights
+    assert rois.shape[1] == task.model.roi_sampler.num_sampled_rois
+    assert box_outputs.shape[1] == rois.shape[1]
+    # The person, the tie, a tie where there is none, and the tie again with a low score.
+    return {
+      'detection_boxes': tf.stack([person, tie, corner, tie])[None],
+      'detection_scores': tf.constant([[0.9, 0.8, 0.7, 0.1]]),
+      'detection_classes': tf.constant([[1, 2, 2, 2]]),
+      'num_detections': tf.constant([4]),
+    }
+
+  monkeypatch.setattr(model, 'detection_generator', detect)
   outputs = model(batch['image'], batch['image_info'], labels=batch, training=True)
   targets = outputs['occlusion_targets'].numpy()
-  # Of 5 objects there are 10 pairs, of 4 RoIs 6; at most 4 of each are taken.
-  assert targets.shape == outputs['occlusion_logits'].shape == (8, 8)
+  assert targets.shape == outputs['occlusion_logits'].shape
+  of_objects, of_detections = targets[0, :4], targets[0, 4:]
   # The person comes first; the tie lies on it.
-  assert targets[:, :4].tolist() == [[0, *[-1] * 3]] * 8
-  assert set(targets[:, 4:].ravel()) == {0, 1, -1}
+  assert of_objects[of_objects >= 0].tolist() == [0]
+  assert of_detections[of_detections >= 0].tolist() == [0, 1]
 
 
 def test_stuff_only_supervision(categories):

@@ -2,16 +2,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from oanet_tf.modeling.occlusion_head import Crops, OcclusionHead, Pairs, crops_of, largest_pairs
+from oanet_tf.modeling.occlusion_head import OcclusionHead, Pairs, Views, largest_pairs, views_of
 
-SIDE = 14
+SIDE, THINGS = 14, 3
 
 
-def random_crops(rng, images=2, number=3):
+def random_views(rng, images=2, number=3):
   low = rng.uniform(0, 30, (images, number, 2))
   boxes = np.concatenate([low, low + rng.uniform(8, 30, (images, number, 2))], axis=-1)
   masks = rng.integers(0, 2, (2, images, number, SIDE, SIDE))
-  return Crops(*(tf.constant(values, tf.float32) for values in (boxes, *masks)))
+  boxes, *masks = (tf.constant(values, tf.float32) for values in (boxes, *masks))
+  classes = rng.integers(1, THINGS + 1, (2, images, number))
+  return Views(boxes, tuple(masks), tuple(map(tf.constant, classes)))
 
 
 def features(rng, images=2):
@@ -23,18 +25,34 @@ def features(rng, images=2):
 
 def test_the_answer_for_the_other_order_is_the_opposite():
   rng = np.random.default_rng(0)
-  head, crops = OcclusionHead(), random_crops(rng)
+  head, views = OcclusionHead(num_things=THINGS), random_views(rng)
+  head.class_order.assign(rng.normal(size=(THINGS, THINGS)))
   reduced = head.reduced(features(rng))
-  logits = head(reduced, crops).numpy()
+  logits = head(reduced, views).numpy()
   assert logits.shape == (2, 3) and np.abs(logits).min() > 0
-  swapped = head(reduced, crops._replace(first=crops.second, second=crops.first))
+  swapped = head(reduced, Views(views.boxes, views.masks[::-1], views.classes[::-1]))
   np.testing.assert_allclose(swapped, -logits, rtol=1e-4, atol=1e-6)
-  same = head(reduced, crops._replace(second=crops.first))
+  same = head(reduced, Views(views.boxes, views.masks[:1] * 2, views.classes[:1] * 2))
   np.testing.assert_allclose(same, np.zeros_like(logits), atol=1e-6)
 
 
+def test_categories_add_what_the_table_says_of_them():
+  rng = np.random.default_rng(4)
+  head, views = OcclusionHead(num_things=THINGS), random_views(rng, images=1)
+  reduced = head.reduced(features(rng, images=1))
+
+  def asked(first, second):
+    return head(reduced, views._replace(classes=(tf.constant([first]), tf.constant([second]))))
+
+  before = asked([1, 2, 3], [2, 1, 3]).numpy()
+  # The first category lies on the second; the padding, of no category, has no part in it.
+  head.class_order.assign([[0, 5, 0], [2, 0, 0], [0, 0, 7]])
+  np.testing.assert_allclose(asked([1, 2, 3], [2, 1, 3]) - before, [[3, -3, 0]], rtol=1e-5)
+  np.testing.assert_allclose(asked([0, 1, -1], [1, 0, 2]) - before, [[0, 0, 0]], atol=1e-6)
+
+
 def test_reduced_features_are_of_the_levels_that_are_sampled():
-  head = OcclusionHead(num_filters=7)
+  head = OcclusionHead(num_things=THINGS, num_filters=7)
   reduced = head.reduced(features(np.random.default_rng(0)))
   assert {name: tuple(value.shape) for name, value in reduced.items()} == {
     'occlusion_features_2': (2, 16, 16, 7),
@@ -44,16 +62,17 @@ def test_reduced_features_are_of_the_levels_that_are_sampled():
 
 def test_gradients_reach_all_weights_but_neither_features_nor_masks():
   rng = np.random.default_rng(1)
-  head = OcclusionHead()
+  head = OcclusionHead(num_things=THINGS)
   inputs = features(rng, images=1)
   boxes = tf.constant([[[0, 0, 20, 20], [10, 10, 30, 30]]], tf.float32)
   masks = tf.constant(rng.integers(0, 2, (1, 2, 4, 4)), tf.float32)
   pairs = Pairs(tf.constant([[0]]), tf.constant([[1]]), tf.constant([[True]]))
   with tf.GradientTape() as tape:
     tape.watch([inputs['2'], boxes, masks])
-    logits = head(head.reduced(inputs), crops_of(pairs, boxes, masks, SIDE))
+    views = views_of(pairs, boxes, masks, tf.constant([[1, 2]]), SIDE)
+    logits = head(head.reduced(inputs), views)
   weights = head.trainable_variables
-  assert len(weights) == 17
+  assert len(weights) == 18
   of_features, of_boxes, of_masks, *of_weights = tape.gradient(
     logits, [inputs['2'], boxes, masks, *weights]
   )
@@ -67,11 +86,13 @@ def test_it_learns_whose_texture_is_seen():
   """A feature of 1 where the first lies on top, and of −1 where the second does."""
   rng = np.random.default_rng(2)
   tf.random.set_seed(0)
-  head = OcclusionHead(num_filters=8)
+  head = OcclusionHead(num_things=THINGS, num_filters=8)
   boxes = tf.constant([[[0, 0, 32, 32]]], tf.float32)
   first, second = np.zeros((2, 1, 1, SIDE, SIDE), np.float32)
   first[..., :9], second[..., 5:] = 1, 1
-  crops = Crops(boxes, tf.constant(first), tf.constant(second))
+  # Of one category, of which the table has nothing to say.
+  classes = tf.ones([1, 1], tf.int32)
+  views = Views(boxes, (tf.constant(first), tf.constant(second)), (classes, classes))
 
   def scene():
     on_top = rng.integers(2)
@@ -82,12 +103,12 @@ def test_it_learns_whose_texture_is_seen():
 
   optimizer = tf.keras.optimizers.Adam(0.01)
   scene_features, _ = scene()
-  head(head.reduced(scene_features), crops)
+  head(head.reduced(scene_features), views)
 
   @tf.function(autograph=False)
   def step(inputs, target):
     with tf.GradientTape() as tape:
-      logit = head(head.reduced({'2': inputs}), crops)
+      logit = head(head.reduced({'2': inputs}), views)
       loss = tf.nn.sigmoid_cross_entropy_with_logits(target[None, None], logit)
     optimizer.apply_gradients(
       zip(tape.gradient(loss, head.trainable_variables), head.trainable_variables, strict=True)
@@ -129,22 +150,23 @@ def test_there_are_no_more_slots_than_pairs(instances, slots):
 def test_only_as_many_pairs_as_some_image_has_unless_shapes_are_static():
   shared = np.zeros((2, 5, 5), np.float32)
   shared[1, 0, 1] = shared[1, 1, 0] = shared[1, 2, 4] = shared[1, 4, 2] = 3
-  head = OcclusionHead(max_pairs=7)
+  head = OcclusionHead(num_things=THINGS, max_pairs=7)
   assert head.pairs_of(tf.constant(shared)).first.shape == (2, 2)
   assert head.pairs_of(tf.zeros([2, 5, 5])).first.shape == (2, 1)
   head.all_shapes_static = True
   assert head.pairs_of(tf.constant(shared)).first.shape == (2, 7)
 
 
-def test_crops_are_of_the_box_around_both():
+def test_views_are_of_the_box_around_both():
   boxes = tf.constant([[[0, 0, 8, 8], [4, 4, 16, 12]]], tf.float32)
   masks = np.ones((1, 2, 2, 2), np.float32)
   masks[0, 1, :, 1] = 0  # The right half of the second.
   pairs = Pairs(tf.constant([[1]]), tf.constant([[0]]), tf.constant([[True]]))
-  crops = crops_of(pairs, boxes, tf.constant(masks), side=4)
-  assert crops.boxes.numpy().tolist() == [[[0, 0, 16, 12]]]
+  views = views_of(pairs, boxes, tf.constant(masks), tf.constant([[6, 7]]), side=4)
+  assert views.boxes.numpy().tolist() == [[[0, 0, 16, 12]]]
+  assert [classes.numpy().tolist() for classes in views.classes] == [[[7]], [[6]]]
   # Cells of 4 × 3 pixels. The second instance now comes first, and covers columns 4 to 8.
   rows, columns = np.array([0, 1, 1, 1]), np.array([0, 2 / 3, 2 / 3, 0])
-  np.testing.assert_allclose(crops.first[0, 0], np.outer(rows, columns), atol=1e-6)
+  np.testing.assert_allclose(views.masks[0][0, 0], np.outer(rows, columns), atol=1e-6)
   rows, columns = np.array([1, 1, 0, 0]), np.array([1, 1, 2 / 3, 0])
-  np.testing.assert_allclose(crops.second[0, 0], np.outer(rows, columns), atol=1e-6)
+  np.testing.assert_allclose(views.masks[1][0, 0], np.outer(rows, columns), atol=1e-6)

@@ -18,7 +18,7 @@ from oanet_tf.modeling.fusion.instances import Instances
 from oanet_tf.modeling.fusion.rules import RULES, Rules
 from oanet_tf.modeling.fusion.strips import MAP
 from oanet_tf.modeling.fusion.stuff import large_stuff, stuff_labels, stuff_scores
-from oanet_tf.modeling.occlusion_head import OcclusionHead, crops_of
+from oanet_tf.modeling.occlusion_head import OcclusionHead, views_of
 from oanet_tf.modeling.stuff_channels import StuffChannels
 
 # Two masks with a greater intersection over union are for one object, as for panoptic quality.
@@ -176,8 +176,10 @@ class FusionBatch:
     instances, head = self.instances, self.fuser.occlusion_head
     for_one = tf.cast(instances.overlaps > _FOR_ONE_OBJECT, tf.float32)
     pairs = head.pairs_of(instances.shared_pixels * (1.0 - for_one))
-    crops = crops_of(pairs, instances.boxes, instances.binary_masks, head.crop_size)
-    logits = tf.where(pairs.exists, head(self.outputs, crops), 0.0)
+    views = views_of(
+      pairs, instances.boxes, instances.binary_masks, instances.classes, head.crop_size
+    )
+    logits = tf.where(pairs.exists, head(self.outputs, views), 0.0)
     first, second = (
       tf.one_hot(index, instances.classes.shape[1]) for index in (pairs.first, pairs.second)
     )

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from oanet_tf.modeling import spatial_ranking
 from oanet_tf.modeling.fusion import methods
-from oanet_tf.modeling.occlusion_head import Crops, OcclusionHead
+from oanet_tf.modeling.occlusion_head import OcclusionHead, Views
 from tests.lite import run_in_litert
 from tests.modeling.fusion.given import NUM_STUFF, NUM_THINGS, batch, image_info, outputs
 
@@ -43,11 +43,14 @@ def random_outputs(seed, number=12):
 @functools.cache
 def occlusion_head():
   """With random weights; fewer slots than there are pairs."""
-  head = OcclusionHead(max_pairs=20)
+  head = OcclusionHead(num_things=NUM_THINGS, max_pairs=20)
   head.all_shapes_static = True
   masks = tf.zeros([1, 1, head.crop_size, head.crop_size])
   features = {'occlusion_features_2': tf.zeros([1, 16, 16, 32])}
-  head(features, Crops(tf.zeros([1, 1, 4]), masks, masks))
+  none = tf.zeros([1, 1], tf.int32)
+  head(features, Views(tf.zeros([1, 1, 4]), (masks, masks), (none, none)))
+  order = np.random.default_rng(0).normal(size=[NUM_THINGS, NUM_THINGS])
+  head.class_order.assign(order)
   return head
 
 

@@ -120,11 +120,11 @@ def head_that_says(logits):
   """An occlusion head whose answer for a pair of classes is in a table."""
 
   class Head(OcclusionHead):
-    def call(self, outputs, crops):
-      del crops
+    def call(self, outputs, views):
+      del views
       return tf.constant([logits], tf.float32)
 
-  return Head()
+  return Head(num_things=3)
 
 
 def test_pairwise_puts_on_top_what_the_head_says():
