@@ -172,7 +172,7 @@ def build_fuser() -> 'Fuser':
     stuff_channels=StuffChannels.of_all(NUM_THINGS, NUM_STUFF),
     stuff_stride=STRIDE,
     ranking_module=SpatialRankingModule(num_things=NUM_THINGS, stride=STRIDE),
-    occlusion_head=OcclusionHead(num_filters=OCCLUSION_FILTERS),
+    occlusion_head=OcclusionHead(num_things=NUM_THINGS, num_filters=OCCLUSION_FILTERS),
     class_prior=class_prior.astype(np.float32),
   )
 

@@ -271,16 +271,15 @@ class OANet(tf_keras.Model):
     rois: tf.Tensor,
     limits: tf.Tensor,
   ) -> dict[str, tf.Tensor]:
-    """The detections among RoIs, without gradients."""
+    """The detections among RoIs."""
     detections = self.detection_generator(
-      tf.cast(tf.stop_gradient(box_outputs), tf.float32),
-      tf.cast(tf.stop_gradient(class_outputs), tf.float32),
+      tf.cast(box_outputs, tf.float32),
+      tf.cast(class_outputs, tf.float32),
       rois,
       limits,
       BOX_WEIGHTS,
     )
-    masks = self._masks_of(tf.nest.map_structure(tf.stop_gradient, features), detections)
-    return {**detections, 'detection_masks': tf.stop_gradient(masks)}
+    return {**detections, 'detection_masks': self._masks_of(features, detections)}
 
   def _masks_of(self, features: Features, detections: dict[str, tf.Tensor]) -> tf.Tensor:
     """[B, N, M, M] probabilities; computes masks only for slots that hold a detection."""
