@@ -220,7 +220,7 @@ class OANet(tf_keras.Model):
     mask_outputs = self.mask_head([mask_features, tf.maximum(objects.classes, 0)])
     pairs = {}
     if self.occlusion_head:
-      detections = self._detections(features, class_outputs, box_outputs, sampled.boxes, limits)
+      detections = self._boxes(class_outputs, box_outputs, sampled.boxes, limits)
       pairs = self._occlusion_training(features, detections, labels, true_masks)
     return {
       **pairs,
@@ -241,6 +241,10 @@ class OANet(tf_keras.Model):
     true_masks: tf.Tensor,
   ) -> dict[str, tf.Tensor]:
     """Logits of pairs of annotated objects and of detections, with their targets."""
+    # The fusion asks of no others, which are most.
+    is_sure = detections['detection_scores'] >= self._fusion.score_threshold
+    sure = {**detections, 'num_detections': tf.reduce_sum(tf.cast(is_sure, tf.int32), axis=1)}
+    detections = {**detections, 'detection_masks': self._masks_of(features, sure)}
     stride = self.spatial_ranking.stride
     input_size = [side * stride for side in tf.unstack(tf.shape(true_masks)[2:])]
     instances = Instances(
@@ -261,25 +265,20 @@ class OANet(tf_keras.Model):
   ) -> dict[str, tf.Tensor]:
     """Boxes, classes, scores and masks of the detected instances."""
     class_outputs, box_outputs = self.detection_head(self.roi_aligner(features, proposals))
-    return self._detections(features, class_outputs, box_outputs, proposals, limits)
+    detections = self._boxes(class_outputs, box_outputs, proposals, limits)
+    return {**detections, 'detection_masks': self._masks_of(features, detections)}
 
-  def _detections(
-    self,
-    features: Features,
-    class_outputs: tf.Tensor,
-    box_outputs: tf.Tensor,
-    rois: tf.Tensor,
-    limits: tf.Tensor,
+  def _boxes(
+    self, class_outputs: tf.Tensor, box_outputs: tf.Tensor, rois: tf.Tensor, limits: tf.Tensor
   ) -> dict[str, tf.Tensor]:
-    """The detections among RoIs."""
-    detections = self.detection_generator(
+    """The detections among RoIs, still without masks."""
+    return self.detection_generator(
       tf.cast(box_outputs, tf.float32),
       tf.cast(class_outputs, tf.float32),
       rois,
       limits,
       BOX_WEIGHTS,
     )
-    return {**detections, 'detection_masks': self._masks_of(features, detections)}
 
   def _masks_of(self, features: Features, detections: dict[str, tf.Tensor]) -> tf.Tensor:
     """[B, N, M, M] probabilities; computes masks only for slots that hold a detection."""
