@@ -302,7 +302,7 @@ class ModelFolder:
         # The checkpoint of a training also has the optimizer's slots and the step.
         checkpoint.restore(
           files.for_tensorflow(path)
-        ).assert_existing_objects_matched().expect_partial()
+        ).expect_partial().assert_existing_objects_matched()
       else:
         load_averages(model, config, path)
     except (AssertionError, ValueError) as error:

@@ -87,7 +87,7 @@ def load_averages(
   optimizer.shadow_copy(model)
   checkpoint = tf.train.Checkpoint(model=model, optimizer=optimizer)
   status = checkpoint.restore(files.for_tensorflow(path))
-  status.assert_existing_objects_matched().expect_partial()
+  status.expect_partial().assert_existing_objects_matched()
   for variable in optimizer._model_weights:
     variable.assign(optimizer.get_slot(variable, 'average'))
 

@@ -152,7 +152,7 @@ def _restore(state: State, model_dir: pathlib.Path) -> None:
     try:
       # Some optimizers create variables only when first used.
       status = state.checkpoint.restore(files.for_tensorflow(path))
-      status.assert_existing_objects_matched().expect_partial()
+      status.expect_partial().assert_existing_objects_matched()
     except (AssertionError, ValueError) as error:
       raise InputError(
         f'{path}: does not fit the configuration ({first_line(error)}); use the settings it was '
