@@ -8,7 +8,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from oanet_tf.data.anchor_targets import within_crowd
-from oanet_tf.modeling.fusion.instances import Instances
+from oanet_tf.modeling.fusion.instances import Instances, flat
 from oanet_tf.modeling.occlusion_head import Pairs, Views, largest_pairs, views_of
 
 # The target in slots without a pair.
@@ -40,7 +40,7 @@ def true_pairs(
     side: of the views.
   """
   segments = _at_cells(labels['segment_map'], masks)
-  won = _won_pixels(_flat(masks), labels['gt_segments'], segments)
+  won = _won_pixels(flat(masks), labels['gt_segments'], segments)
   pairs = _conflicting(won, number)
   of_objects = (labels[f'gt_{name}'] for name in ('boxes', 'masks', 'classes'))
   return TrainingPairs(views_of(pairs, *of_objects, side), _targets(pairs, won))
@@ -128,7 +128,3 @@ def _targets(pairs: Pairs, won: tf.Tensor) -> tf.Tensor:
     for one, other in ((pairs.first, pairs.second), (pairs.second, pairs.first))
   )
   return tf.where(pairs.exists, tf.math.divide_no_nan(of_first, of_first + of_second), NO_PAIR)
-
-
-def _flat(masks: tf.Tensor) -> tf.Tensor:
-  return tf.reshape(masks, [tf.shape(masks)[0], masks.shape[1], -1])

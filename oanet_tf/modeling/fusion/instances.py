@@ -63,7 +63,7 @@ class Instances:
   @functools.cached_property
   def flat_masks(self) -> tf.Tensor:
     """[B, N, h * w]: `canvas_masks` with one axis for all cells."""
-    return _flat(self.canvas_masks)
+    return flat(self.canvas_masks)
 
   @functools.cached_property
   def shared_pixels(self) -> tf.Tensor:
@@ -123,8 +123,8 @@ def suppress(masks: tf.Tensor, kept: tf.Tensor, threshold: float) -> tf.Tensor:
 
 def mask_overlap(masks: tf.Tensor) -> tf.Tensor:
   """[B, N, h, w] float in {0, 1} -> [B, N, N] intersections over unions; 0 for empty masks."""
-  flat = _flat(masks)
-  return _overlaps(flat, tf.matmul(flat, flat, transpose_b=True))
+  cells = flat(masks)
+  return _overlaps(cells, tf.matmul(cells, cells, transpose_b=True))
 
 
 def _overlaps(flat: tf.Tensor, shared: tf.Tensor) -> tf.Tensor:
@@ -132,7 +132,8 @@ def _overlaps(flat: tf.Tensor, shared: tf.Tensor) -> tf.Tensor:
   return tf.math.divide_no_nan(shared, area[:, :, None] + area[:, None] - shared)
 
 
-def _flat(masks: tf.Tensor) -> tf.Tensor:
+def flat(masks: tf.Tensor) -> tf.Tensor:
+  """[B, N, h, w] -> [B, N, h * w]."""
   if None not in masks.shape[2:]:
     return tf.reshape(masks, [tf.shape(masks)[0], masks.shape[1], masks.shape[2:].num_elements()])
   sides = tf.shape(masks)
