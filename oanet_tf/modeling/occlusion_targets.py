@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from oanet_tf.data.anchor_targets import within_crowd
 from oanet_tf.modeling.fusion.instances import Instances, flat
+from oanet_tf.modeling.fusion.true_order import matched_segments, won_pixels
 from oanet_tf.modeling.occlusion_head import Pairs, Views, largest_pairs, views_of
 
 # The target in slots without a pair.
@@ -40,7 +41,7 @@ def true_pairs(
     side: of the views.
   """
   segments = _at_cells(labels['segment_map'], masks)
-  won = _won_pixels(flat(masks), labels['gt_segments'], segments)
+  won = won_pixels(flat(masks), labels['gt_segments'], segments)
   pairs = _conflicting(won, number)
   of_objects = (labels[f'gt_{name}'] for name in ('boxes', 'masks', 'classes'))
   return TrainingPairs(views_of(pairs, *of_objects, side), _targets(pairs, won))
@@ -63,9 +64,10 @@ def detected_pairs(
   """
   segments = _at_cells(labels['segment_map'], detections.canvas_masks)
   masks, classes = detections.flat_masks, detections.classes
-  own = _matched_segments(masks, classes, segments, labels)
+  objects = labels['gt_segments'], labels['gt_classes']
+  own = matched_segments(masks, classes, segments, *objects)
   unknown = (own == 0) & within_crowd(detections.boxes, labels['crowd_boxes'])
-  won = _won_pixels(masks * tf.cast(~unknown, masks.dtype)[..., None], own, segments)
+  won = won_pixels(masks * tf.cast(~unknown, masks.dtype)[..., None], own, segments)
   pairs = _conflicting(won, number)
   views = views_of(pairs, detections.boxes, detections.binary_masks, classes, side)
   return TrainingPairs(views, _targets(pairs, won))
@@ -81,39 +83,6 @@ def _at_cells(segment_map: tf.Tensor, masks: tf.Tensor) -> tf.Tensor:
   step = tf.shape(segment_map)[1] // tf.shape(masks)[2]
   segments = segment_map[:, step // 2 :: step, step // 2 :: step]
   return tf.reshape(segments, [tf.shape(masks)[0], -1])
-
-
-def _won_pixels(masks: tf.Tensor, own: tf.Tensor, segments: tf.Tensor) -> tf.Tensor:
-  """Pixels that both of two instances cover and that belong to the first.
-
-  Args:
-    masks: [B, N, h * w] float32 in {0, 1}.
-    own: [B, N] int32, the segment that each stands for, at most 0 for none.
-    segments: [B, h * w] int32.
-
-  Returns:
-    [B, N, N] float32; 0 for two instances of one segment.
-  """
-  in_own = masks * _is_in(own, segments)
-  differ = tf.cast(own[:, :, None] != own[:, None], masks.dtype)
-  return tf.matmul(in_own, masks, transpose_b=True) * differ
-
-
-def _matched_segments(
-  masks: tf.Tensor, classes: tf.Tensor, segments: tf.Tensor, labels: Mapping[str, tf.Tensor]
-) -> tf.Tensor:
-  """[B, N] int32, the segment of its category that each covers most of; 0 for none."""
-  shared = tf.matmul(masks, _is_in(labels['gt_segments'], segments), transpose_b=True)
-  fits = classes[:, :, None] == labels['gt_classes'][:, None]
-  shared = tf.where(fits, shared, 0.0)
-  best = tf.gather(labels['gt_segments'], tf.argmax(shared, axis=2), batch_dims=1)
-  return tf.where(tf.reduce_max(shared, axis=2) > 0.0, best, 0)
-
-
-def _is_in(own: tf.Tensor, segments: tf.Tensor) -> tf.Tensor:
-  """[B, N] segments -> [B, N, h * w] float32, 1 where they are."""
-  own = own[..., None]
-  return tf.cast((segments[:, None] == own) & (own > 0), tf.float32)
 
 
 def _conflicting(won: tf.Tensor, number: int) -> Pairs:

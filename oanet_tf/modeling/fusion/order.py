@@ -4,12 +4,13 @@ Each function maps a batch to [B, N] float32. Instances with equal scores keep t
 detection scores.
 """
 
-# B images, N instances, P cells of the ranking module's canvas, T thing categories, K segments.
+# B images, N instances, T thing categories.
 
 import numpy as np
 import tensorflow as tf
 
 from oanet_tf.modeling.fusion.fuser import FusionBatch
+from oanet_tf.modeling.fusion.true_order import matched_segments, won_pixels
 
 
 def detection_scores(batch: FusionBatch) -> tf.Tensor:
@@ -107,26 +108,15 @@ def true_scores(batch: FusionBatch) -> tf.Tensor:
   Counted are the pixels that it shares with an instance of another segment and that belong to one
   of the two segments. The score is the fraction that belongs to its own, or 1/2 if there are none.
   """
-  masks = batch.instances.flat_masks
-  segments = tf.reshape(batch.ground_truth.segments, [tf.shape(masks)[0], -1])
-  matched = _matched_segments(batch, segments)
-  own = masks * tf.cast(matched[..., None] == segments[:, None], tf.float32)
-  others = tf.cast(matched[:, :, None] != matched[:, None], tf.float32)
-  won = tf.matmul(own, masks, transpose_b=True) * others
+  masks, truth = batch.instances.flat_masks, batch.ground_truth
+  segments, labels = (tf.reshape(values, [tf.shape(masks)[0], -1]) for values in truth)
+  numbers = tf.tile(tf.range(tf.reduce_max(segments) + 1)[None], [tf.shape(masks)[0], 1])
+  is_segment = tf.cast(segments[:, None] == numbers[..., None], tf.int32)
+  of_segments = tf.reduce_max(is_segment * labels[:, None], axis=2)
+  own = matched_segments(masks, batch.instances.classes, segments, numbers, of_segments)
+  won = won_pixels(masks, own, segments)
   lost = tf.transpose(won, [0, 2, 1])
   return _fraction(tf.reduce_sum(won, axis=2), tf.reduce_sum(won + lost, axis=2))
-
-
-def _matched_segments(batch: FusionBatch, segments: tf.Tensor) -> tf.Tensor:
-  """[B, P] int32 segments -> [B, N] int32: k for the k-th segment, or -1 where none matches."""
-  masks, number = batch.instances.flat_masks, tf.reduce_max(segments) + 1
-  is_segment = tf.one_hot(segments, number)
-  labels = tf.reshape(batch.ground_truth.labels, [tf.shape(masks)[0], -1, 1])
-  labels = tf.reduce_max(tf.cast(is_segment, tf.int32) * labels, axis=1)
-  fits = batch.instances.classes[:, :, None] == labels[:, None]
-  overlap = tf.where(fits, tf.matmul(masks, is_segment), 0.0)
-  best = tf.argmax(overlap, axis=2, output_type=tf.int32)
-  return tf.where(tf.reduce_max(overlap, axis=2) > 0.0, best, -1)
 
 
 def _fraction(part: tf.Tensor, whole: tf.Tensor) -> tf.Tensor:

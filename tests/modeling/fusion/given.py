@@ -77,3 +77,11 @@ def fuse(given, method='heuristic', **options):
   """-> category and instance mask of the first image."""
   result = methods.fuse(batch(given, **options), method)
   return result.category_mask.numpy()[0], result.instance_mask.numpy()[0]
+
+
+def ground_truth_of(*segments, side=32):
+  """Rectangles `(label, y1, x1, y2, x2)`, the later ones on top."""
+  number, labels = np.zeros((2, 1, side, side), np.int32)
+  for k, (label, y1, x1, y2, x2) in enumerate(segments, start=1):
+    number[0, y1:y2, x1:x2], labels[0, y1:y2, x1:x2] = k, label
+  return fuser.GroundTruth(tf.constant(number), tf.constant(labels))

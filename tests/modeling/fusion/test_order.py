@@ -9,7 +9,14 @@ from oanet_tf.modeling.fusion import order
 from oanet_tf.modeling.fusion.fuser import GroundTruth
 from oanet_tf.modeling.fusion.merge import merge_order
 from oanet_tf.modeling.occlusion_head import OcclusionHead
-from tests.modeling.fusion.given import NUM_THINGS, TIE_ON_PERSON, batch, fuse, outputs
+from tests.modeling.fusion.given import (
+  NUM_THINGS,
+  TIE_ON_PERSON,
+  batch,
+  fuse,
+  ground_truth_of,
+  outputs,
+)
 
 # Of two categories that both cover a pixel, person (1), tie (2) or cup (3), who has it.
 CLASS_PRIOR = np.array([[0.5, 0.1, 0.3], [0.9, 0.5, 0.5], [0.7, 0.5, 0.5]], np.float32)
@@ -158,14 +165,6 @@ def test_pairwise_of_instances_that_do_not_overlap_is_the_order_of_the_detection
   # The head is asked of an empty slot, and its answer does not count.
   scores = order.pairwise_scores(batch(given, occlusion_head=head_that_says([-3.0])))
   np.testing.assert_array_equal(scores, [[0.0, 0.0]])
-
-
-def ground_truth_of(*segments, side=32):
-  """Rectangles `(label, y1, x1, y2, x2)`, the later ones on top."""
-  number, labels = np.zeros((2, 1, side, side), np.int32)
-  for k, (label, y1, x1, y2, x2) in enumerate(segments, start=1):
-    number[0, y1:y2, x1:x2], labels[0, y1:y2, x1:x2] = k, label
-  return GroundTruth(tf.constant(number), tf.constant(labels))
 
 
 def test_true_score_is_the_share_of_what_is_disputed():
