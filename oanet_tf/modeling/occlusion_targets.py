@@ -91,9 +91,9 @@ def _conflicting(won: tf.Tensor, number: int) -> Pairs:
 
 def _targets(pairs: Pairs, won: tf.Tensor) -> tf.Tensor:
   number = won.shape[1]
-  flat = tf.reshape(won, [-1, number * number])
+  of_all = tf.reshape(won, [-1, number * number])
   of_first, of_second = (
-    tf.gather(flat, one * number + other, batch_dims=1)
+    tf.gather(of_all, one * number + other, batch_dims=1)
     for one, other in ((pairs.first, pairs.second), (pairs.second, pairs.first))
   )
   return tf.where(pairs.exists, tf.math.divide_no_nan(of_first, of_first + of_second), NO_PAIR)

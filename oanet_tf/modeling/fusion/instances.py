@@ -127,8 +127,8 @@ def mask_overlap(masks: tf.Tensor) -> tf.Tensor:
   return _overlaps(cells, tf.matmul(cells, cells, transpose_b=True))
 
 
-def _overlaps(flat: tf.Tensor, shared: tf.Tensor) -> tf.Tensor:
-  area = tf.reduce_sum(flat, axis=2)
+def _overlaps(cells: tf.Tensor, shared: tf.Tensor) -> tf.Tensor:
+  area = tf.reduce_sum(cells, axis=2)
   return tf.math.divide_no_nan(shared, area[:, :, None] + area[:, None] - shared)
 
 
